@@ -1,0 +1,85 @@
+"""Argument checks and dtype rules that every op shares. All run in Python, before dispatch, on shapes and dtypes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def accumulate_dtype(*dtypes: torch.dtype) -> torch.dtype:
+    """Dtype of sums and statistics: float64 if any of ``dtypes`` is float64, else float32."""
+    return torch.float64 if torch.float64 in dtypes else torch.float32
+
+
+def memory_format_of(x: Tensor) -> torch.memory_format:
+    """The layout the kernels read ``x`` in: channels_last if it is so and not contiguous as well, else contiguous."""
+    if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def check_4d(op: str, name: str, x: Tensor) -> None:
+    """TypeError if ``x`` is not a floating tensor, ValueError if it is not [N,C,H,W]."""
+    check_floating(op, name, x)
+    if x.dim() != 4:
+        raise ValueError(f"{op}: {name} must be [N,C,H,W], got {list(x.shape)}")
+
+
+def check_floating(op: str, name: str, x: Tensor) -> None:
+    """TypeError if ``x`` is not a tensor of one of the dtypes that the ops take."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{op}: {name} must be a tensor, got {type(x).__name__}")
+    if x.dtype not in FLOATING:
+        raise TypeError(f"{op}: {name} must be float64, float32, float16 or bfloat16, got {dtype_name(x.dtype)}")
+
+
+def check_groups(op: str, name: str, batch: int, groups: int) -> None:
+    """ValueError unless the batch splits into ``groups`` contiguous groups of equal size."""
+    if groups < 1:
+        raise ValueError(f"{op}: groups must be at least 1, got {groups}")
+    if batch % groups:
+        raise ValueError(f"{op}: {name} must have a batch divisible by groups={groups}, got {batch}")
+
+
+def check_same_device(op: str, name: str, x: Tensor, device: torch.device) -> None:
+    """ValueError unless ``x`` lives on ``device``."""
+    if x.device != device:
+        raise ValueError(f"{op}: {name} must be on {device}, got {x.device}")
+
+
+def check_shape(op: str, name: str, x: Tensor, expected: Sequence[int], letters: str) -> None:
+    """ValueError unless ``x`` has the shape ``expected``, which ``letters`` ("[G,C]") names in the message."""
+    if list(x.shape) != list(expected):
+        raise ValueError(f"{op}: {name} must be {letters}={list(expected)}, got {list(x.shape)}")
+
+
+def check_given_statistics(
+    op: str, mean: Tensor | None, rstd: Tensor | None, groups: int, rest: Sequence[int], letters: str
+) -> None:
+    """Both or neither of ``mean`` and ``rstd``; each [1 or groups, *rest]. ``letters``: names of rest, e.g. "K,C"."""
+    if (mean is None) != (rstd is None):
+        raise ValueError(f"{op}: mean and rstd must be given together, got only {'mean' if rstd is None else 'rstd'}")
+    for name, tensor in (("mean", mean), ("rstd", rstd)):
+        if tensor is None:
+            continue
+        check_floating(op, name, tensor)
+        if tensor.dim() != len(rest) + 1 or list(tensor.shape[1:]) != list(rest) or tensor.shape[0] not in (1, groups):
+            expected = f"[1 or {groups},{','.join(map(str, rest))}]"
+            raise ValueError(f"{op}: {name} must be [1 or G,{letters}]={expected}, got {list(tensor.shape)}")
+
+
+def check_batch_values(op: str, values: int, shape: Sequence[int]) -> None:
+    """ValueError, as torch's batch norm raises it, when a channel of a group has a single value to take statistics of."""
+    if values == 1:
+        raise ValueError(
+            f"{op}: batch statistics must have more than 1 value per channel and group, got input size {list(shape)}"
+        )
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float32`` for ``torch.float32``."""
+    return str(dtype).removeprefix("torch.")
