@@ -1,0 +1,106 @@
+"""The spaces of the papers."""
+
+from dataclasses import replace
+from functools import cache
+
+from ddarts_ext.spaces.space import Space
+
+_FAIRDARTS = (
+    "max_pool_3x3",
+    "avg_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+)
+
+_SPACES = {
+    space.name: space
+    for space in (
+        # FairDARTS and D-DARTS: DARTS without `none`.
+        Space("darts", _FAIRDARTS),
+        Space("darts_none", ("none", *_FAIRDARTS)),
+        Space(
+            "dartopti",
+            (
+                "conv_3x1_1x3",
+                "conv_7x1_1x7",
+                "max_pool_3x3",
+                "avg_pool_3x3",
+                "skip_connect",
+                "simple_conv_1x1",
+                "simple_conv_3x3",
+                "sep_conv_3x3",
+                "sep_conv_5x5",
+                "dil_conv_3x3",
+                "dil_conv_5x5",
+                "bottleneck_1x3x1",
+            ),
+        ),
+        Space(
+            "isdarts",
+            (
+                "none",
+                "skip_connect",
+                "dua_sepc_3x3",
+                "dua_sepc_5x5",
+                "dil_sepc_3x3",
+                "dil_sepc_5x5",
+                "avg_pool_3x3",
+                "max_pool_3x3",
+            ),
+            selection="two_ops",
+            pool_norm=False,
+            conv_bias=True,
+            evaluation_ops=(
+                "none",
+                "skip_connect",
+                "sep_conv_3x3",
+                "sep_conv_5x5",
+                "dil_conv_3x3",
+                "dil_conv_5x5",
+                "avg_pool_3x3",
+                "max_pool_3x3",
+            ),
+        ),
+        Space(
+            "nasbench201",
+            ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"),
+            steps=3,
+            multiplier=1,
+            inputs=1,
+            selection="every_edge",
+            pool_norm=False,
+            conv_bias=True,
+        ),
+    )
+}
+
+EXTRA_OPS = ("sep_conv_7x7",)
+"""Ops that genotypes may name although no space above searches over them."""
+
+
+def names() -> tuple[str, ...]:
+    """The names `get` knows."""
+    return tuple(_SPACES)
+
+
+def get(name: str, steps: int | None = None, multiplier: int | None = None) -> Space:
+    """The space of that name, with another number of steps or output nodes where told.
+
+    With `steps` alone the multiplier of the space is kept as far as there are nodes for it: 4 of 6 nodes for the
+    12-op space of a ResNet50 start.
+    """
+    if name not in _SPACES:
+        raise ValueError(f"spaces.get: name must be one of {', '.join(_SPACES)}, got {name!r}")
+    space = _SPACES[name]
+    steps = space.steps if steps is None else steps
+    multiplier = min(space.multiplier, steps) if multiplier is None else multiplier
+    return replace(space, steps=steps, multiplier=multiplier)
+
+
+@cache
+def known_ops() -> frozenset[str]:
+    """Every op name that a genotype may hold."""
+    return frozenset(op for space in _SPACES.values() for op in (*space.ops, *space.evaluation_ops)) | set(EXTRA_OPS)
