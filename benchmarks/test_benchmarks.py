@@ -1,0 +1,27 @@
+"""All cases under pytest-benchmark: equality and interleaved times first, then the kernel's own statistics."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from ddarts_ext.benchmark import Case, measure, place, run_once
+
+
+def test_case(case: Case, bandwidth: float, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
+    option = request.config.getoption
+    device = option("--bench-device")
+    rows = measure(case, device, seconds=option("--bench-seconds"), compiled=option("--bench-compiled"), copy=bandwidth)
+    benchmark.extra_info["rows"] = [asdict(row) for row in rows]
+    benchmark.extra_info["missed"] = [row.candidate for row in rows if not row.met]
+    inputs = place(case.inputs(), device, torch.channels_last)
+
+    def kernel() -> None:
+        run_once(case.kernel, inputs, case.backward)
+        if device != "cpu":
+            torch.cuda.synchronize()
+
+    benchmark.pedantic(kernel, rounds=10, warmup_rounds=1)

@@ -1,0 +1,367 @@
+"""Benchmarks of the ops: equality first, then eager, compiled reference and kernel timed in turn in one run.
+
+The cases live in ``benchmarks/bench_<op>.py`` (one ``cases(device)`` function a file, plain data); this module proves
+that the implementations of a case agree, times them interleaved and tabulates. ``ddarts bench`` and
+``pytest benchmarks/`` both end here. How to write a case: ``benchmarks/README.md``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+SHAPES: Mapping[str, tuple[tuple[int, int], ...]] = {
+    # (channels, height = width) of the feature maps inside the cells of each supernet, in network order.
+    "D-DARTS": ((16, 32), (32, 16), (64, 8)),
+    "DARTOpti": ((32, 32), (64, 16), (128, 8), (256, 4)),
+    "NAS-Bench-201": ((16, 32), (32, 16), (64, 8)),
+}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+ROTATED_BYTES = 256 << 20  # more than the last-level cache of any GPU that the kernels are built for
+LAYOUTS = {"": torch.contiguous_format, " channels-last": torch.channels_last}
+
+
+def batches(device: str) -> tuple[int, ...]:
+    """Batch sizes measured on this kind of device."""
+    return (16,) if device == "cpu" else (64, 256)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One shape of one op.
+
+    inputs: builds the positional arguments (tensors, lists, numbers) on the CPU in the contiguous layout; tensors that
+        require grad get gradients compared and timed when ``backward`` is set. It is called once per buffer.
+    reference: the eager formula. kernel: the op under test. Both return a tensor or a list/tuple of tensors.
+    bytes: what the kernel must move by design (forward, plus backward where timed).
+    targets: required speed-up of the channels-last kernel over a candidate, by the candidate's name; with the key
+        ``"candidate / implementation"`` that of another implementation.
+    """
+
+    op: str
+    name: str
+    inputs: Callable[[], Sequence[Any]]
+    reference: Callable[..., Any]
+    kernel: Callable[..., Any]
+    bytes: int
+    backward: bool = False
+    tolerance: float | None = None
+    targets: Mapping[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.name}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured for one implementation of one case; times in milliseconds."""
+
+    op: str
+    case: str
+    candidate: str
+    median_ms: float
+    quartiles_ms: tuple[float, float]
+    rounds: int
+    gigabytes_per_second: float | None
+    share_of_copy: float | None
+    speedup: Mapping[str, float]
+    required: Mapping[str, float]
+
+    @property
+    def met(self) -> bool:
+        return all(self.speedup[name] >= least for name, least in self.required.items())
+
+
+@dataclass(frozen=True)
+class Report:
+    stamp: Mapping[str, Any]
+    copy_gigabytes_per_second: float
+    rows: Sequence[Row]
+
+    def write(self, path: Path) -> None:
+        """JSON: stamp, bandwidth of the large copy, rows."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+
+
+def device_stamp(device: str) -> dict[str, Any]:
+    """What the numbers were measured on."""
+    stamp: dict[str, Any] = {
+        "device": device,
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": time.strftime("%Y-%m-%d %H:%M:%S%z"),
+    }
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(device)
+        stamp |= {
+            "gpu": properties.name,
+            "capability": f"{properties.major}.{properties.minor}",
+            "gpu_memory": properties.total_memory,
+            "cuda": torch.version.cuda,
+        }
+    return stamp
+
+
+def _cpu_model() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def place(
+    inputs: Sequence[Any], device: str, layout: torch.memory_format, dtype: torch.dtype | None = None
+) -> list[Any]:
+    """Fresh leaves on ``device``: 4-d tensors in ``layout``, floating ones in ``dtype``; requires_grad is kept."""
+
+    def one(leaf: Any) -> Any:
+        if not isinstance(leaf, Tensor):
+            return leaf
+        floating = dtype if leaf.is_floating_point() else None
+        moved = leaf.detach().to(device=device, dtype=floating or leaf.dtype, copy=True)
+        if moved.dim() == 4:
+            moved = moved.contiguous(memory_format=layout)
+        return moved.requires_grad_(leaf.requires_grad)
+
+    return [pytree.tree_map(one, item) for item in inputs]
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def run_once(function: Callable[..., Any], inputs: Sequence[Any], backward: bool) -> tuple[list[Tensor], list[Tensor]]:
+    """Outputs and, with ``backward``, the gradients of all leaves for a fixed gradient of ones of the outputs."""
+    outputs = _tensors(function(*inputs))
+    if not backward:
+        return outputs, []
+    leaves = [leaf for leaf in _tensors(inputs) if leaf.requires_grad]
+    differentiable = [out for out in outputs if out.requires_grad]
+    ones = [torch.ones_like(out) for out in differentiable]
+    return outputs, list(torch.autograd.grad(differentiable, leaves, ones, allow_unused=True))
+
+
+def compare(case: Case, candidates: Mapping[str, tuple[Callable[..., Any], list[Any]]], device: str) -> None:
+    """RuntimeError unless every candidate gives the outputs and gradients of the reference in float64."""
+    exact_inputs = place(case.inputs(), device, torch.contiguous_format, torch.float64)
+    expected = run_once(case.reference, exact_inputs, case.backward)
+    for name, (function, inputs) in candidates.items():
+        found = run_once(function, inputs, case.backward)
+        for what, ours, theirs in zip(("output", "gradient"), found, expected, strict=True):
+            for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+                tolerance = case.tolerance or TOLERANCE.get(a.dtype, 0.0)
+                if not _close(a, b, tolerance):
+                    raise RuntimeError(f"bench: {case}: {what} {i} of {name} must equal the reference, but differs")
+
+
+def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    if a is None or b is None:
+        return a is b
+    a, b = a.detach().double(), b.detach().double()
+    finite = b.isfinite()
+    if a.shape != b.shape or not torch.equal(finite, a.isfinite()) or not torch.equal(a[~finite], b[~finite]):
+        return False
+    scale = b[finite].abs().max().clamp_min(1e-30) if finite.any() else torch.ones(())
+    return bool(((a - b)[finite].abs() <= tolerance * scale).all())
+
+
+def measure(
+    case: Case, device: str = "cpu", *, seconds: float = 1.0, compiled: bool = False, copy: float | None = None
+) -> list[Row]:
+    """Compares, then times all candidates of ``case`` in turn for about ``seconds`` seconds.
+
+    compiled: also times ``torch.compile`` of the reference. copy: GB/s of a large copy (default: measured here).
+    """
+    copy = copy_bandwidth(device) if copy is None else copy
+    functions = {"eager": case.reference, "kernel": case.kernel}
+    if compiled:
+        functions["compiled"] = torch.compile(case.reference, dynamic=False)
+    first = case.inputs()
+    candidates = {
+        name + suffix: (function, place(first, device, layout))
+        for name, function in functions.items()
+        for suffix, layout in LAYOUTS.items()
+    }
+    compare(case, candidates, device)
+    steps = {name: _rotating(case, name, pair, device) for name, pair in candidates.items()}
+    times = _interleave(steps, device, seconds)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    rows = []
+    for name, values in times.items():
+        own = name.startswith("kernel")
+        bandwidth = case.bytes / medians[name] / 1e6 if own else None
+        speedup = {other: medians[other] / medians[name] for other in medians if not other.startswith("kernel")}
+        required = {
+            key.split(" / ")[0]: least
+            for key, least in case.targets.items()
+            if name == (key.split(" / ")[1] if " / " in key else "kernel channels-last")
+        }
+        low, high = statistics.quantiles(values, n=4)[::2] if len(values) > 1 else (values[0], values[0])
+        share = bandwidth / copy if bandwidth is not None else None
+        rows.append(
+            Row(case.op, case.name, name, medians[name], (low, high), len(values), bandwidth, share, speedup, required)
+        )
+    return rows
+
+
+def _rotating(
+    case: Case, name: str, candidate: tuple[Callable[..., Any], list[Any]], device: str
+) -> Callable[[], None]:
+    """A step over rotating input buffers: one on a CPU, more bytes than the last-level cache on a GPU."""
+    function, inputs = candidate
+    buffers = [inputs]
+    if device != "cpu":
+        size = sum(tensor.nbytes for tensor in _tensors(inputs))
+        layout = LAYOUTS[" channels-last" if name.endswith("channels-last") else ""]
+        buffers += [place(case.inputs(), device, layout) for _ in range(min(64, ROTATED_BYTES // max(size, 1)))]
+    position = 0
+
+    def step() -> None:
+        nonlocal position
+        run_once(function, buffers[position], case.backward)
+        position = (position + 1) % len(buffers)
+
+    return step
+
+
+def _interleave(steps: Mapping[str, Callable[[], None]], device: str, seconds: float) -> dict[str, list[float]]:
+    """Milliseconds of each step, taken in turn, in alternating order, until the time is spent (at least 5 rounds)."""
+    inner = {}
+    for name, step in steps.items():
+        for _ in range(2):
+            _milliseconds(step, 1, device)
+        inner[name] = max(1, min(50, int(2.0 / max(_milliseconds(step, 1, device), 1e-3))))
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    end = time.perf_counter() + seconds
+    names = list(steps)
+    while time.perf_counter() < end or len(times[names[0]]) < 5:
+        for name in names:
+            times[name].append(_milliseconds(steps[name], inner[name], device))
+        names.reverse()
+    return times
+
+
+def _milliseconds(step: Callable[[], None], repeats: int, device: str) -> float:
+    if device == "cpu":
+        start = time.perf_counter()
+        for _ in range(repeats):
+            step()
+        return (time.perf_counter() - start) * 1e3 / repeats
+    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    torch.cuda.synchronize()
+    begin.record()
+    for _ in range(repeats):
+        step()
+    end.record()
+    torch.cuda.synchronize()
+    return float(begin.elapsed_time(end)) / repeats
+
+
+def copy_bandwidth(device: str) -> float:
+    """GB/s (read plus written) of a copy far larger than the caches."""
+    source = torch.ones((64 << 20 if device == "cpu" else 1 << 30) // 4, device=device)
+    target = torch.empty_like(source)
+    times = [_milliseconds(lambda: target.copy_(source) and None, 1, device) for _ in range(9)]
+    return 2 * source.nbytes / statistics.median(times[2:]) / 1e6
+
+
+def bench_folder(folder: Path | None = None) -> Path:
+    """Where the ``bench_*.py`` files are: ``folder``, else beside the package in a checkout, else inside the package."""
+    package = Path(__file__).resolve().parent
+    places = [folder] if folder is not None else [package.parent / "benchmarks", package / "_benchmarks"]
+    for place_ in places:
+        if any(place_.glob("bench_*.py")):
+            return place_
+    raise ValueError(f"bench: folder must hold bench_*.py files, got {', '.join(map(str, places))}")
+
+
+def load_cases(device: str, ops: Sequence[str] | None = None, folder: Path | None = None) -> Iterator[Case]:
+    """The cases of all ``bench_*.py`` files that define ``cases(device)``; only those of ``ops`` where given."""
+    files = {path.stem.removeprefix("bench_"): path for path in sorted(bench_folder(folder).glob("bench_*.py"))}
+    modules = {name: _module(path) for name, path in files.items() if ops is None or name in ops}
+    known = [name for name in files if name not in modules or hasattr(modules[name], "cases")]
+    unknown = [op for op in ops or () if op not in known]
+    if unknown:
+        raise ValueError(f"bench: op must be one of {', '.join(known)}, got {', '.join(unknown)}")
+    for module in modules.values():
+        if hasattr(module, "cases"):
+            yield from module.cases(device)
+
+
+def _module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"ddarts_ext_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ValueError(f"bench: {path} must be a Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def table(rows: Iterable[Row], title: str = "") -> Any:
+    """A rich table, one line a candidate."""
+    from rich.table import Table
+
+    result = Table(
+        "op", "case", "candidate", "ms", "GB/s", "of copy", "vs eager", "vs channels-last", "required", title=title
+    )
+    for row in rows:
+        required = ", ".join(f"{least:g}x {name}" for name, least in row.required.items())
+        result.add_row(
+            row.op,
+            row.case,
+            row.candidate,
+            f"{row.median_ms:.3f}",
+            "" if row.gigabytes_per_second is None else f"{row.gigabytes_per_second:.1f}",
+            "" if row.share_of_copy is None else f"{row.share_of_copy:.0%}",
+            f"{row.speedup['eager']:.2f}x",
+            f"{row.speedup['eager channels-last']:.2f}x",
+            required and f"{required}: {'met' if row.met else 'missed'}",
+        )
+    return result
+
+
+def run(
+    ops: Sequence[str] | None = None,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    seconds: float = 1.0,
+    compiled: bool = False,
+    output: Path | None = None,
+    folder: Path | None = None,
+    show: Callable[[Any], None] | None = None,
+) -> Report:
+    """What ``ddarts bench`` does: every case of ``ops`` (default: all), a table through ``show``, JSON into ``output``."""
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ValueError(f"bench: device must be cpu where torch sees no GPU, got {device}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    copy = copy_bandwidth(device)
+    rows: list[Row] = []
+    for case in load_cases(device, ops, folder):
+        rows += measure(case, device, seconds=seconds, compiled=compiled, copy=copy)
+        if output is not None:
+            Report(device_stamp(device), copy, rows).write(output)
+    report = Report(device_stamp(device), copy, rows)
+    if show is not None:
+        show(table(rows, f"{report.stamp.get('gpu', report.stamp['cpu'])}, large copy {copy:.1f} GB/s"))
+    return report
