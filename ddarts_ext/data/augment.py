@@ -1,0 +1,126 @@
+"""Augmentation of a whole batch on its device: uint8 images in, normalised float images out.
+
+Crop and flip are one gather (the index of every output pixel is computed, then read once), so the result comes out
+channels-last at no extra cost. All random numbers come from the generator that is passed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+POLICIES = ("cifar10", "imagenet", "svhn")
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What training images go through. Sizes are in pixels; 0 and False and None switch a part off.
+
+    crop_padding: zeros added on each side before a random crop back to the image's size.
+    flip: mirror left to right with probability one half.
+    cutout: side of the square set to the mean colour, its centre uniform over the pixels (DeVries and Taylor, 2017).
+    autoaugment: a policy of AutoAugment (``cifar10``, ``imagenet``, ``svhn``), applied through kornia.
+    """
+
+    crop_padding: int = 0
+    flip: bool = False
+    cutout: int = 0
+    autoaugment: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("crop_padding", "cutout"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"augmentation: {name} must be 0 or more pixels, got {getattr(self, name)}")
+        if self.autoaugment is not None and self.autoaugment not in POLICIES:
+            raise ValueError(f"augmentation: autoaugment must be one of {', '.join(POLICIES)}, got {self.autoaugment!r}")
+
+
+def suited(size: tuple[int, int], channels: int) -> Augmentation:
+    """Defaults for data of unknown content: colour images are flipped and cut out, grey ones (often signs) are not."""
+    shorter = min(size)
+    photographs = channels == 3
+    return Augmentation(
+        crop_padding=max(1, round(shorter / 8)), flip=photographs, cutout=shorter // 2 if photographs and shorter >= 24 else 0
+    )
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 [B, C, H, W] to float32: (x / 255 - mean) / std per channel, in the layout of the input."""
+    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)]).to(images.device, non_blocking=True)
+    scale = torch.tensor([1 / (255 * s) for s in std]).to(images.device, non_blocking=True)
+    return images.to(torch.float32).mul_(scale[:, None, None]).sub_(shift[:, None, None])
+
+
+def augment(
+    images: Tensor,
+    how: Augmentation,
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    generator: torch.Generator,
+) -> Tensor:
+    """Crop, flip, normalise and cut out a batch: uint8 [B, C, H, W] to float32 of the same size, channels-last.
+
+    generator: lives on the images' device; the order of draws is fixed, so its state makes a run resumable.
+    """
+    if how.crop_padding or how.flip:
+        images = _crop_and_flip(images, how.crop_padding, how.flip, generator)
+    if how.autoaugment is not None:
+        images = _autoaugment(images, how.autoaugment, generator)
+    out = normalise(images, mean, std).contiguous(memory_format=torch.channels_last)
+    return _cutout(out, how.cutout, generator) if how.cutout else out
+
+
+def _crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
+    batch, _, height, width = images.shape
+    device = images.device
+    rows = torch.arange(height, device=device).expand(batch, height)
+    cols = torch.arange(width, device=device).expand(batch, width)
+    if flip:
+        mirrored = torch.rand(batch, 1, device=device, generator=generator) < 0.5
+        cols = torch.where(mirrored, width - 1 - cols, cols)
+    if padding:
+        offsets = torch.randint(0, 2 * padding + 1, (2, batch, 1), device=device, generator=generator)
+        rows, cols = rows + offsets[0], cols + offsets[1]
+        images = torch.nn.functional.pad(images, (padding, padding, padding, padding))
+    each = torch.arange(batch, device=device)[:, None, None]
+    return images.permute(0, 2, 3, 1)[each, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    batch, _, height, width = images.shape
+    device = images.device
+    centre = torch.rand(2, batch, 1, device=device, generator=generator)
+
+    def covered(length: int, where: Tensor) -> Tensor:
+        start = (where * length).floor() - side // 2
+        position = torch.arange(length, device=device)
+        return (position >= start) & (position < start + side)
+
+    hole = covered(height, centre[0])[:, :, None] & covered(width, centre[1])[:, None, :]
+    return images.masked_fill(hole[:, None], 0.0)
+
+
+def _autoaugment(images: Tensor, policy: str, generator: torch.Generator) -> Tensor:
+    auto = _kornia_auto()
+    # kornia draws from the global generators: seed them from ours, inside a fork that puts them back afterwards.
+    seed = torch.randint(0, 2**31, (1,), device=generator.device, generator=generator)
+    devices = [images.device] if images.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(int(seed))
+        out: Tensor = auto.AutoAugment(policy)(images.to(torch.float32).div(255))
+    return out.mul(255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _kornia_auto() -> Any:
+    try:
+        from kornia.augmentation import auto
+    except ImportError as error:
+        raise ValueError(
+            f"augmentation: autoaugment needs the package kornia (pip install kornia), which does not import here: {error}"
+        ) from error
+    return auto

@@ -1,0 +1,94 @@
+"""What a data set is to the rest of the package: two splits of uint8 images and what one must know about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from ddarts_ext.data.augment import Augmentation, augment, normalise
+
+
+@runtime_checkable
+class Split(Protocol):
+    """Images that can be read by index, wherever they are kept."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each row of ``indices`` [S, B] (int64, CPU): uint8 [B, C, H, W] and labels int64 [B], on the device."""
+        ...
+
+    def to(self, device: torch.device) -> Split: ...
+
+
+@dataclass(frozen=True, eq=False)
+class MemorySplit:
+    """Images that stay on one device as uint8: images [N, C, H, W], labels int64 [N]."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return int(self.labels.shape[0])
+
+    def batches(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        for row in indices.to(self.images.device):
+            yield self.images[row], self.labels[row]
+
+    def to(self, device: torch.device) -> MemorySplit:
+        return MemorySplit(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and held-out images with their sizes, classes, normalisation and default augmentation.
+
+    mean, std: per channel, of pixel values between 0 and 1. note: what a user should know about how it was split.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augmentation: Augmentation
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2:
+            raise ValueError(f"data: {self.name} must have at least 2 classes, got {len(self.classes)}")
+        if len(self.mean) != self.channels or len(self.std) != self.channels:
+            raise ValueError(f"data: mean and std must have one number for each of {self.channels} channels")
+
+    def to(self, device: torch.device | str) -> Dataset:
+        """The same data with its batches on ``device``."""
+        where = torch.device(device)
+        return replace(self, train=self.train.to(where), test=self.test.to(where))
+
+    def augment(self, images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
+        """Augmented and normalised float32 images, channels-last."""
+        return augment(images, how, self.mean, self.std, generator=generator)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Normalised float32 images as they are judged, channels-last."""
+        return normalise(images, self.mean, self.std).contiguous(memory_format=torch.channels_last)
+
+
+def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 images [N, C, H, W], both for pixels between 0 and 1."""
+    flat = images.transpose(0, 1).flatten(1)
+    counts = torch.stack([torch.bincount(channel, minlength=256) for channel in flat]).double()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    weights = counts / counts.sum(1, keepdim=True)
+    mean = weights @ values
+    variance = (weights * (values - mean[:, None]) ** 2).sum(1)
+    # A constant channel must not divide by zero: one grey level is the smallest spread that uint8 can show.
+    std = variance.sqrt().clamp_min(1 / 255)
+    return tuple(mean.tolist()), tuple(std.tolist())
