@@ -260,13 +260,13 @@ def _interleave(steps: Mapping[str, Callable[[], None]], device: str, seconds: f
     return times
 
 
-def _milliseconds(step: Callable[[], None], repeats: int, device: str) -> float:
+def _milliseconds(step: Callable[[], object], repeats: int, device: str) -> float:
     if device == "cpu":
         start = time.perf_counter()
         for _ in range(repeats):
             step()
         return (time.perf_counter() - start) * 1e3 / repeats
-    begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
     torch.cuda.synchronize()
     begin.record()
     for _ in range(repeats):
@@ -280,7 +280,7 @@ def copy_bandwidth(device: str) -> float:
     """GB/s (read plus written) of a copy far larger than the caches."""
     source = torch.ones((64 << 20 if device == "cpu" else 1 << 30) // 4, device=device)
     target = torch.empty_like(source)
-    times = [_milliseconds(lambda: target.copy_(source) and None, 1, device) for _ in range(9)]
+    times = [_milliseconds(lambda: target.copy_(source), 1, device) for _ in range(9)]
     return 2 * source.nbytes / statistics.median(times[2:]) / 1e6
 
 
