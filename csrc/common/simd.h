@@ -1,0 +1,116 @@
+// CPU kernels for several instruction sets from one source.
+//
+// Every csrc/cpu/<op>.cpp is compiled once per capability (baseline: any x86-64 or other machine; avx2: AVX2+FMA+F16C)
+// and the copy that fits the processor registers itself when the library is loaded. For an op's author that means:
+//   1. #include "../common/simd.h" first; write plain loops that the compiler vectorises (`#pragma omp simd` is on).
+//   2. Put everything into an anonymous namespace: code that were shared between the copies would run the wrong one.
+//   3. End the file with DDARTS_CPU_KERNELS(m) { m.impl("<op>", TORCH_BOX(&<op>)); m.impl("<op>_backward", ...); }
+//      and never with STABLE_TORCH_LIBRARY_IMPL, which would register every copy.
+//   4. No dynamic initialisers (`static const std::vector<...>` at namespace scope): they would run AVX2 code anywhere.
+//   5. Intrinsics only inside #ifdef __AVX2__, with the plain loop in #else.
+//   6. Half and bfloat16: convert whole rows with load_row / store_row; float16 element by element is 4 to 10 times slower.
+// By hand: g++ -mavx2 -mfma -mf16c ... without -DDDARTS_CPU_CAPABILITY gives one copy that always registers itself.
+#pragma once
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/Dispatch_v2.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#if defined(__AVX2__) && defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+namespace ddarts {
+
+enum class CpuCapability : int { baseline = 0, avx2 = 1 };
+
+// The best capability of this processor that was compiled, or less where DDARTS_CPU_CAPABILITY in the environment says so.
+CpuCapability cpu_capability();
+
+namespace {  // per copy, on purpose
+
+// float64 accumulates in float64, everything else in float32.
+template <typename T>
+using accumulate_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+// dst[i] = src[i], widened to the accumulation type.
+template <typename T, typename A>
+inline void load_row(const T* __restrict__ src, A* __restrict__ dst, int64_t n) {
+  int64_t i = 0;
+  if constexpr (std::is_same_v<T, torch::headeronly::BFloat16> && std::is_same_v<A, float>) {
+    const auto* bits = reinterpret_cast<const uint16_t*>(src);
+    auto* out = reinterpret_cast<uint32_t*>(dst);
+#pragma omp simd
+    for (int64_t j = 0; j < n; ++j) out[j] = static_cast<uint32_t>(bits[j]) << 16;
+    return;
+  }
+#if defined(__AVX2__) && defined(__F16C__)
+  if constexpr (std::is_same_v<T, torch::headeronly::Half> && std::is_same_v<A, float>) {
+    for (; i + 8 <= n; i += 8)
+      _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i))));
+  }
+#endif
+  for (; i < n; ++i) dst[i] = static_cast<A>(src[i]);
+}
+
+// dst[i] = src[i], rounded to nearest even.
+template <typename T, typename A>
+inline void store_row(const A* __restrict__ src, T* __restrict__ dst, int64_t n) {
+  int64_t i = 0;
+  if constexpr (std::is_same_v<T, torch::headeronly::BFloat16> && std::is_same_v<A, float>) {
+    auto* out = reinterpret_cast<uint16_t*>(dst);
+#pragma omp simd
+    for (int64_t j = 0; j < n; ++j) {
+      uint32_t bits;
+      std::memcpy(&bits, src + j, 4);
+      const uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
+      out[j] = static_cast<uint16_t>((bits & 0x7FFFFFFFu) > 0x7F800000u ? 0x7FC0u : rounded);
+    }
+    return;
+  }
+#if defined(__AVX2__) && defined(__F16C__)
+  if constexpr (std::is_same_v<T, torch::headeronly::Half> && std::is_same_v<A, float>) {
+    for (; i + 8 <= n; i += 8)
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(dst + i),
+                       _mm256_cvtps_ph(_mm256_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT));
+  }
+#endif
+  for (; i < n; ++i) dst[i] = static_cast<T>(src[i]);
+}
+
+}  // namespace
+}  // namespace ddarts
+
+// The registering function itself must run anywhere, though its file is compiled for AVX2.
+#if defined(__x86_64__)
+#define DDARTS_PORTABLE __attribute__((target("no-avx"), noinline))
+#else
+#define DDARTS_PORTABLE __attribute__((noinline))
+#endif
+
+#if defined(DDARTS_CPU_CAPABILITY)
+#define DDARTS_CPU_SELECTED (ddarts::cpu_capability() == ddarts::CpuCapability::DDARTS_CPU_CAPABILITY)
+#else
+#define DDARTS_CPU_SELECTED true
+#endif
+
+#define DDARTS_CPU_KERNELS(m)                                                                             \
+  static void ddarts_add_cpu_kernels(torch::stable::detail::StableLibrary& m);                            \
+  __attribute__((noinline)) static void ddarts_register_cpu_kernels() {                                   \
+    static const torch::stable::detail::StableTorchLibraryInit registration(                              \
+        torch::stable::detail::StableLibrary::Kind::IMPL, &ddarts_add_cpu_kernels, "ddarts_ext", "CPU",   \
+        __FILE__, __LINE__);                                                                              \
+  }                                                                                                       \
+  __attribute__((constructor)) DDARTS_PORTABLE static void ddarts_register_where_it_fits() {              \
+    if (DDARTS_CPU_SELECTED) ddarts_register_cpu_kernels();                                               \
+  }                                                                                                       \
+  static void ddarts_add_cpu_kernels(torch::stable::detail::StableLibrary& m)

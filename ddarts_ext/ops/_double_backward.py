@@ -1,0 +1,52 @@
+"""Second derivatives of the ops: a backward op's own gradient, taken through its reference in plain torch.
+
+The fused backward kernels are differentiated rarely (``gradgradcheck``, the unrolled architect with exact Hessian
+products), so their gradient is autograd through the reference: right for every op by construction, and no kernel of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+
+def through_reference(reference: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """``backward`` and ``setup_context`` for :func:`define_op` that differentiate ``reference`` itself."""
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        leaves, ctx.spec = pytree.tree_flatten(list(inputs))
+        ctx.slots = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        ctx.others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        ctx.save_for_backward(*(leaves[i] for i in ctx.slots))
+
+    def backward(ctx: Any, *grads: Any) -> Any:
+        leaves = list(ctx.others)
+        with torch.enable_grad():
+            for slot, tensor in zip(ctx.slots, ctx.saved_tensors, strict=True):
+                differentiable = tensor.is_floating_point()
+                leaves[slot] = tensor.detach().requires_grad_(True) if differentiable else tensor
+            inputs = pytree.tree_unflatten(leaves, ctx.spec)
+            outputs = reference(*inputs)
+        out_leaves = pytree.tree_leaves(outputs if isinstance(outputs, tuple) else (outputs,))
+        # None entries of the incoming gradients must keep their place beside the outputs.
+        grad_leaves = pytree.tree_leaves(list(grads), is_leaf=lambda node: node is None)
+        pairs = [
+            (out, grad)
+            for out, grad in zip(out_leaves, grad_leaves, strict=True)
+            if isinstance(out, Tensor) and out.requires_grad and grad is not None
+        ]
+        wanted = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
+        found: list[Tensor | None] = [None] * len(wanted)
+        if pairs:
+            found = list(
+                torch.autograd.grad([p[0] for p in pairs], wanted, [p[1] for p in pairs], allow_unused=True)
+            )
+        gradients = iter(found)
+        result = [next(gradients) if isinstance(leaf, Tensor) and leaf.requires_grad else None for leaf in leaves]
+        return tuple(pytree.tree_unflatten(result, ctx.spec))
+
+    return {"backward": backward, "setup_context": setup_context}

@@ -1,0 +1,49 @@
+"""Registration shared by every op: schema, reference, fake, autograd. Device kernels are added by the compiled libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+NAMESPACE = "ddarts_ext"
+_library = torch.library.Library(NAMESPACE, "DEF")
+_names: list[str] = []
+
+
+def define_op(
+    signature: str,
+    *,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    backward: Callable[..., Any] | None = None,
+    setup_context: Callable[..., None] | None = None,
+) -> Callable[..., Any]:
+    """Define one op of the namespace and return its overload packet.
+
+    signature: schema without the namespace, e.g. ``"scale(Tensor x, float a) -> Tensor"``.
+    reference: plain torch; the fallback on every device (CompositeExplicitAutograd) and the oracle of the tests.
+    fake: output shapes, dtypes and strides, for ``torch.compile`` and meta tensors.
+    backward, setup_context: as for ``torch.library.register_autograd``; without them the op has no gradient.
+    """
+    _library.define(signature)
+    name = signature.split("(", 1)[0]
+    qualified = f"{NAMESPACE}::{name}"
+    _library.impl(name, reference, "CompositeExplicitAutograd")
+    torch.library.register_fake(qualified, fake, lib=_library)
+    if backward is not None:
+        torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
+    _names.append(name)
+    return getattr(getattr(torch.ops, NAMESPACE), name)  # type: ignore[no-any-return]
+
+
+def defined_ops() -> Sequence[str]:
+    """Names of all ops defined so far, in order of definition."""
+    return tuple(_names)
+
+
+def has_kernel(name: str, device_type: str) -> bool:
+    """Whether a compiled kernel (not the reference) serves the op on this device type."""
+    key = {"cpu": "CPU", "cuda": "CUDA"}[device_type]
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{name}", key))
