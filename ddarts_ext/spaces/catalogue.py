@@ -53,6 +53,8 @@ _SPACES = {
             selection="two_ops",
             pool_norm=False,
             conv_bias=True,
+            track_statistics=False,
+            final_norm=True,
             evaluation_ops=(
                 "none",
                 "skip_connect",
@@ -73,6 +75,8 @@ _SPACES = {
             selection="every_edge",
             pool_norm=False,
             conv_bias=True,
+            track_statistics=False,
+            final_norm=True,
         ),
     )
 }

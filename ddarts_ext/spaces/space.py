@@ -46,6 +46,10 @@ class Space:
     """Pools of the search network are followed by an affine-free batch norm (DARTS) or not (AutoDL, IS-DARTS)."""
     conv_bias: bool = False
     """Convolutions of the search network have a bias (AutoDL: iff their norm is not affine)."""
+    track_statistics: bool = True
+    """Norms of the search network's cells keep running statistics for evaluation (AutoDL: none, always the batch's)."""
+    final_norm: bool = False
+    """The search network ends its features with batch norm and ReLU (AutoDL) before it pools them."""
     evaluation_ops: tuple[str, ...] = ()
     """The name of each op in the genotype and the evaluation network; `ops` itself when left out."""
 
