@@ -47,6 +47,9 @@ def through_reference(reference: Callable[..., Any]) -> dict[str, Callable[..., 
             )
         gradients = iter(found)
         result = [next(gradients) if isinstance(leaf, Tensor) and leaf.requires_grad else None for leaf in leaves]
-        return tuple(pytree.tree_unflatten(result, ctx.spec))
+        shaped = pytree.tree_unflatten(result, ctx.spec)
+        # A list of flags or integers wants one None, a list of tensors one entry for each.
+        holds_tensor = [any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(given)) for given in inputs]
+        return tuple(entry if holds else None for entry, holds in zip(shaped, holds_tensor, strict=True))
 
     return {"backward": backward, "setup_context": setup_context}
