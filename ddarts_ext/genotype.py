@@ -8,23 +8,26 @@ A file is JSON, with the distinct cells once and the order in which they are use
 An entry "op:to<-from" applies op to the output of node `from` and adds the result into node `to`.
 """
 
-import json
 import os
-import re
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from ddarts_ext import spaces
+from ddarts_ext.genotype_file import (
+    VERSION,
+    architectures,
+    fields_from_json,
+    parse_json,
+    text_of,
+    to_lines,
+    write_atomically,
+)
 from ddarts_ext.genotype_text import nb201_from_text, nb201_to_text, published_from_text
 
-VERSION = 1
+__all__ = ["Cell", "Gene", "Genotype", "ReductionRule", "architectures"]
+
 ReductionRule = Literal["auto", "from_file"]
-_ENTRY = re.compile(r"(\w+):(\d+)<-(\d+)")
-_KEYS = {"version", "inputs", "genes", "seq", "concat", "reductions"}
 
 
 class Gene(NamedTuple):
@@ -181,11 +184,7 @@ class Genotype:
         if text.startswith("|"):
             return cls.from_nb201(text)
         if text.startswith("{"):
-            try:
-                data = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"genotype: not JSON: {error}") from error
-            return cls.from_json(data, reductions=reductions)
+            return cls.from_json(parse_json(text, "the text"), reductions=reductions)
         fields = published_from_text(text)
         if "normal" in fields:
             return cls.from_darts(fields["normal"], fields["reduce"], layers, fields["concat"])
@@ -196,28 +195,14 @@ class Genotype:
         """Read the versioned form, or the published one without a version.
 
         The `reductions` of published D-DARTS genotypes are stale: their networks reduce at {L//3, 2L//3} (every
-        published count of parameters says so). So in the form without a version the field counts for genotypes with
-        ops of the DARTOpti space alone; "from_file" takes it as it stands.
+        published count of parameters says so). So in the form without a version two reductions of a genotype of
+        the DARTS space are replaced by thirds; "from_file" takes them as they stand.
         """
-        if not isinstance(data, Mapping):
-            raise ValueError(f"genotype: must be a JSON object, got {type(data).__name__}")
-        if unknown := sorted(set(data) - _KEYS):
-            raise ValueError(f"genotype: unknown key {unknown[0]!r}, expected some of {', '.join(sorted(_KEYS))}")
-        if data.get("version", VERSION) != VERSION:
-            raise ValueError(f"genotype: version must be {VERSION}, got {data['version']!r}")
-        if not isinstance(data.get("genes"), Sequence) or isinstance(data["genes"], str):
-            raise ValueError("genotype: genes must be a list of cells")
-        genes = tuple(_read_cell(f"genes[{i}]", cell) for i, cell in enumerate(data["genes"]))
-        given = None if data.get("reductions") is None else _integers("reductions", data["reductions"])
-        genotype = cls(
-            genes,
-            _integers("seq", data["seq"]) if data.get("seq") is not None else (),
-            _integers("concat", data.get("concat", (2, 3, 4, 5))),
-            given,
-            _integers("inputs", [data.get("inputs", 2)])[0],
-        )
-        stale = "version" not in data and reductions == "auto" and genotype.ops <= set(spaces.get("darts").ops)
-        return genotype.with_reductions(None) if stale else genotype
+        genotype = cls(**fields_from_json(data))
+        published = "version" not in data and len(genotype.reductions or ()) == 2
+        if reductions == "auto" and published and genotype.ops <= set(spaces.get("darts").ops):
+            return genotype.with_reductions(None)
+        return genotype
 
     def to_json(self) -> dict[str, Any]:
         """The versioned form, ready for json.dump."""
@@ -234,85 +219,16 @@ class Genotype:
     def load(
         cls, source: str | os.PathLike[str], *, layers: int | None = None, reductions: ReductionRule = "auto"
     ) -> "Genotype":
-        """Read a file, `FILE#NAME` of a file with many genotypes, or a built-in architecture by its name.
+        """Read a file, `FILE#NAME` of a file with many genotypes, a run folder, or a built-in architecture by name.
 
         layers: the number of cells for a genotype of one normal and one reduction cell.
         """
-        text = _text_of(source)
-        genotype = cls.from_text(text, reductions=reductions)
+        genotype = cls.from_text(text_of(source), reductions=reductions)
         return genotype if layers is None else genotype.with_layers(layers)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the versioned form, whole or not at all."""
-        target = Path(path)
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(self.to_json(), file, indent=1)
-                file.write("\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, target)
-        except BaseException:
-            os.unlink(name)
-            raise
-
-
-def architectures() -> tuple[str, ...]:
-    """The names of the built-in architectures."""
-    folder = resources.files("ddarts_ext") / "architectures"
-    return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json")))
-
-
-def _text_of(source: str | os.PathLike[str]) -> str:
-    """The text behind a path, `FILE#NAME` or a built-in name."""
-    path, _, member = os.fspath(source).partition("#")
-    if os.path.isfile(path):
-        text = Path(path).read_text(encoding="utf-8")
-        if not text.lstrip().startswith("{"):
-            return text
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"genotype: {path} is not JSON: {error}") from error
-        if "genes" in data:
-            return text
-        if member in data:
-            return json.dumps(data[member])
-        raise ValueError(
-            f"genotype: {path} must be a genotype or FILE#NAME with one of {', '.join(data)}, got {os.fspath(source)!r}"
-        )
-    known = {name.lower(): name for name in architectures()}
-    if path.lower() in known:
-        name = known[path.lower()]
-        return (resources.files("ddarts_ext") / "architectures" / f"{name}.json").read_text(encoding="utf-8")
-    raise ValueError(f"genotype: must be a file or one of {', '.join(known.values())}, got {os.fspath(source)!r}")
-
-
-def _integers(place: str, values: Any) -> tuple[int, ...]:
-    if not isinstance(values, Sequence) or isinstance(values, str):
-        raise ValueError(f"genotype: {place} must be a list of integers, got {values!r}")
-    for i, value in enumerate(values):
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise ValueError(f"genotype: {place}[{i}] must be an integer, got {value!r}")
-    return tuple(values)
-
-
-def _read_cell(place: str, cell: Any) -> Cell:
-    if not isinstance(cell, Sequence) or isinstance(cell, str):
-        raise ValueError(f"genotype: {place} must be a list of entries, got {cell!r}")
-    return tuple(_read_entry(f"{place}[{i}]", entry) for i, entry in enumerate(cell))
-
-
-def _read_entry(place: str, entry: Any) -> Gene:
-    if isinstance(entry, str):
-        if not (match := _ENTRY.fullmatch(entry)):
-            raise ValueError(f'genotype: {place} must be "op:to<-from", got {entry!r}')
-        return Gene(match[1], int(match[2]), int(match[3]))
-    if isinstance(entry, Sequence) and len(entry) == 3 and isinstance(entry[0], str):
-        return Gene(entry[0], *_integers(place, entry[1:]))
-    raise ValueError(f'genotype: {place} must be "op:to<-from" or [op, to, from], got {entry!r}')
+        write_atomically(path, to_lines(self.to_json()))
 
 
 def _validate(genotype: Genotype) -> None:
