@@ -1,0 +1,80 @@
+"""The cell of an architecture that has been decided on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ddarts_ext.genotype import Gene
+from ddarts_ext.nn.cell import Normed
+from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.nn.mixed import Launch, launches
+from ddarts_ext.nn.primitives import EVALUATION, Primitive, primitive
+
+
+def drop_path(x: Tensor, probability: float) -> Tensor:
+    """Zero whole samples with this probability and scale the others by 1 / (1 - probability)."""
+    keep = 1.0 - probability
+    mask = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep)
+    return x * mask.div_(keep)
+
+
+class DiscreteGraph(nn.Module):
+    """The nodes of a cell, each the sum of its entries; norms affine, pools without norm.
+
+    entries: (op, target, source), none of op ``none``. nodes: the intermediate nodes there are; one without entries
+    is zero. drop_path_on: ``op`` drops op outputs but those of a pure skip (DARTS), ``node`` drops the sum (FairDARTS).
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Gene],
+        inputs: int,
+        nodes: Sequence[int],
+        channels: int,
+        *,
+        reduction: bool,
+        drop_path_on: str = "op",
+    ) -> None:
+        super().__init__()
+        self.entries, self.inputs, self.nodes = tuple(entries), inputs, tuple(sorted(nodes))
+        self.reduction, self.drop_path_on = reduction, drop_path_on
+        self.ops = nn.ModuleList()
+        leaving: dict[int, list[tuple[int, Primitive]]] = {}
+        for slot, (name, _, source) in enumerate(self.entries):
+            op = primitive(name, channels, 2 if reduction and source < inputs else 1, EVALUATION)
+            if op is None:
+                raise ValueError("DiscreteGraph: entries must not hold op none, got one")
+            self.ops.append(Normed(op, channels, EVALUATION))
+            leaving.setdefault(source, []).append((slot, op))
+        self._launches: dict[int, tuple[Launch[int], ...]] = {s: launches(found) for s, found in leaving.items()}
+
+    def states(self, inputs: Sequence[Tensor], p: Pass, drop: float = 0.0) -> dict[int, Tensor]:
+        """The state of every node, inputs included; ``drop`` is the drop path probability of this pass."""
+        states = dict(enumerate(inputs))
+        outputs: list[Tensor | None] = [None] * len(self.entries)
+        for node in range(self.inputs + max((*self.nodes, 0)) + 1):
+            if node in self.nodes:
+                states[node] = self._sum(node, outputs, inputs[0], drop)
+            for launch in self._launches.get(node, ()):
+                for slot, raw in launch.run(states[node], p):
+                    outputs[slot] = self._finish(slot, raw, p, drop)
+        return states
+
+    def _finish(self, slot: int, raw: Tensor, p: Pass, drop: float) -> Tensor:
+        op = self.ops[slot]
+        assert isinstance(op, Normed)
+        out = op.after(raw, p)
+        return drop_path(out, drop) if drop > 0 and self.drop_path_on == "op" and not op.op.pure else out
+
+    def _sum(self, node: int, outputs: Sequence[Tensor | None], x: Tensor, drop: float) -> Tensor:
+        terms = [out for entry, out in zip(self.entries, outputs, strict=True) if entry.target == node]
+        total: Tensor | None = None
+        for term in terms:
+            total = term if total is None or term is None else total + term
+        if total is None:
+            stride = 2 if self.reduction else 1
+            return torch.zeros_like(x[:, :, ::stride, ::stride])
+        return drop_path(total, drop) if drop > 0 and self.drop_path_on == "node" else total

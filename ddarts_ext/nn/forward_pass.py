@@ -1,0 +1,58 @@
+"""How one forward pass treats its batch: how many groups it holds and where its norms take their statistics from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+from torch import Tensor
+
+Statistics = Literal["update", "batch", "running"]
+
+
+class NodeKey(NamedTuple):
+    """Which node a sum belongs to, and which entries of its cell's [edges, ops] table its branches are."""
+
+    cell: int
+    node: int
+    columns: tuple[int, ...]
+    """Per branch its index in the flattened [edges * ops] table of the cell."""
+
+
+class Observer(Protocol):
+    """Sees what every node sums: the raw branches, and the statistics with which the sum normalises them."""
+
+    def __call__(
+        self, key: NodeKey, branches: Sequence[Tensor], mean: Tensor, rstd: Tensor, normalize: Sequence[bool]
+    ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One forward pass.
+
+    groups: the batch is this many contiguous groups of equal size; every norm treats each group by itself.
+    statistics: ``update``: those of the batch, and the running buffers follow group 0; ``batch``: those of the batch,
+    buffers untouched; ``running``: the running buffers. A norm without running buffers always uses the batch's.
+    observe: called at every mixed node with the very tensors that its sum reads.
+    """
+
+    groups: int = 1
+    statistics: Statistics = "update"
+    observe: Observer | None = None
+
+    def __post_init__(self) -> None:
+        if self.groups < 1:
+            raise ValueError(f"Pass: groups must be >= 1, got {self.groups}")
+        if self.statistics not in ("update", "batch", "running"):
+            raise ValueError(f"Pass: statistics must be update, batch or running, got {self.statistics!r}")
+
+    @staticmethod
+    def default(training: bool) -> Pass:
+        """What ``module.train()`` and ``module.eval()`` mean."""
+        return _TRAINING if training else _EVALUATION
+
+
+_TRAINING = Pass()
+_EVALUATION = Pass(statistics="running")

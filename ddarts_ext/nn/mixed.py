@@ -1,0 +1,103 @@
+"""The mixed node, which sums its branches in one op, and the mixed op for people who build their own cells."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from ddarts_ext import ops
+from ddarts_ext.nn.forward_pass import NodeKey, Pass
+from ddarts_ext.nn.norm import RunningStatistics, elements_per_group
+from ddarts_ext.nn.primitives import SEARCH, Primitive, Style, primitive
+
+Slot = TypeVar("Slot", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Launch(Generic[Slot]):
+    """Ops of one family that read the same state, and where each one's output goes."""
+
+    family: type[Primitive]
+    members: tuple[Primitive, ...]
+    slots: tuple[Slot, ...]
+
+    def run(self, x: Tensor, p: Pass) -> Iterable[tuple[Slot, Tensor]]:
+        return zip(self.slots, self.family.run(self.members, x, p), strict=True)
+
+
+def launches(entries: Iterable[tuple[Slot, Primitive]]) -> tuple[Launch[Slot], ...]:
+    """The launches that serve all ``entries``, which read one state, family by family."""
+    families: dict[type[Primitive], list[tuple[Slot, Primitive]]] = {}
+    for slot, op in entries:
+        families.setdefault(op.family, []).append((slot, op))
+    return tuple(
+        Launch(family, tuple(op for _, op in found), tuple(slot for slot, _ in found))
+        for family, found in families.items()
+    )
+
+
+class MixedNode(nn.Module):
+    """out = sum_k w_k norm_k(branch_k) over the branches of all edges into a node, in one op.
+
+    normalize: per branch, whether an affine-free batch norm comes before the weight. Running statistics of all
+    branches lie in one [K, C] buffer pair; rows of branches without norm mean nothing.
+    """
+
+    def __init__(self, channels: int, normalize: Sequence[bool], *, track: bool = True) -> None:
+        super().__init__()
+        self.normalize = list(normalize)
+        self.running = RunningStatistics(len(self.normalize), channels, track=track)
+
+    def forward(self, branches: Sequence[Tensor], weights: Tensor, p: Pass, key: NodeKey) -> Tensor:
+        """K branches [groups * B, C, H, W], weights [groups, K] -> [groups * B, C, H, W]."""
+        mean, rstd = self.running.given(p)
+        result = ops.mixed_sum(
+            branches, weights, normalize=self.normalize, mean=mean, rstd=rstd, eps=self.running.eps
+        )
+        self.running.record(result.mean, result.rstd, elements_per_group(result.out, p.groups), p)
+        if p.observe is not None:
+            p.observe(key, branches, result.mean, result.rstd, self.normalize)
+        return result.out
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Drop all branches but ``rows``."""
+        self.normalize = [self.normalize[row] for row in rows]
+        device = None if self.running.running_mean is None else self.running.running_mean.device
+        self.running.keep(torch.tensor(list(rows), dtype=torch.long, device=device))
+
+
+class MixedOp(nn.Module):
+    """All candidate ops on one edge, mixed by weights: DARTS, Eq. 2 (weights given already relaxed).
+
+    names: ops by name, see ``ddarts_ext.spaces``. ``none`` takes its place in the weights and contributes nothing.
+    """
+
+    def __init__(self, names: Sequence[str], channels: int, stride: int = 1, style: Style = SEARCH) -> None:
+        super().__init__()
+        built = [(k, primitive(name, channels, stride, style)) for k, name in enumerate(names)]
+        present = [(k, op) for k, op in built if op is not None]
+        self.names, self.stride = tuple(names), stride
+        self.columns = tuple(k for k, _ in present)
+        self.ops = nn.ModuleList(op for _, op in present)
+        self.node = MixedNode(channels, [op.normalized for _, op in present], track=style.track)
+        self._launches = launches((slot, op) for slot, (_, op) in enumerate(present))
+
+    def forward(self, x: Tensor, weights: Tensor, p: Pass | None = None) -> Tensor:
+        """x [groups * B, C, H, W], weights [O] or [groups, O] -> [groups * B, C, ceil(H/stride), ceil(W/stride)].
+
+        p: how the norms behave; by default as ``train()`` or ``eval()`` says.
+        """
+        if weights.shape[-1:] != (len(self.names),) or weights.dim() > 2:
+            raise ValueError(f"MixedOp: weights must be [O]=[{len(self.names)}], got {list(weights.shape)}")
+        p = Pass.default(self.training) if p is None else p
+        if not self.columns:
+            return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+        rows = weights if weights.dim() == 2 else weights.unsqueeze(0).expand(p.groups, -1)
+        if len(self.columns) < len(self.names):
+            rows = rows[:, list(self.columns)]
+        outputs = dict(pair for launch in self._launches for pair in launch.run(x, p))
+        return self.node([outputs[slot] for slot in range(len(outputs))], rows, p, NodeKey(0, 0, self.columns))

@@ -1,0 +1,126 @@
+"""NAS-Bench-201: the supernet of its space and the network of one architecture (Dong and Yang, ICLR 2020)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ddarts_ext.genotype import Genotype
+from ddarts_ext.nn.discrete import DiscreteGraph
+from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.nn.graph import SearchGraph
+from ddarts_ext.nn.norm import GroupedNorm
+from ddarts_ext.nn.pointwise import conv_weight, pointwise
+from ddarts_ext.nn.primitives import EVALUATION, ReluConv
+from ddarts_ext.nn.cell import Normed
+from ddarts_ext.nn.stem import Stem, check_images, check_network
+from ddarts_ext.nn.supernet import cell_weights
+from ddarts_ext.spaces import get
+
+
+class ResidualBlock(nn.Module):
+    """Two ReLU-conv3x3-norm with stride 2 on the first, plus average pooling and a 1x1 convolution beside them."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__()
+        self.first = Normed(ReluConv(channels_in, channels, 3, 2, EVALUATION), channels, EVALUATION)
+        self.second = Normed(ReluConv(channels, channels, 3, 1, EVALUATION), channels, EVALUATION)
+        self.shortcut = conv_weight(channels, channels_in, 1, 1)
+
+    def forward(self, x: Tensor, p: Pass) -> Tensor:
+        # ceil_mode halves odd sides as the convolution does; for even ones it changes nothing.
+        pooled = nn.functional.avg_pool2d(x, 2, 2, ceil_mode=True, count_include_pad=False)
+        out: Tensor = self.second(self.first(x, p), p) + pointwise(pooled, self.shortcut)
+        return out
+
+
+class _Staged(nn.Module):
+    """Stem, three stages of N cells with residual blocks between them, norm, ReLU, pooling, classifier."""
+
+    def __init__(self, name: str, channels: int, cells: int, classes: int, in_channels: int) -> None:
+        super().__init__()
+        check_network(name, cells=cells, channels=channels, classes=classes, in_channels=in_channels)
+        self.name, self.in_channels, self.classes, self.cells_per_stage = name, in_channels, classes, cells
+        self.stage_channels = (channels, 2 * channels, 4 * channels)
+        self.stem = Stem("cifar", in_channels, channels, multiplier=1)
+        self.blocks = nn.ModuleList(
+            (ResidualBlock(channels, 2 * channels), ResidualBlock(2 * channels, 4 * channels))
+        )
+        self.cells = nn.ModuleList()
+        self.norm = GroupedNorm(4 * channels, affine=True)
+        self.classifier = nn.Linear(4 * channels, classes)
+
+    def _start(self, x: Tensor, p: Pass) -> Tensor:
+        check_images(self.name, x, self.in_channels, 4)
+        state: Tensor = self.stem(x, p)[0]
+        return state
+
+    def _between(self, index: int, x: Tensor, p: Pass) -> Tensor:
+        """The residual block that stands before cell ``index``, if one does."""
+        stage, first = divmod(index, self.cells_per_stage)
+        return self.blocks[stage - 1](x, p) if first == 0 and stage > 0 else x
+
+    def head(self, x: Tensor, p: Pass) -> Tensor:
+        logits: Tensor = self.classifier(self.norm(x, p, relu=True).mean((2, 3)))
+        return logits
+
+
+class NASBench201Supernet(_Staged):
+    """All five ops on all six edges of 3 * ``cells_per_stage`` cells, mixed by weights.
+
+    IS-DARTS searches it with masks as weights, mask / 5 (its Algorithm 1). Convolutions in cells have biases, pools no
+    norm, and the norms of cells always use the statistics of their batch.
+    """
+
+    def __init__(
+        self, channels: int = 16, cells_per_stage: int = 5, classes: int = 10, *, in_channels: int = 3
+    ) -> None:
+        super().__init__("NASBench201Supernet", channels, cells_per_stage, classes, in_channels)
+        self.space = get("nasbench201")
+        for i in range(3 * cells_per_stage):
+            self.cells.append(SearchGraph(self.space, self.stage_channels[i // cells_per_stage], index=i))
+
+    def forward(self, x: Tensor, weights: Tensor, p: Pass | None = None) -> Tensor:
+        """Logits [N, classes]; weights [3 * cells_per_stage, 6, 5] or [groups, ...]."""
+        p = Pass.default(self.training) if p is None else p
+        state = self._start(x, p)
+        for i, row in enumerate(cell_weights(self.name, weights, len(self.cells))):
+            cell = self.cells[i]
+            assert isinstance(cell, SearchGraph)
+            state = cell.states((self._between(i, state, p),), row, p)[-1]
+        return self.head(state, p)
+
+
+class NASBench201Network(_Staged):
+    """The network of one architecture: the same cell 3 * ``cells_per_stage`` times, norms affine."""
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        channels: int = 16,
+        cells_per_stage: int = 5,
+        classes: int = 10,
+        *,
+        in_channels: int = 3,
+    ) -> None:
+        super().__init__("NASBench201Network", channels, cells_per_stage, classes, in_channels)
+        if genotype.inputs != 1 or genotype.layers != 1:
+            raise ValueError(
+                f"NASBench201Network: genotype must have one cell with one input, got {genotype.layers} cells "
+                f"with {genotype.inputs}"
+            )
+        self.genotype = genotype
+        self.last = max(genotype.concat)
+        # Every node exists here: one that no op reaches is zero, and what reads it is computed all the same.
+        entries = [entry for entry in genotype.cells[0] if entry.op != "none"]
+        for i in range(3 * cells_per_stage):
+            width = self.stage_channels[i // cells_per_stage]
+            self.cells.append(DiscreteGraph(entries, 1, range(1, self.last + 1), width, reduction=False))
+
+    def forward(self, x: Tensor, p: Pass | None = None) -> Tensor:
+        """Logits [N, classes]."""
+        p = Pass.default(self.training) if p is None else p
+        state = self._start(x, p)
+        for i, cell in enumerate(self.cells):
+            assert isinstance(cell, DiscreteGraph)
+            state = cell.states((self._between(i, state, p),), p)[self.last]
+        return self.head(state, p)

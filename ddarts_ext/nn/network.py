@@ -1,0 +1,155 @@
+"""The network of an architecture, for training and evaluation (DARTS, FairDARTS, D-DARTS, DARTOpti, IS-DARTS)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ddarts_ext.genotype import Genotype
+from ddarts_ext.nn.auxiliary import AuxiliaryHead
+from ddarts_ext.nn.cell import preprocessing
+from ddarts_ext.nn.discrete import DiscreteGraph
+from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.nn.nasbench201 import NASBench201Network
+from ddarts_ext.nn.primitives import EVALUATION
+from ddarts_ext.nn.stem import Stem, check_images, check_network
+
+DropPathOn = Literal["auto", "op", "node"]
+
+
+class DiscreteCell(nn.Module):
+    """One cell of a genotype: s0, s1 -> the concatenation of its nodes in order of first appearance."""
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        index: int,
+        channels_0: int,
+        channels_1: int,
+        channels: int,
+        *,
+        previous_reduction: bool,
+        drop_path_on: str,
+    ) -> None:
+        super().__init__()
+        self.concat = genotype.nodes(index)
+        if not self.concat:
+            raise ValueError(f"DiscreteNetwork: genotype must have a node in every cell, got none in cell {index}")
+        self.preprocess0 = preprocessing(channels_0, channels, previous_reduction, EVALUATION)
+        self.preprocess1 = preprocessing(channels_1, channels, False, EVALUATION)
+        self.graph = DiscreteGraph(
+            genotype.live(index),
+            2,
+            self.concat,
+            channels,
+            reduction=index in genotype.reduction_cells,
+            drop_path_on=drop_path_on,
+        )
+        self.out_channels = len(self.concat) * channels
+
+    def forward(self, s0: Tensor, s1: Tensor, p: Pass, drop: float = 0.0) -> Tensor:
+        states = self.graph.states((self.preprocess0(s0, p), self.preprocess1(s1, p)), p, drop)
+        return torch.cat([states[node] for node in self.concat], 1)
+
+
+class DiscreteNetwork(nn.Module):
+    """The evaluation network of a genotype with two-input cells.
+
+    A node without entries does not exist, and a cell's channels follow the number of its nodes (FairDARTS).
+    auxiliary: a second classifier on the output of the last reduction cell, used in training alone.
+    auxiliary_norm: whether it has its second norm; by default always but in a DARTS network with ImageNet stem.
+    stem: ``cifar``, ``imagenet`` (stride 8) or ``imagenet_stride4`` (D-DARTS, for three reductions).
+    drop_path: probability, an attribute that a trainer may move. drop_path_on: op outputs but pure skips (``op``,
+    DARTS) or node sums (``node``, threshold genotypes); ``auto``: ``op`` where every node has exactly two entries.
+    Raises ValueError for impossible sizes and for a cell that no entry reaches.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype,
+        channels: int = 36,
+        classes: int = 10,
+        in_channels: int = 3,
+        auxiliary: bool = False,
+        stem: str = "cifar",
+        drop_path: float = 0.0,
+        *,
+        drop_path_on: DropPathOn = "auto",
+        auxiliary_norm: bool | None = None,
+    ) -> None:
+        super().__init__()
+        check_network(
+            "DiscreteNetwork", cells=genotype.layers, channels=channels, classes=classes, in_channels=in_channels
+        )
+        if genotype.inputs != 2:
+            raise ValueError(f"DiscreteNetwork: genotype must have two inputs per cell, got {genotype.inputs}")
+        if not 0.0 <= drop_path < 1.0:
+            raise ValueError(f"DiscreteNetwork: drop_path must be in [0, 1), got {drop_path}")
+        self.genotype, self.in_channels, self.classes, self.drop_path = genotype, in_channels, classes, drop_path
+        pairs = _has_pairs(genotype)
+        on = ("op" if pairs else "node") if drop_path_on == "auto" else drop_path_on
+        self.stem = Stem(stem, in_channels, channels)
+        self.cells = nn.ModuleList()
+        reductions = genotype.reduction_cells
+        previous = current = self.stem.channels
+        halved, self.auxiliary_after, auxiliary_channels = self.stem.reduces, -1, 0
+        for i in range(genotype.layers):
+            channels *= 2 if i in reductions else 1
+            cell = DiscreteCell(genotype, i, previous, current, channels, previous_reduction=halved, drop_path_on=on)
+            self.cells.append(cell)
+            previous, current, halved = current, cell.out_channels, i in reductions
+            if i == (max(reductions) if reductions else 2 * genotype.layers // 3):
+                self.auxiliary_after, auxiliary_channels = i, current
+        second = not (pairs and stem == "imagenet") if auxiliary_norm is None else auxiliary_norm
+        stride = 3 if stem == "cifar" else 2
+        self.auxiliary = (
+            AuxiliaryHead(auxiliary_channels, classes, stride=stride, second_norm=second) if auxiliary else None
+        )
+        self.classifier = nn.Linear(current, classes)
+
+    def forward(self, x: Tensor, p: Pass | None = None) -> Tensor:
+        """Logits [N, classes] of images [N, in_channels, H, W]."""
+        return self._run(x, p, auxiliary=False)[0]
+
+    def forward_auxiliary(self, x: Tensor, p: Pass | None = None) -> tuple[Tensor, Tensor]:
+        """(logits, logits of the auxiliary head)."""
+        logits, auxiliary = self._run(x, p, auxiliary=True)
+        if auxiliary is None:
+            raise ValueError("DiscreteNetwork: auxiliary must be True for forward_auxiliary, got False")
+        return logits, auxiliary
+
+    def _run(self, x: Tensor, p: Pass | None, *, auxiliary: bool) -> tuple[Tensor, Tensor | None]:
+        check_images("DiscreteNetwork", x, self.in_channels, self.stem.stride * 2 ** len(self.genotype.reduction_cells))
+        p = Pass.default(self.training) if p is None else p
+        drop, extra = self.drop_path if self.training else 0.0, None
+        s0, s1 = self.stem(x, p)
+        for i, cell in enumerate(self.cells):
+            s0, s1 = s1, cell(s0, s1, p, drop)
+            if auxiliary and self.auxiliary is not None and i == self.auxiliary_after:
+                extra = self.auxiliary(s1, p)
+        return self.classifier(s1.mean((2, 3))), extra
+
+
+def build_network(
+    genotype: Genotype,
+    channels: int = 36,
+    classes: int = 10,
+    in_channels: int = 3,
+    auxiliary: bool = False,
+    stem: str = "cifar",
+    drop_path: float = 0.0,
+) -> DiscreteNetwork | NASBench201Network:
+    """The network of any genotype: :class:`DiscreteNetwork`, or :class:`NASBench201Network` for one-input cells."""
+    if genotype.inputs == 1:
+        return NASBench201Network(genotype, channels, classes=classes, in_channels=in_channels)
+    return DiscreteNetwork(genotype, channels, classes, in_channels, auxiliary, stem, drop_path)
+
+
+def _has_pairs(genotype: Genotype) -> bool:
+    """Whether every node of the space has exactly two entries in every cell, as DARTS discretises."""
+    nodes = range(genotype.inputs, max(genotype.concat) + 1)
+    return all(
+        [sum(entry.target == node for entry in cell) for node in nodes] == [2] * len(nodes) for cell in genotype.genes
+    )

@@ -1,0 +1,79 @@
+"""Batch norms that keep the groups of a batch apart, and the running statistics behind them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ddarts_ext import ops
+from ddarts_ext.nn.forward_pass import Pass
+
+
+class RunningStatistics(nn.Module):
+    """The running mean and variance of batch norms, updated as ``BatchNorm2d`` does.
+
+    shape: [C] for one norm, [K, C] for all norms of a node. With ``track=False`` there are no buffers, and every pass
+    uses the statistics of its batch.
+    """
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+
+    def __init__(self, *shape: int, track: bool = True, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.track, self.eps, self.momentum = track, eps, momentum
+        self.register_buffer("running_mean", torch.zeros(shape) if track else None)
+        self.register_buffer("running_var", torch.ones(shape) if track else None)
+
+    def given(self, p: Pass) -> tuple[Tensor | None, Tensor | None]:
+        """(mean, rstd), each [1, *shape], where the pass uses running statistics, else (None, None)."""
+        if p.statistics != "running" or self.running_mean is None or self.running_var is None:
+            return None, None
+        return self.running_mean.unsqueeze(0), (self.running_var + self.eps).rsqrt().unsqueeze(0)
+
+    @torch.no_grad()
+    def record(self, mean: Tensor, rstd: Tensor, elements: int, p: Pass) -> None:
+        """Follow group 0 of a batch's statistics [G, *shape], each of them over ``elements`` values."""
+        if p.statistics != "update" or self.running_mean is None or self.running_var is None:
+            return
+        unbiased = elements / max(elements - 1, 1)
+        variance = rstd[0].pow(-2).sub_(self.eps).clamp_min_(0.0).mul_(unbiased)
+        self.running_mean.lerp_(mean[0].to(self.running_mean.dtype), self.momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop the statistics of all norms of a [K, C] node but ``rows``."""
+        if self.running_mean is not None and self.running_var is not None:
+            self.running_mean, self.running_var = self.running_mean[rows], self.running_var[rows]
+
+    def extra_repr(self) -> str:
+        shape = () if self.running_mean is None else tuple(self.running_mean.shape)
+        return f"{shape}, track={self.track}, eps={self.eps}, momentum={self.momentum}"
+
+
+def elements_per_group(x: Tensor, groups: int) -> int:
+    """How many values of [groups * B, C, H, W] each channel's statistics are taken over."""
+    return x.numel() // max(1, groups * x.shape[1])
+
+
+class GroupedNorm(RunningStatistics):
+    """``BatchNorm2d`` whose batch is ``p.groups`` contiguous groups, each normalised by itself; optional ReLU after it."""
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self, channels: int, *, affine: bool = False, track: bool = True, eps: float = 1e-5, momentum: float = 0.1
+    ) -> None:
+        super().__init__(channels, track=track, eps=eps, momentum=momentum)
+        self.register_parameter("weight", nn.Parameter(torch.ones(channels)) if affine else None)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if affine else None)
+
+    def forward(self, x: Tensor, p: Pass, relu: bool = False) -> Tensor:
+        """[groups * B, C, H, W] -> the same shape, dtype and layout."""
+        mean, rstd = self.given(p)
+        result = ops.grouped_batch_norm(
+            x, self.weight, self.bias, mean=mean, rstd=rstd, groups=p.groups, eps=self.eps, relu=relu
+        )
+        self.record(result.mean, result.rstd, elements_per_group(x, p.groups), p)
+        return result.out

@@ -1,0 +1,295 @@
+"""The ops of the search spaces as modules that stop short of their last norm (SPEC of the layers: DARTS, appendix A.1).
+
+Every primitive hands over its output *before* its last batch norm and says by ``normalized`` whether that norm is still
+to come: in a supernet the node's sum applies it, in an evaluation network a norm module of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ddarts_ext import ops
+from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.nn.norm import GroupedNorm, elements_per_group
+from ddarts_ext.nn.pointwise import conv2d, conv_bias, conv_weight, pointwise
+
+
+@dataclass(frozen=True)
+class Style:
+    """How the layers of one network differ from another's.
+
+    affine: norms inside an op have weight and bias (evaluation networks). pool_norm: pools await a norm (DARTS
+    supernets). conv_bias: convolutions have a bias (AutoDL, whose norms are then not affine). track: norms keep
+    running statistics.
+    """
+
+    affine: bool = False
+    pool_norm: bool = True
+    conv_bias: bool = False
+    track: bool = True
+
+    def norm(self, channels: int) -> GroupedNorm:
+        """A norm inside an op."""
+        return GroupedNorm(channels, affine=self.affine, track=self.track)
+
+    def bias(self, channels: int, fan_in: int) -> nn.Parameter | None:
+        """The bias of a convolution, if it has one."""
+        return conv_bias(channels, fan_in) if self.conv_bias else None
+
+
+SEARCH = Style()
+EVALUATION = Style(affine=True, pool_norm=False)
+
+
+class Primitive(nn.Module):
+    """One op: [N, Ci, H, W] -> [N, Co, ceil(H/stride), ceil(W/stride)], before its last norm."""
+
+    normalized: bool = True
+    """Whether the output still awaits a batch norm."""
+    pure: bool = False
+    """Whether the op hands its input on as it is; such an op is exempt from drop path."""
+
+    @property
+    def family(self) -> type[Primitive]:
+        """The class whose ``run`` serves this op together with others of the family."""
+        return type(self)
+
+    @classmethod
+    def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
+        """The outputs of several ops of one family and one stride that read the same input."""
+        return [op(x, p) for op in members]
+
+    def forward(self, x: Tensor, p: Pass) -> Tensor:
+        """The output of this op alone."""
+        return self.family.run([self], x, p)[0]
+
+
+class Identity(Primitive):
+    """``skip_connect`` at stride 1."""
+
+    normalized = False
+    pure = True
+
+    @classmethod
+    def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
+        return [x] * len(members)
+
+
+class Pool(Primitive):
+    """``max_pool_3x3`` and ``avg_pool_3x3``: computed once for all edges that leave a node."""
+
+    def __init__(self, stride: int, maximum: bool, style: Style) -> None:
+        super().__init__()
+        self.stride, self.maximum, self.normalized = stride, maximum, style.pool_norm
+
+    @classmethod
+    def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
+        pools = cast(Sequence[Pool], members)
+        pooled = ops.pool3x3(
+            x,
+            stride=pools[0].stride,
+            maximum=any(op.maximum for op in pools),
+            average=not all(op.maximum for op in pools),
+        )
+        return [cast(Tensor, pooled.maximum if op.maximum else pooled.average) for op in pools]
+
+
+class _Stage(nn.Module):
+    """A depthwise convolution, then a pointwise one."""
+
+    def __init__(self, channels: int, kernel: int, style: Style) -> None:
+        super().__init__()
+        self.depthwise = conv_weight(channels, 1, kernel, kernel)
+        self.pointwise = conv_weight(channels, channels, 1, 1)
+        self.register_parameter("bias", style.bias(channels, channels))
+
+    def mix(self, x: Tensor) -> Tensor:
+        return pointwise(x, self.pointwise, cast(Tensor | None, self.bias))
+
+
+class DepthwiseConv(Primitive):
+    """``sep_conv`` (two stages with a norm between them) and ``dil_conv`` (one stage, dilation 2).
+
+    The first depthwise filters of all members read their common input in one launch.
+    """
+
+    def __init__(self, channels: int, kernel: int, stride: int, dilation: int, stages: int, style: Style) -> None:
+        super().__init__()
+        self.stride, self.dilation = stride, dilation
+        self.first = _Stage(channels, kernel, style)
+        self.second = _Stage(channels, kernel, style) if stages == 2 else None
+        self.norm = style.norm(channels) if stages == 2 else None
+
+    @classmethod
+    def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
+        convs = cast(Sequence[DepthwiseConv], members)
+        filtered = ops.relu_depthwise_conv2d(
+            x,
+            [op.first.depthwise for op in convs],
+            dilations=[op.dilation for op in convs],
+            stride=convs[0].stride,
+            groups=p.groups,
+        ).outputs
+        return [op._rest(op.first.mix(y), p) for op, y in zip(convs, filtered, strict=True)]
+
+    def _rest(self, x: Tensor, p: Pass) -> Tensor:
+        if self.second is None or self.norm is None:
+            return x
+        weights = [self.second.depthwise]
+        if self.norm.weight is not None:
+            filtered = ops.relu_depthwise_conv2d(self.norm(x, p), weights, dilations=[1], groups=p.groups)
+            return self.second.mix(filtered.outputs[0])
+        mean, rstd = self.norm.given(p)
+        filtered = ops.relu_depthwise_conv2d(
+            x, weights, dilations=[1], normalize=True, mean=mean, rstd=rstd, groups=p.groups, eps=self.norm.eps
+        )
+        self.norm.record(filtered.mean, filtered.rstd, elements_per_group(x, p.groups), p)
+        return self.second.mix(filtered.outputs[0])
+
+
+class FactorizedReduce(Primitive):
+    """ReLU, then two stride-2 1x1 convolutions on pixels one apart, side by side.
+
+    A side of odd length is padded by one zero row or column at the bottom or right for the second (AutoDL).
+    """
+
+    def __init__(self, channels_in: int, channels: int, style: Style) -> None:
+        super().__init__()
+        if channels % 2:
+            raise ValueError(f"FactorizedReduce: channels must be even, got {channels}")
+        self.even = conv_weight(channels // 2, channels_in, 1, 1)
+        self.odd = conv_weight(channels // 2, channels_in, 1, 1)
+        self.register_parameter("even_bias", style.bias(channels // 2, channels_in))
+        self.register_parameter("odd_bias", style.bias(channels // 2, channels_in))
+
+    @classmethod
+    def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
+        height, width = x.shape[2:]
+        even, odd = x[:, :, ::2, ::2].relu(), x[:, :, 1::2, 1::2].relu()
+        if height % 2 or width % 2:
+            odd = torch.nn.functional.pad(odd, (0, width % 2, 0, height % 2))
+        return [
+            torch.cat((pointwise(even, op.even, op.even_bias), pointwise(odd, op.odd, op.odd_bias)), 1)
+            for op in cast(Sequence[FactorizedReduce], members)
+        ]
+
+
+class ReluFirst(Primitive):
+    """Ops that begin with a ReLU, which is computed once for all of them."""
+
+    @property
+    def family(self) -> type[Primitive]:
+        return ReluFirst
+
+    @classmethod
+    def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
+        rectified = x.relu()
+        return [op.after_relu(rectified, p) for op in cast(Sequence[ReluFirst], members)]
+
+    def after_relu(self, x: Tensor, p: Pass) -> Tensor:
+        raise NotImplementedError
+
+
+class ReluConv(ReluFirst):
+    """ReLU, then a square convolution: ``simple_conv``, ``nor_conv`` and the preprocessing of a cell."""
+
+    def __init__(self, channels_in: int, channels: int, kernel: int, stride: int, style: Style) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = conv_weight(channels, channels_in, kernel, kernel)
+        self.register_parameter("bias", style.bias(channels, channels_in * kernel * kernel))
+
+    def after_relu(self, x: Tensor, p: Pass) -> Tensor:
+        kernel, bias = self.weight.shape[-1], cast(Tensor | None, self.bias)
+        if kernel == 1:
+            return pointwise(x[:, :, :: self.stride, :: self.stride] if self.stride > 1 else x, self.weight, bias)
+        return conv2d(x, self.weight, bias, (self.stride, self.stride), (kernel // 2, kernel // 2))
+
+
+class SplitConv(ReluFirst):
+    """``conv_7x1_1x7`` and ``conv_3x1_1x3``: ReLU, a row convolution, a column convolution."""
+
+    def __init__(self, channels: int, kernel: int, stride: int, style: Style) -> None:
+        super().__init__()
+        self.stride = stride
+        self.row = conv_weight(channels, channels, 1, kernel)
+        self.column = conv_weight(channels, channels, kernel, 1)
+
+    def after_relu(self, x: Tensor, p: Pass) -> Tensor:
+        pad = self.row.shape[-1] // 2
+        return conv2d(
+            conv2d(x, self.row, stride=(1, self.stride), padding=(0, pad)),
+            self.column,
+            stride=(self.stride, 1),
+            padding=(pad, 0),
+        )
+
+
+class Bottleneck(ReluFirst):
+    """``bottleneck_1x3x1``: ReLU, 1x1, norm, 3x3, norm, 1x1 to 4C, norm, ReLU, 1x1 back to C."""
+
+    def __init__(self, channels: int, stride: int, style: Style) -> None:
+        super().__init__()
+        self.stride = stride
+        self.enter = conv_weight(channels, channels, 1, 1)
+        self.enter_norm = style.norm(channels)
+        self.middle = conv_weight(channels, channels, 3, 3)
+        self.middle_norm = style.norm(channels)
+        self.widen = conv_weight(4 * channels, channels, 1, 1)
+        self.widen_norm = style.norm(4 * channels)
+        self.leave = conv_weight(channels, 4 * channels, 1, 1)
+
+    def after_relu(self, x: Tensor, p: Pass) -> Tensor:
+        x = self.enter_norm(pointwise(x, self.enter), p)
+        x = self.middle_norm(conv2d(x, self.middle, None, (self.stride, self.stride), (1, 1)), p)
+        return pointwise(self.widen_norm(pointwise(x, self.widen), p, relu=True), self.leave)
+
+
+def _skip(channels: int, stride: int, style: Style) -> Primitive:
+    return Identity() if stride == 1 else FactorizedReduce(channels, channels, style)
+
+
+def _depthwise(kernel: int, dilation: int, stages: int) -> Callable[[int, int, Style], Primitive]:
+    return lambda channels, stride, style: DepthwiseConv(channels, kernel, stride, dilation, stages, style)
+
+
+_FACTORIES: dict[str, Callable[[int, int, Style], Primitive]] = {
+    "max_pool_3x3": lambda channels, stride, style: Pool(stride, True, style),
+    "avg_pool_3x3": lambda channels, stride, style: Pool(stride, False, style),
+    "skip_connect": _skip,
+    "sep_conv_3x3": _depthwise(3, 1, 2),
+    "sep_conv_5x5": _depthwise(5, 1, 2),
+    "sep_conv_7x7": _depthwise(7, 1, 2),
+    "dil_conv_3x3": _depthwise(3, 2, 1),
+    "dil_conv_5x5": _depthwise(5, 2, 1),
+    "dua_sepc_3x3": _depthwise(3, 1, 2),
+    "dua_sepc_5x5": _depthwise(5, 1, 2),
+    "dil_sepc_3x3": _depthwise(3, 2, 1),
+    "dil_sepc_5x5": _depthwise(5, 2, 1),
+    "conv_3x1_1x3": lambda channels, stride, style: SplitConv(channels, 3, stride, style),
+    "conv_7x1_1x7": lambda channels, stride, style: SplitConv(channels, 7, stride, style),
+    "simple_conv_1x1": lambda channels, stride, style: ReluConv(channels, channels, 1, stride, style),
+    "simple_conv_3x3": lambda channels, stride, style: ReluConv(channels, channels, 3, stride, style),
+    "nor_conv_1x1": lambda channels, stride, style: ReluConv(channels, channels, 1, stride, style),
+    "nor_conv_3x3": lambda channels, stride, style: ReluConv(channels, channels, 3, stride, style),
+    "bottleneck_1x3x1": lambda channels, stride, style: Bottleneck(channels, stride, style),
+}
+
+
+def primitive(name: str, channels: int, stride: int = 1, style: Style = SEARCH) -> Primitive | None:
+    """The op of that name with ``channels`` in and out, or None for ``none``, which contributes nothing.
+
+    Raises ValueError for an unknown name, a stride other than 1 and 2, or an odd channel count where the op halves it.
+    """
+    if stride not in (1, 2):
+        raise ValueError(f"primitive: stride must be 1 or 2, got {stride}")
+    if name == "none":
+        return None
+    if name not in _FACTORIES:
+        raise ValueError(f"primitive: name must be one of none, {', '.join(_FACTORIES)}, got {name!r}")
+    return _FACTORIES[name](channels, stride, style)
