@@ -1,0 +1,79 @@
+"""Everything a search changes, and its checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddarts_ext.nn.supernet import Supernet
+from ddarts_ext.search.architecture import ArchitectureParameters
+from ddarts_ext.search.parts import Part
+from ddarts_ext.spaces import Space
+
+FORMAT = 1
+
+
+@dataclass
+class SearchState:
+    """The supernet, the alphas, their optimisers, the sources of randomness, and what was reached.
+
+    order: CPU generator of the order of images. augmentation: generator on the device, of crops and random weights.
+    epoch: finished epochs. stopped: a part has ended the search. held: the last ablation loss, reused between
+    computations, [rows] value and contributions and [rows, E, O] gradient.
+    """
+
+    space: Space
+    net: Supernet
+    architecture: ArchitectureParameters
+    weight_optimizer: torch.optim.SGD
+    alpha_optimizer: torch.optim.Adam
+    order: torch.Generator
+    augmentation: torch.Generator
+    parts: tuple[Part, ...] = ()
+    epoch: int = 0
+    stopped: bool = False
+    held: dict[str, Tensor] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """All of it but the history, of things that ``torch.load(weights_only=True)`` reads."""
+        return {
+            "format": FORMAT,
+            "epoch": self.epoch,
+            "stopped": self.stopped,
+            "net": self.net.state_dict(),
+            "alphas": self.architecture.table.detach(),
+            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "alpha_optimizer": self.alpha_optimizer.state_dict(),
+            "order": self.order.get_state(),
+            "augmentation": self.augmentation.get_state(),
+            "held": self.held,
+            "parts": [part.state_dict() for part in self.parts],
+        }
+
+    def restore(self, checkpoint: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        """Continue from :meth:`checkpoint`; the history is cut back to the epochs that it has finished."""
+        if checkpoint.get("format") != FORMAT:
+            raise ValueError(f"search: checkpoint must have format {FORMAT}, got {checkpoint.get('format')!r}")
+        if len(checkpoint["parts"]) != len(self.parts):
+            raise ValueError(
+                f"search: parts must be the {len(checkpoint['parts'])} of the run to resume, got {len(self.parts)}"
+            )
+        device = self.architecture.table.device
+        # Parts first: they may have changed the network (shrinking), which must have that shape to take the weights.
+        for part, state in zip(self.parts, checkpoint["parts"], strict=True):
+            part.load_state_dict(state)
+        self.net.load_state_dict(checkpoint["net"])
+        with torch.no_grad():
+            self.architecture.table.copy_(checkpoint["alphas"])
+        self.weight_optimizer.load_state_dict(checkpoint["weight_optimizer"])
+        self.alpha_optimizer.load_state_dict(checkpoint["alpha_optimizer"])
+        self.order.set_state(checkpoint["order"])
+        self.augmentation.set_state(checkpoint["augmentation"])
+        self.held = {name: tensor.to(device) for name, tensor in checkpoint["held"].items()}
+        self.epoch = int(checkpoint["epoch"])
+        self.stopped = bool(checkpoint["stopped"])
+        self.history = history[: self.epoch]

@@ -1,0 +1,189 @@
+"""One step of a search: first the alphas on a validation batch, then the weights on a training batch.
+
+Nothing in here waits for the device: sums are kept there and read once per epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.search.architect import unrolled_gradient
+from ddarts_ext.search.contributions import contributions
+from ddarts_ext.search.methods import Method
+from ddarts_ext.search.objectives import ablation, zero_one
+from ddarts_ext.search.state import SearchState
+
+Batch = tuple[Tensor, Tensor]
+
+
+class Sums:
+    """Sums over an epoch that stay on the device until :meth:`means` reads them."""
+
+    def __init__(self) -> None:
+        self._total: dict[str, Tensor] = {}
+        self._count: dict[str, int] = {}
+
+    def add(self, name: str, value: Tensor, count: int = 1) -> None:
+        """Add a sum over ``count`` things."""
+        held = self._total.get(name)
+        self._total[name] = value.detach().double() if held is None else held + value.detach()
+        self._count[name] = self._count.get(name, 0) + count
+
+    def means(self) -> dict[str, float | list[float]]:
+        """The mean of everything added; waits for the device."""
+        return {name: (total / self._count[name]).tolist() for name, total in self._total.items()}
+
+
+def judge(sums: Sums, name: str, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
+    """Add one batch's mean loss and its hits."""
+    count = len(labels)
+    sums.add(f"{name}_loss", loss * count, count)
+    sums.add(f"{name}_accuracy", (logits.argmax(1) == labels).sum(), count)
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Within it no gradient of a weight of ``module`` is computed."""
+    held = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    for parameter in held:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in held:
+            parameter.requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class Stepper:
+    """The two halves of a step. autocast: makes the context in which networks run."""
+
+    state: SearchState
+    method: Method
+    autocast: Callable[[], AbstractContextManager[object]]
+
+    def architecture(self, step: int, train: Batch, valid: Batch, sums: Sums) -> None:
+        """Move every row of the table by the gradient of its own loss. ``step`` counts from the start of the search."""
+        state, objectives = self.state, self.method.objectives
+        ablating = objectives.ablation_weight > 0
+        computes = ablating and (step % objectives.ablation_every == 0 or not state.held)
+        gradient = self._ablated(valid, sums) if computes else None
+        if self.method.architect.order == 2:
+            gradient = self._unrolled(train, valid, sums, counts=gradient is None)
+        elif gradient is None:
+            gradient = self._plain(valid, sums)
+        if ablating:
+            sums.add("ablation", state.held["value"])
+            sums.add("contributions", state.held["contributions"])
+            if "gradient" in state.held:
+                gradient = gradient + objectives.ablation_weight * state.held["gradient"]
+        if objectives.zero_one_weight:
+            gradient = gradient + objectives.zero_one_weight * self._zero_one(sums)
+        state.architecture.table.grad = gradient.to(state.architecture.table.dtype)
+        state.alpha_optimizer.step()
+        state.architecture.table.grad = None
+
+    def weights(self, batch: Batch, sums: Sums) -> None:
+        """Move the weights of the supernet on a training batch; the alphas are constants here."""
+        state = self.state
+        images, labels = batch
+        with self.autocast():
+            logits = state.net(images, state.architecture.weights().detach(), Pass())
+            loss = F.cross_entropy(logits, labels)
+        state.weight_optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.method.weights.clip:
+            nn.utils.clip_grad_norm_(state.net.parameters(), self.method.weights.clip)
+        state.weight_optimizer.step()
+        judge(sums, "train", logits.detach(), labels, loss)
+
+    def _ablated(self, valid: Batch, sums: Sums) -> Tensor:
+        """Contributions of all cells: holds the ablation loss and its gradient, returns that of the cross-entropy."""
+        state, objectives = self.state, self.method.objectives
+        with self.autocast():
+            found = contributions(
+                state.net,
+                state.architecture.table,
+                state.architecture.to_weights,
+                *valid,
+                owner=state.architecture.owner,
+                inactive=objectives.ablation_inactive,  # type: ignore[arg-type]
+                gradient=objectives.ablation_gradient,  # type: ignore[arg-type]
+                removal=objectives.ablation_removal,  # type: ignore[arg-type]
+                memory=objectives.ablation_memory,
+                generator=state.augmentation,
+            )
+        result = ablation(
+            found.loss,
+            found.without,
+            found.full_gradient,
+            found.ablated_gradient,
+            found.own_gradient,
+            sign=objectives.ablation_sign,
+            gradient=objectives.ablation_gradient,
+        )
+        state.held = {"value": result.value.detach(), "contributions": result.contributions.detach()}
+        if result.gradient is not None:
+            state.held["gradient"] = result.gradient.detach()
+        judge(sums, "architecture", found.logits, valid[1], found.loss)
+        return found.full_gradient
+
+    def _plain(self, valid: Batch, sums: Sums) -> Tensor:
+        """Gradient of the cross-entropy with respect to the table, for all rows from one backward."""
+        state = self.state
+        images, labels = valid
+        leaf = state.architecture.table.detach().requires_grad_(True)
+        with frozen(state.net), self.autocast():
+            logits = state.net(images, state.architecture.to_weights(leaf), Pass())
+            loss = F.cross_entropy(logits, labels)
+            gradient = torch.autograd.grad(loss, leaf)[0]
+        judge(sums, "architecture", logits.detach(), labels, loss)
+        return gradient
+
+    def _unrolled(self, train: Batch, valid: Batch, sums: Sums, *, counts: bool) -> Tensor:
+        """Gradient at weights unrolled by one step on the training batch. The look-ahead leaves no running statistics."""
+        state, settings = self.state, self.method
+        names = [name for name, _ in state.net.named_parameters()]
+        parameters = [parameter for _, parameter in state.net.named_parameters()]
+
+        def loss_on(batch: Batch) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
+            def loss(weights: Sequence[Tensor], table: Tensor) -> Tensor:
+                arguments = (batch[0], state.architecture.to_weights(table), Pass(statistics="batch"))
+                with self.autocast():
+                    logits = functional_call(state.net, dict(zip(names, weights, strict=True)), arguments)
+                    return F.cross_entropy(logits, batch[1])
+
+            return loss
+
+        gradient, loss = unrolled_gradient(
+            loss_on(train),
+            loss_on(valid),
+            parameters,
+            state.architecture.table,
+            learning_rate=float(state.weight_optimizer.param_groups[0]["lr"]),
+            momentum=settings.weights.momentum,
+            weight_decay=settings.weights.weight_decay,
+            buffers=[state.weight_optimizer.state[p].get("momentum_buffer") for p in parameters],
+            hessian=settings.architect.hessian,
+        )
+        if counts:
+            sums.add("architecture_loss", loss * len(valid[1]), len(valid[1]))
+        return gradient
+
+    def _zero_one(self, sums: Sums) -> Tensor:
+        """Gradient of the zero-one loss of every row with respect to that row."""
+        architecture, objectives = self.state.architecture, self.method.objectives
+        leaf = architecture.table.detach().requires_grad_(True)
+        values = zero_one(architecture.relax(leaf), objectives.zero_one_form)
+        if objectives.zero_one_over == "table":
+            values = values / len(values)
+        sums.add("zero_one", values)
+        return torch.autograd.grad(values.sum(), leaf)[0]
