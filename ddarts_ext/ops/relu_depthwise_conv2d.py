@@ -1,0 +1,258 @@
+"""``relu_depthwise_conv2d``: ReLU, or ReLU of a batch norm, then any number of depthwise convolutions of the same input.
+
+The first half of separable and dilated convolutions (DARTS, arXiv:1806.09055, section 3.1): every operation that reads a
+state begins with the ReLU of that state and a depthwise filter of its own, so one call serves all of them from one read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddarts_ext.ops import _checks
+from ddarts_ext.ops._double_backward import through_reference
+from ddarts_ext.ops._library import define_op
+
+_OP = "relu_depthwise_conv2d"
+KERNEL_SIZES = (3, 5, 7)
+
+
+class ReluDepthwise(NamedTuple):
+    """outputs: one [G*B,C,ceil(H/stride),ceil(W/stride)] per filter. mean, rstd: [G,C], or [0,C] without a norm."""
+
+    outputs: list[Tensor]
+    mean: Tensor
+    rstd: Tensor
+
+
+def relu_depthwise_conv2d(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    *,
+    dilations: Sequence[int],
+    stride: int = 1,
+    normalize: bool = False,
+    mean: Tensor | None = None,
+    rstd: Tensor | None = None,
+    groups: int = 1,
+    eps: float = 1e-5,
+) -> ReluDepthwise:
+    """``outputs[f] = conv2d(relu(z), weights[f], stride, padding=d(k-1)/2, dilation=d, groups=C)`` for all filters at once.
+
+    z is ``x``, or with ``normalize`` ``(x - mean) * rstd``: the batch norm without affine that precedes the ReLU inside a
+    separable convolution. Its statistics are those of each of ``groups`` equal, contiguous parts of the batch, unless
+    ``mean`` and ``rstd`` are given (constants: they get no gradient).
+
+    x: [G*B,C,H,W] of any floating dtype and layout; outputs have its dtype, and its layout where that is contiguous or
+    channels-last. weights: [C,1,k,k] with k of 3, 5, 7. dilations: 1 or 2, one a filter. stride: 1 or 2. mean, rstd:
+    [1 or G,C]. Sums and statistics are in float32 (float64 for float64). Gradients: x (through batch statistics too) and
+    weights, any number of times; deterministic. Under autocast, x and weights are cast as by ``conv2d``.
+
+    Raises ValueError for shapes and settings outside these, TypeError for dtypes that are not floating.
+    """
+    weights, dilations = list(weights), list(dilations)
+    _check(x, weights, dilations, stride, normalize, mean, rstd, groups)
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(x.device.type)
+        x, weights = x.to(dtype), [weight.to(dtype) for weight in weights]
+    return ReluDepthwise(*_forward(x, weights, dilations, stride, normalize, mean, rstd, groups, eps))
+
+
+def relu_depthwise_conv2d_reference(
+    x: Tensor,
+    weights: list[Tensor],
+    dilations: list[int],
+    stride: int,
+    normalize: bool,
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    groups: int,
+    eps: float,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    acc = _checks.accumulate_dtype(x.dtype)
+    z = x.to(acc)
+    channels = x.shape[1]
+    if not normalize:
+        mean, rstd = z.new_empty((0, channels)), z.new_empty((0, channels))
+    else:
+        if mean is None or rstd is None:
+            variance, mean = torch.var_mean(_grouped(z, groups), (1, 3, 4), correction=0)
+            rstd = (variance + eps).rsqrt()
+        else:
+            mean, rstd = (s.to(acc).expand(groups, channels).clone() for s in (mean, rstd))
+        z = _normalized(z, mean, rstd, groups)
+    z = z.relu()
+    layout = _checks.memory_format_of(x)
+    outputs = [
+        F.conv2d(z, w.to(acc), None, stride, d * (w.shape[-1] - 1) // 2, d, channels)
+        .to(x.dtype)
+        .contiguous(memory_format=layout)
+        for w, d in zip(weights, dilations, strict=True)
+    ]
+    return outputs, mean, rstd
+
+
+def relu_depthwise_conv2d_backward_reference(
+    grads: list[Tensor],
+    x: Tensor,
+    weights: list[Tensor],
+    dilations: list[int],
+    stride: int,
+    normalize: bool,
+    mean: Tensor,
+    rstd: Tensor,
+    batch_statistics: bool,
+    groups: int,
+    input_grad: bool,
+    weights_grad: bool,
+) -> tuple[Tensor, list[Tensor]]:
+    acc = _checks.accumulate_dtype(x.dtype)
+    z = x.to(acc)
+    if normalize:
+        if batch_statistics:  # functions of x, for the second derivative: same values, eps recovered from rstd
+            variance, mean = torch.var_mean(_grouped(z, groups), (1, 3, 4), correction=0)
+            rstd = (variance + (rstd**-2 - variance).detach()).rsqrt()
+        z = _normalized(z, mean, rstd, groups)
+    activation = z.relu()
+    dz, dweights = torch.zeros_like(z), []
+    for grad, w, d in zip(grads, weights, dilations, strict=True):
+        padding = d * (w.shape[-1] - 1) // 2
+        both = torch.ops.aten.convolution_backward(
+            grad.to(acc), activation, w.to(acc), None, [stride] * 2, [padding] * 2, [d] * 2, False, [0, 0], x.shape[1],
+            [input_grad, weights_grad, False],
+        )  # fmt: skip
+        if input_grad:
+            dz = dz + both[0]
+        if weights_grad:
+            dweights.append(both[1].to(w.dtype).contiguous())
+    if not input_grad:
+        return x.new_empty(0), dweights
+    dz = dz.masked_fill(z <= 0, 0)
+    if normalize:
+        grouped, scale = _grouped(dz, groups), rstd[:, None, :, None, None]
+        if batch_statistics:
+            xhat = _grouped(z, groups)
+            grouped = grouped - grouped.mean((1, 3, 4), True) - xhat * (grouped * xhat).mean((1, 3, 4), True)
+        dz = (grouped * scale).flatten(0, 1)
+    return dz.to(x.dtype).contiguous(memory_format=_checks.memory_format_of(x)), dweights
+
+
+def _grouped(x: Tensor, groups: int) -> Tensor:
+    grouped: Tensor = x.unflatten(0, (groups, x.shape[0] // groups))  # type: ignore[no-untyped-call]
+    return grouped
+
+
+def _normalized(x: Tensor, mean: Tensor, rstd: Tensor, groups: int) -> Tensor:
+    shifted = _grouped(x, groups) - mean[:, None, :, None, None]
+    return (shifted * rstd[:, None, :, None, None]).flatten(0, 1)
+
+
+def _fake(
+    x: Tensor,
+    weights: list[Tensor],
+    dilations: list[int],
+    stride: int,
+    normalize: bool,
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    groups: int,
+    eps: float,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    n, c, h, w = x.shape
+    size, layout = (n, c, (h + stride - 1) // stride, (w + stride - 1) // stride), _checks.memory_format_of(x)
+    outputs = [torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout) for _ in weights]
+    rows = groups if normalize else 0
+    statistics = [x.new_empty((rows, c), dtype=_checks.accumulate_dtype(x.dtype)) for _ in range(2)]
+    return outputs, statistics[0], statistics[1]
+
+
+def _fake_backward(grads: list[Tensor], x: Tensor, weights: list[Tensor], *args: Any) -> tuple[Tensor, list[Tensor]]:
+    input_grad, weights_grad = args[-2:]
+    layout = _checks.memory_format_of(x)
+    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout) if input_grad else x.new_empty(0)
+    return dx, [w.new_empty(w.shape) for w in weights] if weights_grad else []
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    x, weights, ctx.dilations, ctx.stride, ctx.normalize, mean, _, ctx.groups, _ = inputs
+    ctx.batch_statistics = ctx.normalize and mean is None
+    ctx.mark_non_differentiable(output[1], output[2])
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(x, output[1], output[2], *weights)
+
+
+def _backward(ctx: Any, grads: list[Tensor | None], *_: Any) -> tuple[Any, ...]:
+    x, mean, rstd, *weights = ctx.saved_tensors
+    rest = [None] * 7
+    used = [f for f, grad in enumerate(grads) if grad is not None]
+    dweights: list[Tensor | None] = [None] * len(weights)
+    if not used:
+        return None, dweights, *rest
+    input_grad, weights_grad = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1])
+    dx, found = _backward_op(
+        [grads[f] for f in used], x, [weights[f] for f in used], [ctx.dilations[f] for f in used],
+        ctx.stride, ctx.normalize, mean, rstd, ctx.batch_statistics, ctx.groups, input_grad, weights_grad,
+    )  # fmt: skip
+    for f, gradient in zip(used, found, strict=False):
+        dweights[f] = gradient
+    return dx if input_grad else None, dweights, *rest
+
+
+def _check(
+    x: Tensor,
+    weights: list[Tensor],
+    dilations: list[int],
+    stride: int,
+    normalize: bool,
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    groups: int,
+) -> None:
+    _checks.check_4d(_OP, "x", x)
+    n, c, h, w = x.shape
+    if c < 1 or h < 1 or w < 1:
+        raise ValueError(f"{_OP}: x must be [N,C,H,W] with C, H and W at least 1, got {list(x.shape)}")
+    _checks.check_groups(_OP, "x", n, groups)
+    if not weights:
+        raise ValueError(f"{_OP}: weights must be one or more filters, got none")
+    for f, weight in enumerate(weights):
+        name = f"weights[{f}]"
+        _checks.check_floating(_OP, name, weight)
+        _checks.check_same_device(_OP, name, weight, x.device)
+        k = weight.shape[-1] if weight.dim() == 4 else 0
+        if k not in KERNEL_SIZES or list(weight.shape) != [c, 1, k, k]:
+            raise ValueError(f"{_OP}: {name} must be [C,1,k,k]=[{c},1,k,k] with k of 3, 5, 7, got {list(weight.shape)}")
+    if len(dilations) != len(weights) or any(d not in (1, 2) for d in dilations):
+        raise ValueError(f"{_OP}: dilations must be {len(weights)} values of 1 or 2, got {dilations}")
+    if stride not in (1, 2):
+        raise ValueError(f"{_OP}: stride must be 1 or 2, got {stride}")
+    if not normalize and (mean is not None or rstd is not None):
+        raise ValueError(f"{_OP}: mean and rstd must be None where normalize is False, got tensors")
+    _checks.check_given_statistics(_OP, mean, rstd, groups, [c], "C")
+    for name, statistic in (("mean", mean), ("rstd", rstd)):
+        if statistic is not None:
+            _checks.check_same_device(_OP, name, statistic, x.device)
+    if normalize and mean is None:
+        _checks.check_batch_values(_OP, n // groups * h * w, x.shape)
+
+
+_forward = define_op(
+    "relu_depthwise_conv2d(Tensor x, Tensor[] weights, int[] dilations, int stride, bool normalize, Tensor? mean, "
+    "Tensor? rstd, int groups, float eps) -> (Tensor[], Tensor, Tensor)",
+    reference=relu_depthwise_conv2d_reference,
+    fake=_fake,
+    backward=_backward,
+    setup_context=_setup_context,
+)
+_backward_op = define_op(
+    "relu_depthwise_conv2d_backward(Tensor[] grads, Tensor x, Tensor[] weights, int[] dilations, int stride, "
+    "bool normalize, Tensor mean, Tensor rstd, bool batch_statistics, int groups, bool input_grad, bool weights_grad) "
+    "-> (Tensor, Tensor[])",
+    reference=relu_depthwise_conv2d_backward_reference,
+    fake=_fake_backward,
+    **through_reference(relu_depthwise_conv2d_backward_reference),
+)
