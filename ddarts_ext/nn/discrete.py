@@ -55,7 +55,7 @@ class DiscreteGraph(nn.Module):
         """The state of every node, inputs included; ``drop`` is the drop path probability of this pass."""
         states = dict(enumerate(inputs))
         outputs: list[Tensor | None] = [None] * len(self.entries)
-        for node in range(self.inputs + max((*self.nodes, 0)) + 1):
+        for node in range(max((*self.nodes, self.inputs - 1)) + 1):
             if node in self.nodes:
                 states[node] = self._sum(node, outputs, inputs[0], drop)
             for launch in self._launches.get(node, ()):
