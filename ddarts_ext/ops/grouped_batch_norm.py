@@ -104,8 +104,7 @@ def grouped_batch_norm_reference(
         mean = mean.to(acc).expand(groups, -1).clone(memory_format=torch.contiguous_format)
         rstd = rstd.to(acc).expand(groups, -1).clone(memory_format=torch.contiguous_format)
     out = _affine((wide - _wide(mean)) * _wide(rstd), weight, bias)
-    out = (torch.relu(out) if relu else out).reshape(x.shape)
-    return out.to(x.dtype).contiguous(memory_format=memory_format_of(x)), mean, rstd
+    return _like(x).copy_((torch.relu(out) if relu else out).reshape(x.shape)), mean, rstd
 
 
 def grouped_batch_norm_backward_reference(
@@ -135,11 +134,14 @@ def grouped_batch_norm_backward_reference(
     if batch_statistics:
         values = max(wide.shape[1] * wide.shape[3] * wide.shape[4], 1)
         dx = g - _wide(sum_g / values) - xhat * _wide(sum_gx / values)
-    dx = _affine(dx * _wide(rstd), weight, None).reshape(x.shape)
-    dx = dx.to(x.dtype).contiguous(memory_format=memory_format_of(x))
+    dx = _like(x).copy_(_affine(dx * _wide(rstd), weight, None).reshape(x.shape))
     empty = mean.new_empty([0])
     dweight = empty if weight is None else sum_gx.sum(0).to(weight.dtype)
     return dx, dweight, (empty.clone() if bias is None else sum_g.sum(0).to(bias.dtype))
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
 
 
 def _by_group(x: Tensor, groups: int) -> Tensor:
@@ -175,7 +177,7 @@ def grouped_batch_norm_fake(
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     row = torch.empty([groups, x.shape[1]], dtype=accumulate_dtype(x.dtype), device=x.device)
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x)), row, row.clone()
+    return _like(x), row, torch.empty_like(row)
 
 
 def grouped_batch_norm_backward_fake(
@@ -189,7 +191,7 @@ def grouped_batch_norm_backward_fake(
     groups: int,
     relu: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    dx = torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=memory_format_of(x))
+    dx = _like(x)
     dweight = mean.new_empty([0]) if weight is None else torch.empty(weight.shape, dtype=weight.dtype, device=x.device)
     dbias = mean.new_empty([0]) if bias is None else torch.empty(bias.shape, dtype=bias.dtype, device=x.device)
     return dx, dweight, dbias

@@ -60,18 +60,16 @@ def pool3x3_reference(x: Tensor, stride: int, maximum: bool, average: bool) -> t
     max_out, avg_out, argmax = pool3x3_fake(x, stride, maximum, average)
     if x.numel() == 0:
         return max_out, avg_out, argmax
-    form = memory_format_of(x)
     if maximum:
         values, flat = F.max_pool2d(x, 3, stride, 1, return_indices=True)
         rows = torch.arange(values.shape[2], device=x.device)[:, None] * stride - 1
         columns = torch.arange(values.shape[3], device=x.device) * stride - 1
         position = (flat // x.shape[3] - rows) * 3 + (flat % x.shape[3] - columns)
-        max_out = values.contiguous(memory_format=form)
-        argmax = position.to(torch.uint8).contiguous(memory_format=form)
+        max_out.copy_(values)
+        argmax.copy_(position)
     if average:
         wide = x.to(accumulate_dtype(x.dtype))
-        mean = F.avg_pool2d(wide, 3, stride, 1, count_include_pad=False)
-        avg_out = mean.to(x.dtype).contiguous(memory_format=form)
+        avg_out.copy_(F.avg_pool2d(wide, 3, stride, 1, count_include_pad=False))
     return max_out, avg_out, argmax
 
 
@@ -112,8 +110,8 @@ def pool3x3_backward_reference(
             there += torch.where(argmax == position, grad_maximum.to(acc), 0)
         if grad_average is not None:
             there += share
-    form = torch.channels_last if channels_last else torch.contiguous_format
-    return padded[:, :, 1:-1, 1:-1].to(grad.dtype).contiguous(memory_format=form)
+    dx = pool3x3_backward_fake(grad_maximum, grad_average, argmax, height, width, stride, channels_last)
+    return dx.copy_(padded[:, :, 1:-1, 1:-1])
 
 
 def pool3x3_backward_fake(
