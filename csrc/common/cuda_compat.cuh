@@ -1,0 +1,81 @@
+// The one header that a kernel (.cuh) and its launchers (.cu) include: CUDA itself under nvcc, and under a host compiler
+// with -DDDARTS_EMULATE the emulation of python_tests/cuda_emulation, which runs the same kernels on a CPU.
+//
+//   DDARTS_LAUNCH((kernel<T, 3>), grid, block, shared_bytes, stream, arguments...);   parentheses round a template
+//   DDARTS_DYNAMIC_SHARED(float, tile);                                              float* tile, 16-byte aligned
+//   DDARTS_DISPATCH_DTYPE(dtype, T, { ... T is double, float, __half or __nv_bfloat16 ... });
+//
+// A launcher ends with `return cudaGetLastError();` and its caller wraps it in DDARTS_CUDA_CHECK (cuda_op.h).
+#pragma once
+
+#if defined(DDARTS_EMULATE)
+#include "cuda_emulation.h"
+#define DDARTS_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  ::emulation::launch((grid), (block), (shared_bytes), (stream), (kernel), __VA_ARGS__)
+#define DDARTS_DYNAMIC_SHARED(T, name) T* name = static_cast<T*>(::emulation::block->dynamic_shared())
+#else
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#define DDARTS_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  (kernel)<<<(grid), (block), (shared_bytes), (stream)>>>(__VA_ARGS__)
+#define DDARTS_DYNAMIC_SHARED(T, name)                                \
+  extern __shared__ __align__(16) unsigned char ddarts_dynamic_shared[]; \
+  T* name = reinterpret_cast<T*>(ddarts_dynamic_shared)
+#endif
+
+#include "dtype.h"
+
+#include <type_traits>
+
+namespace ddarts {
+
+// float64 accumulates in float64, everything else in float32.
+template <typename T>
+using accumulate_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+__host__ __device__ __forceinline__ double widen(double v) { return v; }
+__host__ __device__ __forceinline__ float widen(float v) { return v; }
+__host__ __device__ __forceinline__ float widen(__half v) { return __half2float(v); }
+__host__ __device__ __forceinline__ float widen(__nv_bfloat16 v) { return __bfloat162float(v); }
+
+template <typename T, typename A>
+__host__ __device__ __forceinline__ T narrow(A v) {
+  if constexpr (std::is_same_v<T, __half>) {
+    return __float2half_rn(static_cast<float>(v));
+  } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    return __float2bfloat16_rn(static_cast<float>(v));
+  } else {
+    return static_cast<T>(v);
+  }
+}
+
+// N elements that are loaded and stored by one instruction; its address must be a multiple of its size.
+template <typename T, int N>
+struct alignas(sizeof(T) * N) Packed {
+  T v[N];
+};
+
+// Blocks for one thread an element, at most `most` (the kernel strides over the rest); never none.
+inline unsigned grid_size(int64_t elements, int threads, int64_t most = 1 << 16) {
+  const int64_t blocks = (elements + threads - 1) / threads;
+  return static_cast<unsigned>(blocks < 1 ? 1 : blocks < most ? blocks : most);
+}
+
+// Streaming multiprocessors of the current device.
+inline int multiprocessors() {
+  int device = 0, count = 1;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
+  return count;
+}
+
+}  // namespace ddarts
+
+#define DDARTS_DISPATCH_DTYPE(dtype, T, ...)                                  \
+  switch (dtype) {                                                            \
+    case ::ddarts::DType::float64: { using T = double; __VA_ARGS__; break; }  \
+    case ::ddarts::DType::float32: { using T = float; __VA_ARGS__; break; }   \
+    case ::ddarts::DType::float16: { using T = __half; __VA_ARGS__; break; }  \
+    case ::ddarts::DType::bfloat16: { using T = __nv_bfloat16; __VA_ARGS__; break; } \
+  }
