@@ -3,6 +3,7 @@
 // (channels-last) is visited twice while it is in the first-level cache, so the variance is the two-pass one, taken about
 // the pixel's first channel, which makes a constant pixel exactly zero. A (map, sample) pair belongs to one thread:
 // the result does not depend on the number of threads.
+#include "../common/layout.h"
 #include "../common/simd.h"
 
 #include <algorithm>
@@ -14,6 +15,7 @@ namespace {
 using ddarts::accumulate_t;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+namespace layout = ddarts::layout;
 
 constexpr int kTile = 64;
 
@@ -142,17 +144,11 @@ A measure(double sum, Shape shape, bool paper) {
   return static_cast<A>(factor * sum / static_cast<double>(shape.pixels));
 }
 
-bool is_channels_last(const Tensor& x) {
-  const int64_t c = x.size(1), h = x.size(2), w = x.size(3);
-  return !x.is_contiguous() && (c == 1 || x.stride(1) == 1) && (w == 1 || x.stride(3) == c) &&
-         (h == 1 || x.stride(2) == c * w) && (x.size(0) == 1 || x.stride(0) == c * h * w);
-}
-
 // One map: all its samples. out: [N]; mean, rstd: [groups, K, C] at the map's row, null where it is measured raw.
 template <typename A>
 void map_kernel(const Tensor& given, const A* mean, const A* rstd, int64_t groups, int64_t group_stride, bool paper, A* out) {
-  const bool channels_last = is_channels_last(given);
-  const Tensor x = channels_last ? given : torch::stable::contiguous(given);
+  const bool channels_last = layout::channels_last(given);
+  const Tensor x = layout::as(given, channels_last);
   const int64_t samples = x.size(0);
   const Shape shape{x.size(1), x.size(2) * x.size(3), channels_last};
   const int64_t per_group = samples / groups, size = shape.channels * shape.pixels;
