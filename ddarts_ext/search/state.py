@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddarts_ext.data import Dataset
 from ddarts_ext.nn.supernet import Supernet
-from ddarts_ext.search.architecture import ArchitectureParameters
+from ddarts_ext.search.architecture import ArchitectureParameters, owners
+from ddarts_ext.search.config import SearchConfig
 from ddarts_ext.search.parts import Part
 from ddarts_ext.spaces import Space
 
@@ -77,3 +79,50 @@ class SearchState:
         self.epoch = int(checkpoint["epoch"])
         self.stopped = bool(checkpoint["stopped"])
         self.history = history[: self.epoch]
+
+
+def initial_state(
+    config: SearchConfig, dataset: Dataset, device: torch.device, parts: tuple[Part, ...] = ()
+) -> SearchState:
+    """The start of a search: all random numbers come from the seed, and the global generators are left as they were."""
+    method, space = config.method, config.space()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        net = Supernet(
+            space,
+            cells=method.cells,
+            channels=method.channels,
+            classes=len(dataset.classes),
+            in_channels=dataset.channels,
+            stem=config.stem,
+            reductions=config.reductions,
+        )
+        architecture = ArchitectureParameters(
+            len(space.edges),
+            len(space.ops),
+            owners(method.sharing, method.cells, net.reductions, config.sequence),
+            method.relaxation,
+            initial_scale=method.architect.alpha_init,
+        )
+    net, architecture = net.to(device), architecture.to(device)
+    return SearchState(
+        space=space,
+        net=net,
+        architecture=architecture,
+        weight_optimizer=torch.optim.SGD(
+            net.parameters(),
+            lr=method.weights.weight_lr,
+            momentum=method.weights.momentum,
+            weight_decay=method.weights.weight_decay,
+        ),
+        # One Adam over the table is one Adam per row: every step is elementwise, and all rows have the same rate.
+        alpha_optimizer=torch.optim.Adam(
+            [architecture.table],
+            lr=method.architect.alpha_lr,
+            betas=method.architect.alpha_betas,
+            weight_decay=method.architect.alpha_weight_decay,
+        ),
+        order=torch.Generator().manual_seed(config.seed),
+        augmentation=torch.Generator(device).manual_seed(config.seed + 1),
+        parts=parts,
+    )

@@ -1,0 +1,27 @@
+"""Searching an architecture. ``Searcher`` is the loop; methods.py says what a method is made of."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddarts_ext.search.methods import Method, register
+    from ddarts_ext.search.parts import Part
+    from ddarts_ext.search.result import SearchResult
+    from ddarts_ext.search.searcher import Searcher
+
+_HOMES = {
+    "Method": "methods",
+    "Part": "parts",
+    "SearchResult": "result",
+    "Searcher": "searcher",
+    "register": "methods",
+}
+__all__ = ["Method", "Part", "SearchResult", "Searcher", "register"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: a part of the package that needs one file in here must not load the whole loop.
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

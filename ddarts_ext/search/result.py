@@ -1,0 +1,77 @@
+"""What a search found: the genotype, and how it came about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from ddarts_ext.discretize import discretize
+from ddarts_ext.genotype import Genotype
+from ddarts_ext.nn.nasbench201 import NASBench201Network
+from ddarts_ext.nn.network import DiscreteNetwork, build_network
+from ddarts_ext.search.methods import Discretisation
+from ddarts_ext.spaces import Space
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Genotypes that op weights stand for. rule: that of ``genotype``; ``note`` says why it is not the first one asked
+    for, else empty. all: the genotype by every rule, also those that leave a cell without a path."""
+
+    genotype: Genotype
+    rule: str
+    note: str
+    all: dict[str, Genotype]
+
+
+def read(
+    weights: Tensor, space: Space, how: Discretisation, owner: Sequence[int], reductions: Sequence[int] | None
+) -> Reading:
+    """Discretise op weights [rows, E, O] by the first rule that gives a network that can be trained.
+
+    A threshold may leave a cell without any op, above all after a short search; ``darts`` keeps the best ops of every
+    node whatever their weights, and stands in then.
+    """
+    rules = dict.fromkeys((*how.rules, "darts"))
+    found = {
+        rule: discretize(weights, space, rule, threshold=how.threshold, seq=owner, reductions=reductions)  # type: ignore[arg-type]
+        for rule in rules
+    }
+    note = ""
+    for rule, genotype in found.items():
+        empty = [cell for cell in range(genotype.layers) if not genotype.live(cell)]
+        if not empty:
+            return Reading(genotype, rule, note, found)
+        note = note or (
+            f"the rule {rule!r} (threshold {how.threshold}) leaves {len(empty)} of {genotype.layers} cells without an op"
+        )
+    raise ValueError(f"search: weights must leave a path through every cell, and {note}")
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The outcome of a search.
+
+    genotype: the architecture, by ``rule``; ``note`` says why another rule stood in, else empty. genotypes: by every
+    rule of the method. history: one record per epoch. alphas: [cells, E, O], on the CPU. run: its folder, if it has one.
+    """
+
+    genotype: Genotype
+    rule: str
+    note: str
+    genotypes: dict[str, Genotype]
+    history: list[dict[str, Any]] = field(repr=False)
+    alphas: Tensor = field(repr=False)
+    classes: int
+    in_channels: int
+    stem: str
+    run: Path | None = None
+
+    def network(self, channels: int = 36, **options: Any) -> DiscreteNetwork | NASBench201Network:
+        """The network with this architecture, not yet trained. options: of :func:`build_network`."""
+        settings = {"classes": self.classes, "in_channels": self.in_channels, "stem": self.stem, **options}
+        return build_network(self.genotype, channels=channels, **settings)

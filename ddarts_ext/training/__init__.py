@@ -1,0 +1,1 @@
+"""Training a network with a given genotype: see trainer.py."""
