@@ -89,7 +89,9 @@ def distance_matrix(
     total = np.zeros((len(lists), len(lists)))
     for position in range(max(lengths, default=0)):
         present = np.flatnonzero(lengths > position)
-        cells, which = _distinct([hamming.encode(lists[i][position], genotypes[i]) for i in present], positional)
+        cells, which = _distinct(
+            [hamming.encode(lists[i][position], genotypes[i]) for i in present.tolist()], positional
+        )
         part = between_cells(cells)[which[:, None], which]
         if len(present) == len(lists):
             total += part
@@ -178,16 +180,18 @@ class _Hamming:
             for edge in range(1, cells.shape[1]):
                 np.maximum(farthest, nearest[index[:, edge]], out=farthest)
             directed[:, start : start + _BLOCK] = farthest
-        return np.maximum(directed, directed.T)
+        symmetric: Matrix = np.maximum(directed, directed.T)
+        return symmetric
 
     def positional(self, cells: Codes) -> Matrix:
         """The mean over positions of d, of all pairs of rows of codes."""
-        total = np.zeros((len(cells), len(cells)))
+        total: Matrix = np.zeros((len(cells), len(cells)))
         for start in range(0, len(cells), _BLOCK):
             block = slice(start, start + _BLOCK)
             for edge in range(cells.shape[1]):
                 total[:, block] += self(cells[:, edge], cells[block, edge])
-        return total / cells.shape[1]
+        total /= cells.shape[1]
+        return total
 
 
 def _subset_sums(weights: Matrix) -> Matrix:
