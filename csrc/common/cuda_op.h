@@ -36,7 +36,7 @@ inline DType dtype_of(const torch::stable::Tensor& tensor) {
 
 #if defined(DDARTS_EMULATE)
 
-class DeviceStream {
+class __attribute__((visibility("hidden"))) DeviceStream {
  public:
   explicit DeviceStream(const torch::stable::Tensor&) {}
   cudaStream_t stream() const { return nullptr; }
@@ -51,7 +51,7 @@ inline void check_cuda(cudaError_t error, const char* call) {
 #else
 
 // Makes the tensor's device current while it lives, and gives the stream that torch uses there.
-class DeviceStream {
+class __attribute__((visibility("hidden"))) DeviceStream {
  public:
   explicit DeviceStream(const torch::stable::Tensor& tensor) : guard_(tensor.get_device()) {
     void* stream = nullptr;

@@ -1,0 +1,44 @@
+"""Differentiable architecture search with a cell of its own at every depth (D-DARTS) and its relatives."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ddarts_ext import ops
+
+if TYPE_CHECKING:
+    from ddarts_ext.derive import derive
+    from ddarts_ext.discretize import discretize
+    from ddarts_ext.distance import architecture_distance
+    from ddarts_ext.genotype import Genotype
+    from ddarts_ext.nn import DiscreteNetwork, Supernet
+    from ddarts_ext.search import Searcher, SearchResult
+
+# Where each public name lives; imported when first asked for, so that one op costs no search.
+_HOME = {
+    "DiscreteNetwork": "nn",
+    "Genotype": "genotype",
+    "SearchResult": "search",
+    "Searcher": "search",
+    "Supernet": "nn",
+    "architecture_distance": "distance",
+    "derive": "derive",
+    "discretize": "discretize",
+}
+
+__all__ = [
+    "DiscreteNetwork",
+    "Genotype",
+    "SearchResult",
+    "Searcher",
+    "Supernet",
+    "architecture_distance",
+    "derive",
+    "discretize",
+    "ops",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

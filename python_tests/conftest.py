@@ -1,0 +1,54 @@
+"""Fixtures that tests of every part share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(scope="session")
+def emulated() -> Iterator[object]:
+    """The CUDA kernels on CPU tensors: ``emulated.op("mixed_sum")(...)``; skips where nothing can compile them.
+
+    ``for order in emulated.orders():`` runs the threads in several orders; ``emulated.check_addresses(op, code)`` runs
+    code under AddressSanitizer.
+    """
+    import shutil
+
+    from cuda_emulation import build
+
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("the CUDA emulation needs a C++ compiler")
+    if build.toolchain.cuda_include() is None:
+        pytest.skip("the CUDA emulation needs the headers of a CUDA toolkit")
+    yield build.Emulated()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with published data beside the project; skips where DDARTS_SHARED does not name it."""
+    folder = os.environ.get("DDARTS_SHARED")
+    if not folder:
+        pytest.skip("DDARTS_SHARED is not set")
+    return Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compile_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """torch.compile caches into the folder of this run, never into the user's."""
+    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path_factory.mktemp("inductor"))
+    yield
+    if before is None:
+        del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+    else:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = before

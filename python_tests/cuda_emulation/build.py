@@ -1,0 +1,144 @@
+"""Compiles the CUDA path of an op (glue, launchers, kernels) for the emulation, and gives it to the tests as an op.
+
+The library registers the op as ``torch.ops.ddarts_ext_emulated.<op>`` on CPU tensors. It is cached in the temporary
+folder by a hash of everything that went into it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import getpass
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+NAMESPACE = "ddarts_ext_emulated"
+ORDERS = ("forward", "reverse", "random")
+
+if str(ROOT) not in sys.path:
+    sys.path.append(str(ROOT))
+
+import build_toolchain as toolchain  # noqa: E402
+
+_schemas = torch.library.Library(NAMESPACE, "FRAGMENT")
+_defined: set[str] = set()
+_loaded: dict[str, ctypes.CDLL] = {}
+
+
+def cache_folder() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"ddarts-cuda-emulation-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def compile_library(sources: list[Path], *, sanitize: bool = False) -> Path:
+    """A shared library of these sources under the emulation. RuntimeError with the compiler's words where it fails."""
+    include = toolchain.cuda_include()
+    if include is None:
+        raise FileNotFoundError("no CUDA headers: install a toolkit or the nvidia-cuda-nvcc and -runtime packages")
+    compiler = os.environ.get("CXX", "g++")
+    lib = Path(torch.__file__).parent
+    flags = "-x c++ -std=c++20 -O1 -g -fPIC -shared -fvisibility=hidden -fno-strict-aliasing -DDDARTS_EMULATE".split()
+    flags += [toolchain.TORCH_TARGET, f"-I{HERE}", "-isystem", str(include), "-isystem", str(lib / "include")]
+    if sanitize:
+        flags += ["-fsanitize=address", "-fno-omit-frame-pointer"]
+    sources = [*sources, HERE / "control.cpp"]
+    digest = hashlib.sha256(" ".join([compiler, torch.__version__, *flags]).encode())
+    headers = [*(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh"), *HERE.glob("*.h"), *HERE.glob("*.cuh")]
+    for path in sorted(headers) + sources:
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
+    library = cache_folder() / f"{sources[0].stem}-{digest.hexdigest()[:24]}.so"
+    if library.exists():
+        return library
+    partial = library.with_suffix(f".{os.getpid()}.tmp")
+    command = [compiler, *flags, *map(str, sources), "-x", "none", f"-L{lib / 'lib'}", "-ltorch_cpu", "-o", str(partial)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-8000:]}")
+    partial.rename(library)
+    return library
+
+
+def op_sources(op: str) -> list[Path]:
+    """csrc/cuda/<op>.cpp, <op>.cu and <op>_*.cu."""
+    return [ROOT / name for name in toolchain.op_sources("cuda", op, ".cpp", ".cu")]
+
+
+def load(op: str, library: Path) -> ctypes.CDLL:
+    """Defines the op's schemas in the emulation's namespace and loads the library that implements them."""
+    import ddarts_ext.ops._library as registry
+
+    for name in registry.defined_ops():
+        if name in _defined:
+            continue
+        schema = str(getattr(torch.ops.ddarts_ext, name).default._schema)
+        _schemas.define(schema.removeprefix("ddarts_ext::"))
+        _defined.add(name)
+    torch.ops.load_library(str(library))
+    _loaded[op] = ctypes.CDLL(str(library))
+    return _loaded[op]
+
+
+class Emulated:
+    """The ops of ``ddarts_ext`` with their CUDA kernels, on CPU tensors."""
+
+    def op(self, name: str) -> torch._ops.OpOverloadPacket:
+        """The op with this name; ``<op>_backward`` comes from the files of ``<op>``."""
+        owner = name.removesuffix("_backward")
+        if owner not in _loaded:
+            load(owner, compile_library(op_sources(owner)))
+        return getattr(getattr(torch.ops, NAMESPACE), name)
+
+    def set_order(self, order: str, seed: int = 0) -> None:
+        """In which order blocks and threads take their turns: ``forward``, ``reverse`` or ``random``."""
+        for library in _loaded.values():
+            library.emulation_set_order(ORDERS.index(order), ctypes.c_uint64(seed))
+
+    def orders(self) -> Iterator[str]:
+        """Sets one order after the other; a kernel that lacks a barrier gives other results in one of them."""
+        try:
+            for order in ORDERS:
+                self.set_order(order, seed=1)
+                yield order
+        finally:
+            self.set_order("forward")
+
+    def check_addresses(self, op: str, code: str) -> None:
+        """Runs Python code in a process of its own, with the op's kernels under AddressSanitizer.
+
+        The code finds ``torch`` and ``ops`` (the emulated namespace). AssertionError with the report where it fails.
+        """
+        done = run_sanitized(op, compile_library(op_sources(op), sanitize=True), code)
+        if done.returncode != 0:
+            raise AssertionError(f"{op} under AddressSanitizer:\n{(done.stdout + done.stderr)[-6000:]}")
+
+
+def run_sanitized(op: str, library: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Python code in a process where AddressSanitizer watches every allocation."""
+    runtime = subprocess.run(
+        [os.environ.get("CXX", "g++"), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    prelude = f"""
+import sys; sys.path.insert(0, {str(HERE.parent)!r})
+import torch, ddarts_ext
+from cuda_emulation import build
+build.load({op!r}, build.Path({str(library)!r}))
+ops = torch.ops.{NAMESPACE}
+"""
+    environment = os.environ | {
+        "LD_PRELOAD": runtime,
+        "ASAN_OPTIONS": "detect_leaks=0:detect_odr_violation=0:abort_on_error=0:exitcode=99",
+        "OMP_NUM_THREADS": "1",
+        "DDARTS_NO_EXTENSION": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "-c", prelude + code], capture_output=True, text=True, env=environment, check=False
+    )
