@@ -1,0 +1,141 @@
+// The arithmetic of relu_depthwise_conv2d on tiles: correlation (forward, input gradient) and weight gradient.
+//
+// Accumulators stay in registers: 8 neighbouring pixels of a block of channels (correlation), one kernel row or more of
+// a filter (weight gradient). Either way about one load a multiply-add, which is what AVX2 machines balance.
+#pragma once
+
+#include "relu_depthwise_conv2d_tile.h"
+
+namespace ddarts {
+namespace {
+
+constexpr int64_t kPixels = 8;  // accumulators of correlate: latency 4 times 2 multiply-adds a cycle
+
+// out[r][j] (+)= sum_{y<taps_y, x<NX} in[r*S + y*D][j*S + x*D] * w[y][x] for `rows` rows and columns in blocks of 8.
+// out_row and out_pixel are strides in scalars; in_row is one in vectors.
+template <typename A>
+struct Correlation {
+  const Vector<A>* in;
+  int64_t in_row;
+  const Vector<A>* w;
+  int taps_y;
+  int64_t rows, columns;
+  A* out;
+  int64_t out_row, out_pixel;
+  bool add;
+};
+
+template <typename A, int NX, int D, int S>
+void correlate(const Correlation<A>& c) {
+  for (int64_t r = 0; r < c.rows; ++r) {
+    for (int64_t j = 0; j < c.columns; j += kPixels) {
+      A* out = c.out + r * c.out_row + j * c.out_pixel;
+      Vector<A> acc[kPixels] = {};
+      if (c.add) {
+#pragma GCC unroll 8
+        for (int t = 0; t < kPixels; ++t) acc[t] = *reinterpret_cast<const Vector<A>*>(out + t * c.out_pixel);
+      }
+      const Vector<A>* in = c.in + r * S * c.in_row + j * S;
+      const Vector<A>* w = c.w;
+      for (int y = 0; y < c.taps_y; ++y, in += D * c.in_row, w += NX) {
+#pragma GCC unroll 7
+        for (int x = 0; x < NX; ++x) {
+          const Vector<A> tap = w[x];
+#pragma GCC unroll 8
+          for (int t = 0; t < kPixels; ++t) acc[t] += tap * in[t * S + x * D];
+          // The inputs of neighbouring taps overlap; keeping them in registers would spill the accumulators.
+          asm volatile("" ::: "memory");
+        }
+      }
+#pragma GCC unroll 8
+      for (int t = 0; t < kPixels; ++t) *reinterpret_cast<Vector<A>*>(out + t * c.out_pixel) = acc[t];
+    }
+  }
+}
+
+template <typename A>
+using CorrelateFunction = void (*)(const Correlation<A>&);
+
+// nx: taps in a row; 1, 2 and 4 occur in the input gradient at stride 2, which has dilation and stride 1 here.
+template <typename A>
+CorrelateFunction<A> select_correlate(int64_t nx, int64_t dilation, int64_t stride) {
+  const auto by_step = [&](auto nx_) -> CorrelateFunction<A> {
+    constexpr int NX = decltype(nx_)::value;
+    if (dilation == 1) return stride == 1 ? correlate<A, NX, 1, 1> : correlate<A, NX, 1, 2>;
+    return stride == 1 ? correlate<A, NX, 2, 1> : correlate<A, NX, 2, 2>;
+  };
+  switch (nx) {
+    case 1: return correlate<A, 1, 1, 1>;
+    case 2: return correlate<A, 2, 1, 1>;
+    case 4: return correlate<A, 4, 1, 1>;
+    case 3: return by_step(std::integral_constant<int, 3>());
+    case 5: return by_step(std::integral_constant<int, 5>());
+    default: return by_step(std::integral_constant<int, 7>());
+  }
+}
+
+// dw[y][x] += sum_{r, j} g[r][j] * in[r*S + y*D][j*S + x*D]. Columns of g up to the next even one must hold zeros.
+template <typename A>
+struct WeightGradient {
+  const Vector<A>* g;
+  int64_t g_row;
+  const Vector<A>* in;
+  int64_t in_row;
+  int64_t rows, columns;
+  Vector<A>* dw;
+};
+
+// Kernel rows [y0, y0 + KR), P pixels at a time: P*KR*K accumulators, about 10, for 2 multiply-adds a cycle of latency 4.
+template <typename A, int K, int D, int S, int KR, int P>
+DDARTS_INLINE void weight_gradient_rows(const WeightGradient<A>& c, int y0) {
+  Vector<A> acc[P][KR][K] = {};
+  for (int64_t r = 0; r < c.rows; ++r) {
+    const Vector<A>* g = c.g + r * c.g_row;
+    const Vector<A>* in = c.in + (r * S + y0 * D) * c.in_row;
+    for (int64_t j = 0; j < c.columns; j += P) {
+#pragma GCC unroll 2
+      for (int p = 0; p < P; ++p) {
+        const Vector<A> grad = g[j + p];
+#pragma GCC unroll 7
+        for (int y = 0; y < KR; ++y)
+#pragma GCC unroll 7
+          for (int x = 0; x < K; ++x) acc[p][y][x] += grad * in[y * D * c.in_row + (j + p) * S + x * D];
+      }
+    }
+  }
+  for (int y = 0; y < KR; ++y)
+    for (int x = 0; x < K; ++x)
+      for (int p = 0; p < P; ++p) c.dw[(y0 + y) * K + x] += acc[p][y][x];
+}
+
+template <typename A, int K, int D, int S>
+void weight_gradient(const WeightGradient<A>& c) {
+  if constexpr (K == 3) {
+    weight_gradient_rows<A, K, D, S, 3, 1>(c, 0);
+  } else if constexpr (K == 5) {
+    weight_gradient_rows<A, K, D, S, 2, 1>(c, 0);
+    weight_gradient_rows<A, K, D, S, 2, 1>(c, 2);
+    weight_gradient_rows<A, K, D, S, 1, 2>(c, 4);
+  } else {
+    for (int y = 0; y < K; ++y) weight_gradient_rows<A, K, D, S, 1, 1>(c, y);
+  }
+}
+
+template <typename A>
+using WeightGradientFunction = void (*)(const WeightGradient<A>&);
+
+template <typename A, int K>
+WeightGradientFunction<A> select_by_step(int64_t dilation, int64_t stride) {
+  if (dilation == 1) return stride == 1 ? weight_gradient<A, K, 1, 1> : weight_gradient<A, K, 1, 2>;
+  return stride == 1 ? weight_gradient<A, K, 2, 1> : weight_gradient<A, K, 2, 2>;
+}
+
+template <typename A>
+WeightGradientFunction<A> select_weight_gradient(int64_t k, int64_t dilation, int64_t stride) {
+  if (k == 3) return select_by_step<A, 3>(dilation, stride);
+  if (k == 5) return select_by_step<A, 5>(dilation, stride);
+  return select_by_step<A, 7>(dilation, stride);
+}
+
+}  // namespace
+}  // namespace ddarts

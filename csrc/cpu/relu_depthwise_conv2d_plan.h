@@ -1,0 +1,121 @@
+// What forward and backward of relu_depthwise_conv2d share: sizes, bands of rows, filters, tables of weights.
+#pragma once
+
+#include "relu_depthwise_conv2d_tile.h"
+
+#include <optional>
+#include <vector>
+
+namespace ddarts {
+namespace {
+
+struct Filter {
+  int64_t k, dilation, pad;
+  int64_t first;  // of its taps in a table of all filters' taps
+};
+
+// A sample's image is cut into bands of rows whose tiles fit into the L2 cache; work is (sample, band, channel block).
+struct Plan {
+  int64_t n, c, h, w, stride, out_h, out_w;
+  int64_t lanes, blocks;               // channels of a block, number of blocks
+  int64_t pad = 0, taps = 0;           // the largest padding, all filters' taps
+  int64_t out_columns, in_columns;     // of tiles; out_columns is a multiple of 8
+  int64_t band, bands, in_rows;        // output rows of a band, number of bands, rows of an input tile
+  std::vector<Filter> filters;
+
+  // First output row of a band and the end of its rows.
+  int64_t begin(int64_t b) const { return b * band; }
+  int64_t end(int64_t b) const { return std::min(out_h, (b + 1) * band); }
+};
+
+constexpr int64_t kTileBytes = 128 << 10;
+
+inline Plan make_plan(const torch::stable::Tensor& x, const std::vector<torch::stable::Tensor>& weights,
+                      const std::vector<int64_t>& dilations, int64_t stride, int64_t lanes) {
+  Plan p;
+  p.n = x.size(0), p.c = x.size(1), p.h = x.size(2), p.w = x.size(3), p.stride = stride;
+  p.out_h = (p.h + stride - 1) / stride, p.out_w = (p.w + stride - 1) / stride;
+  p.lanes = lanes, p.blocks = (p.c + lanes - 1) / lanes;
+  for (size_t f = 0; f < weights.size(); ++f) {
+    const int64_t k = weights[f].size(3), pad = dilations[f] * (k - 1) / 2;
+    p.filters.push_back({k, dilations[f], pad, p.taps});
+    p.pad = std::max(p.pad, pad);
+    p.taps += k * k;
+  }
+  p.out_columns = (p.out_w + 7) / 8 * 8;
+  p.in_columns = (p.out_columns - 1) * stride + 1 + 2 * p.pad;
+  const int64_t rows = kTileBytes / (p.in_columns * kVectorBytes) - 2 * p.pad;
+  const int64_t most = std::max<int64_t>(8, rows / stride);
+  p.bands = (p.out_h + most - 1) / most;
+  p.band = (p.out_h + p.bands - 1) / p.bands;
+  p.in_rows = (p.band - 1) * stride + 1 + 2 * p.pad;
+  return p;
+}
+
+// All entries of a tensor of any floating dtype, in contiguous order.
+template <typename A>
+inline std::vector<A> values_of(const torch::stable::Tensor& tensor) {
+  const torch::stable::Tensor dense = torch::stable::contiguous(tensor);
+  std::vector<A> values(static_cast<size_t>(dense.numel()));
+  THO_DISPATCH_V2(dense.scalar_type(), "relu_depthwise_conv2d", AT_WRAP(([&] {
+    load_row<scalar_t, A>(static_cast<const scalar_t*>(dense.const_data_ptr()), values.data(), dense.numel());
+  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
+  return values;
+}
+
+// table[block][position(filter, y, x)]: the taps as vectors over a block's channels, zero past the last channel.
+template <typename A, typename Position>
+inline std::vector<A> weight_table(const Plan& p, const std::vector<torch::stable::Tensor>& weights, Position position) {
+  std::vector<A> table(static_cast<size_t>(p.blocks * p.taps * p.lanes), A(0));
+  for (size_t f = 0; f < p.filters.size(); ++f) {
+    const int64_t k = p.filters[f].k;
+    const std::vector<A> values = values_of<A>(weights[f]);
+    for (int64_t y = 0; y < k; ++y)
+      for (int64_t x = 0; x < k; ++x) {
+        A* taps = table.data() + (p.filters[f].first + position(p.filters[f], y, x)) * p.lanes;
+        for (int64_t c = 0; c < p.c; ++c)
+          taps[c / p.lanes * p.taps * p.lanes + c % p.lanes] = values[static_cast<size_t>((c * k + y) * k + x)];
+      }
+  }
+  return table;
+}
+
+// mean and rstd are [G,C] of the accumulation type, or null without a norm.
+template <typename A>
+inline Prologue<A> prologue_of(const Plan& p, const A* mean, const A* rstd, int64_t group, int64_t block) {
+  Prologue<A> prologue;
+  if (mean == nullptr) return prologue;
+  prologue.normalize = true;
+  const int64_t first = block * p.lanes, count = std::min(p.lanes, p.c - first);
+  A* lanes[2] = {reinterpret_cast<A*>(&prologue.mean), reinterpret_cast<A*>(&prologue.rstd)};
+  for (int64_t l = 0; l < count; ++l) {
+    lanes[0][l] = mean[group * p.c + first + l];
+    lanes[1][l] = rstd[group * p.c + first + l];
+  }
+  return prologue;
+}
+
+// The layout of the outputs, by the rule of the Python side: channels-last if x is so and not contiguous as well.
+inline torch::headeronly::MemoryFormat layout_of(const torch::stable::Tensor& x) {
+  bool channels_last = !x.is_contiguous();
+  int64_t expected = 1;
+  for (const int64_t d : {1, 3, 2, 0}) {
+    if (x.size(d) == 1) continue;
+    channels_last = channels_last && x.stride(d) == expected;
+    expected *= x.size(d);
+  }
+  return channels_last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous;
+}
+
+inline torch::stable::Tensor empty_in_layout_of(const torch::stable::Tensor& x, int64_t h, int64_t w,
+                                                torch::headeronly::ScalarType dtype) {
+  const int64_t size[4] = {x.size(0), x.size(1), h, w};
+  return torch::stable::empty({size, 4}, dtype, std::nullopt, std::nullopt, std::nullopt, layout_of(x));
+}
+
+template <typename A>
+constexpr torch::headeronly::ScalarType kScalarType =
+    std::is_same_v<A, double> ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float;
+
+}  // namespace
+}  // namespace ddarts

@@ -1,0 +1,189 @@
+// Tiles of relu_depthwise_conv2d on the CPU: [rows][columns][L] blocks of L channels in the accumulation type.
+//
+// Every layout and dtype of a tensor is turned into this one form on the way in (channels-last: L neighbours; contiguous:
+// L x L transposes; anything else: a gather), so that there is one arithmetic core, without bounds checks: what lies
+// outside the image is stored as zeros. A tile costs a few loads and stores a pixel against 9 to 49 products a filter.
+#pragma once
+
+#include "../common/simd.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <new>
+
+namespace ddarts {
+namespace {
+
+#if defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+#define DDARTS_INLINE inline __attribute__((always_inline))
+
+template <typename A>
+struct VectorOf {
+  typedef A type __attribute__((vector_size(kVectorBytes), aligned(alignof(A)), may_alias));
+};
+template <typename A>
+using Vector = typename VectorOf<A>::type;
+template <typename A>
+constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
+
+// The image of one sample and one block of channels inside a tensor of any strides. lanes < L at the last channels.
+template <typename T>
+struct Image {
+  T* data;
+  int64_t channel, row, column;  // strides
+  int64_t height, width;
+  int lanes;
+};
+
+struct Strides {
+  int64_t n, c, h, w;
+};
+
+inline Strides strides_of(const torch::stable::Tensor& x) { return {x.stride(0), x.stride(1), x.stride(2), x.stride(3)}; }
+
+template <typename T, int L>
+inline Image<T> image_at(T* data, const Strides& s, int64_t n, int64_t block, int64_t channels, int64_t h, int64_t w) {
+  const int lanes = static_cast<int>(std::min<int64_t>(L, channels - block * L));
+  return {data + n * s.n + block * L * s.c, s.c, s.h, s.w, h, w, lanes};
+}
+
+#if defined(__AVX__)
+// r[i][j] <-> r[j][i] of 8 vectors of 8 floats.
+DDARTS_INLINE void transpose(Vector<float>* r) {
+  Vector<float> t[8], s[8];
+#pragma GCC unroll 4
+  for (int i = 0; i < 8; i += 2) {
+    t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+  }
+#pragma GCC unroll 2
+  for (int i = 0; i < 8; i += 4) {
+    s[i] = __builtin_shufflevector(t[i], t[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
+    s[i + 1] = __builtin_shufflevector(t[i], t[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
+    s[i + 2] = __builtin_shufflevector(t[i + 1], t[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
+    s[i + 3] = __builtin_shufflevector(t[i + 1], t[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    r[i] = __builtin_shufflevector(s[i], s[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    r[i + 4] = __builtin_shufflevector(s[i], s[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+constexpr bool kTransposes = true;
+#else
+DDARTS_INLINE void transpose(Vector<float>*) {}
+constexpr bool kTransposes = false;
+#endif
+
+// One image row into vectors, unpadded.
+template <typename T, typename A>
+inline void read_row(const Image<const T>& image, int64_t row, Vector<A>* out) {
+  constexpr int L = kLanes<A>;
+  const T* src = image.data + row * image.row;
+  int64_t j = 0;
+  if (image.channel == 1 && image.lanes == L) {
+    for (; j < image.width; ++j) load_row<T, A>(src + j * image.column, reinterpret_cast<A*>(out + j), L);
+    return;
+  }
+  if constexpr (kTransposes && std::is_same_v<A, float>) {
+    if (image.column == 1 && image.lanes == L) {
+      for (; j + L <= image.width; j += L) {
+        Vector<A> block[L];
+        for (int l = 0; l < L; ++l) load_row<T, A>(src + l * image.channel + j, reinterpret_cast<A*>(block + l), L);
+        transpose(block);
+        for (int l = 0; l < L; ++l) out[j + l] = block[l];
+      }
+    }
+  }
+  for (; j < image.width; ++j) {
+    A* lane = reinterpret_cast<A*>(out + j);
+    for (int l = 0; l < L; ++l) lane[l] = l < image.lanes ? static_cast<A>(src[l * image.channel + j * image.column]) : A(0);
+  }
+}
+
+// The reverse of read_row.
+template <typename T, typename A>
+inline void write_row(const Image<T>& image, int64_t row, const Vector<A>* in) {
+  constexpr int L = kLanes<A>;
+  T* dst = image.data + row * image.row;
+  int64_t j = 0;
+  if (image.channel == 1 && image.lanes == L) {
+    for (; j < image.width; ++j) store_row<T, A>(reinterpret_cast<const A*>(in + j), dst + j * image.column, L);
+    return;
+  }
+  if constexpr (kTransposes && std::is_same_v<A, float>) {
+    if (image.column == 1 && image.lanes == L) {
+      for (; j + L <= image.width; j += L) {
+        Vector<A> block[L];
+        for (int l = 0; l < L; ++l) block[l] = in[j + l];
+        transpose(block);
+        for (int l = 0; l < L; ++l) store_row<T, A>(reinterpret_cast<const A*>(block + l), dst + l * image.channel + j, L);
+      }
+    }
+  }
+  for (; j < image.width; ++j) {
+    const A* lane = reinterpret_cast<const A*>(in + j);
+    for (int l = 0; l < image.lanes; ++l) dst[l * image.channel + j * image.column] = static_cast<T>(lane[l]);
+  }
+}
+
+// relu(x) or relu((x - mean) * rstd), NaN kept, as torch does.
+template <typename A>
+struct Prologue {
+  bool normalize = false;
+  Vector<A> mean = {}, rstd = {};
+
+  DDARTS_INLINE Vector<A> normalized(Vector<A> v) const { return normalize ? (v - mean) * rstd : v; }
+  DDARTS_INLINE Vector<A> operator()(Vector<A> v) const {
+    const Vector<A> z = normalized(v), zero = {};
+    return z < zero ? zero : z;
+  }
+};
+
+// tile[r][pad + j] = image[first + r][j] for `rows` rows of `columns` vectors, zeros outside of the image.
+template <typename T, typename A>
+inline void load_tile(const Image<const T>& image, int64_t first, int64_t rows, int64_t pad, int64_t columns,
+                      Vector<A>* tile, const Prologue<A>* prologue) {
+  const Vector<A> zero = {};
+  for (int64_t r = 0; r < rows; ++r, tile += columns) {
+    const int64_t row = first + r;
+    if (row < 0 || row >= image.height) {
+      std::fill(tile, tile + columns, zero);
+      continue;
+    }
+    std::fill(tile, tile + pad, zero);
+    read_row<T, A>(image, row, tile + pad);
+    if (prologue != nullptr)
+      for (int64_t j = pad; j < pad + image.width; ++j) tile[j] = (*prologue)(tile[j]);
+    std::fill(tile + pad + image.width, tile + columns, zero);
+  }
+}
+
+// 64-byte aligned memory that a thread keeps from call to call, so that tiles cost no page faults.
+template <typename A>
+inline Vector<A>* scratch(int slot, int64_t vectors) {
+  struct Buffer {
+    void* data = nullptr;
+    int64_t bytes = 0;
+    ~Buffer() { std::free(data); }
+  };
+  static thread_local Buffer buffers[3];
+  Buffer& buffer = buffers[slot];
+  const int64_t bytes = (vectors * kVectorBytes + 63) / 64 * 64;
+  if (buffer.bytes < bytes) {
+    std::free(buffer.data);
+    buffer.bytes = 0;
+    buffer.data = std::aligned_alloc(64, static_cast<size_t>(bytes));
+    if (buffer.data == nullptr) throw std::bad_alloc();
+    buffer.bytes = bytes;
+  }
+  return static_cast<Vector<A>*>(buffer.data);
+}
+
+}  // namespace
+}  // namespace ddarts
