@@ -43,7 +43,7 @@ def alphas(edges: int, ops: int, shift: float) -> Tensor:
     return 0.5 * torch.sin(7 * k + 1.3 * o + shift)
 
 
-def close(actual: Tensor, expected: Sequence[float]) -> None:
+def close(actual: Tensor, expected: float | Sequence[float]) -> None:
     """Equal to 1e-6 relative, element by element."""
     torch.testing.assert_close(actual.detach().double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-12)
 
