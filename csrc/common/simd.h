@@ -48,9 +48,11 @@ inline void load_row(const T* __restrict__ src, A* __restrict__ dst, int64_t n) 
   int64_t i = 0;
   if constexpr (std::is_same_v<T, torch::headeronly::BFloat16> && std::is_same_v<A, float>) {
     const auto* bits = reinterpret_cast<const uint16_t*>(src);
-    auto* out = reinterpret_cast<uint32_t*>(dst);
 #pragma omp simd
-    for (int64_t j = 0; j < n; ++j) out[j] = static_cast<uint32_t>(bits[j]) << 16;
+    for (int64_t j = 0; j < n; ++j) {
+      const uint32_t wide = static_cast<uint32_t>(bits[j]) << 16;
+      std::memcpy(dst + j, &wide, 4);  // not through a uint32_t*: the caller reads floats
+    }
     return;
   }
 #if defined(__AVX2__) && defined(__F16C__)
