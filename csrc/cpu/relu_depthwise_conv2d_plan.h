@@ -1,6 +1,7 @@
 // What forward and backward of relu_depthwise_conv2d share: sizes, bands of rows, filters, tables of weights.
 #pragma once
 
+#include "../common/layout.h"
 #include "relu_depthwise_conv2d_tile.h"
 
 #include <optional>
@@ -95,22 +96,9 @@ inline Prologue<A> prologue_of(const Plan& p, const A* mean, const A* rstd, int6
   return prologue;
 }
 
-// The layout of the outputs, by the rule of the Python side: channels-last if x is so and not contiguous as well.
-inline torch::headeronly::MemoryFormat layout_of(const torch::stable::Tensor& x) {
-  bool channels_last = !x.is_contiguous();
-  int64_t expected = 1;
-  for (const int64_t d : {1, 3, 2, 0}) {
-    if (x.size(d) == 1) continue;
-    channels_last = channels_last && x.stride(d) == expected;
-    expected *= x.size(d);
-  }
-  return channels_last ? torch::headeronly::MemoryFormat::ChannelsLast : torch::headeronly::MemoryFormat::Contiguous;
-}
-
 inline torch::stable::Tensor empty_in_layout_of(const torch::stable::Tensor& x, int64_t h, int64_t w,
                                                 torch::headeronly::ScalarType dtype) {
-  const int64_t size[4] = {x.size(0), x.size(1), h, w};
-  return torch::stable::empty({size, 4}, dtype, std::nullopt, std::nullopt, std::nullopt, layout_of(x));
+  return layout::empty(x, {x.size(0), x.size(1), h, w}, dtype, layout::channels_last(x));
 }
 
 template <typename A>

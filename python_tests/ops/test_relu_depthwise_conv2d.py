@@ -25,10 +25,16 @@ def make(
     shape: Sequence[int], filters: Sequence[tuple[int, int]], dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> tuple[Tensor, list[Tensor], list[int]]:
     """Input, weights [C,1,k,k] and dilations of ``filters`` (k, dilation)."""
+    x = normal(shape, dtype, seed)
+    weights = [normal((shape[1], 1, k, k), torch.float64, seed + i + 1) / k for i, (k, _) in enumerate(filters)]
+    return x, [weight.to(dtype) for weight in weights], [d for _, d in filters]
+
+
+def normal(shape: Sequence[int], dtype: torch.dtype, seed: int) -> Tensor:
+    """The same numbers on every device."""
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(*shape, generator=generator, dtype=torch.float64)
-    weights = [torch.randn(shape[1], 1, k, k, generator=generator, dtype=torch.float64) / k for k, _ in filters]
-    return x.to(dtype), [weight.to(dtype) for weight in weights], [d for _, d in filters]
+    values = torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
+    return values.to(torch.get_default_device(), dtype)
 
 
 def eager(x: Tensor, weights: Sequence[Tensor], dilations: Sequence[int], stride: int, normalize: bool, groups: int,
@@ -60,8 +66,7 @@ def compare(x: Tensor, weights: list[Tensor], dilations: list[int], *, stride: i
     x64, weights64 = x.detach().double().requires_grad_(), [w.detach().double().requires_grad_() for w in weights]
     mean, rstd = (s if s is None else s.double() for s in (mean, rstd))
     want = eager(x64, weights64, dilations, stride, normalize, groups, mean, rstd)
-    generator = torch.Generator().manual_seed(1)
-    grads = [torch.randn(w.shape, generator=generator, dtype=torch.float64).to(x.dtype) for w in want]
+    grads = [normal(w.shape, x.dtype, 100 + i) for i, w in enumerate(want)]
     for a, b in zip(got.outputs, want, strict=True):
         assert a.dtype == x.dtype
         assert_close(a, b)
@@ -211,18 +216,19 @@ def test_first_and_second_derivatives(settings: dict[str, Any]) -> None:
 
 
 def test_opcheck() -> None:
-    for layout, settings in itertools.product(LAYOUTS.values(), ((1, False, None, None, 1), (2, True, None, None, 2))):
+    for layout, settings in itertools.product(LAYOUTS.values(), ((1, False, 1), (2, True, 2))):
         x, weights, dilations = make((4, 8, 5, 4), [(3, 1), (5, 2)])
-        stride, normalize, mean, rstd, groups = settings
+        stride, normalize, groups = settings
         arguments = (x.contiguous(memory_format=layout).requires_grad_(), [w.requires_grad_() for w in weights],
-                     dilations, stride, normalize, mean, rstd, groups, 1e-5)  # fmt: skip
+                     dilations, stride, normalize, None, None, groups, 1e-5)  # fmt: skip
         torch.library.opcheck(torch.ops.ddarts_ext.relu_depthwise_conv2d.default, arguments)
-        outputs, mean, rstd = torch.ops.ddarts_ext.relu_depthwise_conv2d(*arguments)
+        plain = (arguments[0].detach(), [w.detach() for w in weights])  # its own gradient: gradgradcheck
+        outputs, mean, rstd = torch.ops.ddarts_ext.relu_depthwise_conv2d(*plain, *arguments[2:])
         grads = [torch.randn_like(output) for output in outputs]
         for wanted in ((True, True), (True, False), (False, True)):
             torch.library.opcheck(
                 torch.ops.ddarts_ext.relu_depthwise_conv2d_backward.default,
-                (grads, arguments[0], arguments[1], dilations, stride, normalize, mean, rstd, normalize, groups, *wanted),
+                (grads, *plain, dilations, stride, normalize, mean, rstd, normalize, groups, *wanted),
             )
 
 
@@ -242,7 +248,7 @@ def test_compiles_without_graph_breaks(tmp_path: Any, monkeypatch: pytest.Monkey
 
 def test_autocast_casts_as_conv2d_does() -> None:
     x, weights, dilations = make((2, 8, 6, 6), [(3, 1)])
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         got = relu_depthwise_conv2d(x.requires_grad_(), weights, dilations=dilations).outputs[0]
         exact = relu_depthwise_conv2d(x.double(), weights, dilations=dilations).outputs[0]
     assert got.dtype == torch.bfloat16 and exact.dtype == torch.float64
