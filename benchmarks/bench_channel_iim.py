@@ -55,7 +55,12 @@ def cases(device: str) -> Iterator[Case]:
                     kernel=lambda maps: ops.channel_iim(maps),
                     bytes=read,
                     tolerance=1e-3,
-                    targets={"eager": 5, "eager channels-last": 5, "eager / kernel": 5, "eager channels-last / kernel": 5},
+                    targets={
+                        "eager": 5,
+                        "eager channels-last": 5,
+                        "eager / kernel": 5,
+                        "eager channels-last / kernel": 5,
+                    },
                 )
                 if space == "D-DARTS":
                     yield Case(
