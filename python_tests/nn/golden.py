@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ddarts_ext.nn.norm import RunningStatistics
 
+Network = TypeVar("Network", bound=nn.Module)
 
-def fill(model: nn.Module) -> nn.Module:
+
+def fill(model: Network) -> Network:
     """Float64 parameters by formula, norms neutral; independent of the order of the parameters."""
     model.double()
     with torch.no_grad():

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden import alphas, close, fill, images, targets
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddarts_ext import ops, spaces
 from ddarts_ext.genotype import Genotype
@@ -22,7 +22,6 @@ def cross_entropy(logits: Tensor) -> Tensor:
 def test_darts_supernet() -> None:
     net = fill(Supernet(spaces.get("darts_none"), 8, 4))
     normal, reduce = (alphas(14, 8, shift).requires_grad_() for shift in (0.0, 1.0))
-    assert isinstance(net, Supernet)
     weights = torch.stack([reduce if i in net.reductions else normal for i in range(8)]).softmax(-1)
     logits = net(images(), weights)
     loss = cross_entropy(logits)
@@ -40,7 +39,6 @@ def test_darts_supernet() -> None:
 
 def test_darts_evaluation_network_with_auxiliary_head() -> None:
     net = fill(DiscreteNetwork(Genotype.load("DARTS_V2", layers=8), 6, auxiliary=True))
-    assert isinstance(net, DiscreteNetwork)
     logits, auxiliary = net.forward_auxiliary(images(side=32))
     close(logits[0], [1.65315229, -1.134331403, -1.11618362, -0.7795665833, 1.441369615,
                       -2.432457134, 4.827450133, 0.1994352182, 0.2943787699, -0.1107985435])  # fmt: skip
@@ -57,22 +55,31 @@ def test_threshold_evaluation_network() -> None:
     close(logits.abs().sum(), 28.1386250472)
 
 
-def individual_cells() -> tuple[Supernet, Tensor]:
-    net = fill(Supernet(spaces.get("darts"), 4, 4))
-    assert isinstance(net, Supernet)
-    return net, torch.stack([alphas(14, 7, 0.6 * i) for i in range(4)]).requires_grad_()
+class IndividualCells:
+    """D-DARTS: four cells with alphas of their own; the whole network, run once for all tests."""
+
+    def __init__(self) -> None:
+        self.net = fill(Supernet(spaces.get("darts"), 4, 4))
+        self.table = torch.stack([alphas(14, 7, 0.6 * i) for i in range(4)]).requires_grad_()
+        self.weights = self.table.sigmoid()
+        self.logits = self.net(images(), self.weights, Pass(statistics="batch"))
+        self.loss, self.gradient = self.differentiate(cross_entropy(self.logits))
+
+    def differentiate(self, loss: Tensor) -> tuple[Tensor, Tensor]:
+        return loss.detach(), torch.autograd.grad(loss, self.table, retain_graph=True)[0]
 
 
-def test_individual_cells() -> None:
-    net, table = individual_cells()
-    logits = net(images(), table.sigmoid())
-    loss = cross_entropy(logits)
-    gradient = torch.autograd.grad(loss, table)[0]
-    assert net.reductions == (1, 2)
-    close(loss, 11.3915555753)
-    close(logits[0], [-5.342029823, -1.091554139, -3.5925886, -0.3502852941, -4.456940942,
-                      16.28363484, 33.57261422, 10.20169304, -5.970624599, -6.278194635])  # fmt: skip
-    close(gradient.flatten(1).norm(dim=1), [0.645949954, 0.509768094, 0.413884480, 1.604946427])
+@pytest.fixture(scope="module")
+def cells() -> IndividualCells:
+    return IndividualCells()
+
+
+def test_individual_cells(cells: IndividualCells) -> None:
+    assert cells.net.reductions == (1, 2)
+    close(cells.loss, 11.3915555753)
+    close(cells.logits[0], [-5.342029823, -1.091554139, -3.5925886, -0.3502852941, -4.456940942,
+                            16.28363484, 33.57261422, 10.20169304, -5.970624599, -6.278194635])  # fmt: skip
+    close(cells.gradient.flatten(1).norm(dim=1), [0.645949954, 0.509768094, 0.413884480, 1.604946427])
 
 
 def without(net: Supernet, weights: Tensor, index: int, inactive: str) -> Tensor:
@@ -103,17 +110,21 @@ def without(net: Supernet, weights: Tensor, index: int, inactive: str) -> Tensor
     ],
 )  # fmt: skip
 def test_marginal_contributions(
-    inactive: str, losses: Sequence[float], contributions: Sequence[float], norms: Sequence[float]
+    cells: IndividualCells,
+    inactive: str,
+    losses: Sequence[float],
+    contributions: Sequence[float],
+    norms: Sequence[float],
 ) -> None:
     """A_i = (M_i - mean M) / mean M with M_i = L - L without cell i, and its gradient by autograd."""
-    net, table = individual_cells()
-    weights = table.sigmoid()
-    loss = cross_entropy(net(images(), weights, Pass(statistics="batch")))
-    removed = torch.stack([without(net, weights, i, inactive) for i in range(4)])
-    marginal = loss - removed
+    found = [cells.differentiate(without(cells.net, cells.weights, i, inactive)) for i in range(4)]
+    values = torch.stack([cells.loss, *(loss for loss, _ in found)]).requires_grad_()
+    slopes = torch.stack([cells.gradient, *(gradient for _, gradient in found)])
+    marginal = values[0] - values[1:]
     relative = (marginal - marginal.mean()) / marginal.mean()
-    gradients = [torch.autograd.grad(relative[i], table, retain_graph=True)[0][i].norm() for i in range(4)]
-    close(removed, losses)
+    chain = [torch.autograd.grad(relative[i], values, retain_graph=True)[0] for i in range(4)]
+    gradients = [torch.tensordot(chain[i], slopes[:, i], dims=1).norm() for i in range(4)]
+    close(values[1:], losses)
     close(relative, contributions)
     close(torch.stack(gradients), norms)
 
@@ -168,7 +179,6 @@ def test_information_measure_of_nasbench201() -> None:
 
 def test_isdarts_supernet() -> None:
     net = fill(Supernet(spaces.get("isdarts"), 5, 4))
-    assert isinstance(net, Supernet)
     assert net.reductions == (1, 3)
     logits = net(images(), torch.full((5, 14, 8), 1 / 8, dtype=torch.float64))
     close(cross_entropy(logits), 2.9120534748)
@@ -181,4 +191,3 @@ def test_fill_leaves_norms_neutral() -> None:
     ones = [module.weight for module in net.modules() if hasattr(module, "running_mean") and module.weight is not None]
     assert ones
     assert all(bool((weight == 1).all()) for weight in ones)
-    assert isinstance(net, nn.Module)
