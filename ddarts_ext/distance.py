@@ -25,7 +25,9 @@ Matrix = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int64]
 
 _BITS = 16  # ops per lookup table: 512 KiB, and 32 KiB for the 12 ops of the paper
-_BLOCK = 256  # columns at a time: bounds the temporaries to [number of cells, 256]
+_CODES = 4096  # distinct edges up to which all their distances are kept: 128 MiB, all that 12 ops can make
+_CACHED = 1 << 14  # distances looked up at a time, so that the indices stay in the cache
+_BLOCK = 256  # columns at a time: bounds the temporaries to 256 columns
 
 
 def architecture_distance(
@@ -85,13 +87,14 @@ def distance_matrix(
     if positional:
         _check_positional(genotypes, lengths)
     hamming = _Hamming(load_scores(scores))
-    between_cells = hamming.positional if positional else hamming.hausdorff
+    coded = [
+        [hamming.encode(cell, genotype) for cell in cells] for cells, genotype in zip(lists, genotypes, strict=True)
+    ]
+    between_cells = hamming.positional if positional else _Hausdorff(hamming, coded)
     total = np.zeros((len(lists), len(lists)))
     for position in range(max(lengths, default=0)):
         present = np.flatnonzero(lengths > position)
-        cells, which = _distinct(
-            [hamming.encode(lists[i][position], genotypes[i]) for i in present.tolist()], positional
-        )
+        cells, which = _distinct([coded[i][position] for i in present.tolist()], positional)
         part = between_cells(cells)[which[:, None], which]
         if len(present) == len(lists):
             total += part
@@ -134,9 +137,10 @@ class _Hamming:
         self.bit = {op: 1 << k for k, op in enumerate(scores)}
         if len(scores) > 3 * _BITS:
             raise ValueError(f"distance: scores must be of at most {3 * _BITS} ops, got {len(scores)}")
-        weights = np.array(list(scores.values()))
-        weights /= weights.sum()
-        self.tables = [_subset_sums(weights[start : start + _BITS]) for start in range(0, len(weights), _BITS)]
+        self.weights: Matrix = np.array(list(scores.values())) / sum(scores.values())
+        self.tables = [
+            _subset_sums(self.weights[start : start + _BITS]) for start in range(0, len(self.weights), _BITS)
+        ]
         self.encoded: dict[tuple[Cell, int, int], Codes] = {}
 
     def encode(self, cell: Cell, genotype: Genotype) -> Codes:
@@ -144,54 +148,73 @@ class _Hamming:
         key = (cell, genotype.steps, genotype.inputs)
         if key not in self.encoded:
             first, end = genotype.inputs, genotype.inputs + genotype.steps
-            codes = np.zeros(sum(range(first, end)), dtype=np.int64)
+            offsets = [sum(range(first, target)) for target in range(end + 1)]
+            codes = [0] * offsets[end]
             for op, target, source in cell:
-                if op not in self.bit:
-                    if op == "none":
-                        continue
+                if op in self.bit:
+                    codes[offsets[target] + source] |= self.bit[op]
+                elif op != "none":
                     raise ValueError(f"distance: scores must have all ops of the genotypes, got none for {op}")
-                codes[sum(range(first, target)) + source] |= self.bit[op]
-            self.encoded[key] = codes
+            self.encoded[key] = np.array(codes, dtype=np.int64)
         return self.encoded[key]
 
     def __call__(self, a: Codes, b: Codes) -> Matrix:
         """d of all pairs, [len(a), len(b)]."""
-        differ = a[:, None] ^ b
-        distance: Matrix = self.tables[0][differ & ((1 << _BITS) - 1)]
-        for i, table in enumerate(self.tables[1:], start=1):
-            distance += table[(differ >> (i * _BITS)) & ((1 << _BITS) - 1)]
-        return distance
+        distances = np.empty((len(a), len(b)))
+        rows = max(1, _CACHED // max(len(b), 1))
+        for start in range(0, len(a), rows):
+            differ = a[start : start + rows, None] ^ b
+            part = distances[start : start + rows]
+            np.take(self.tables[0], differ & ((1 << _BITS) - 1), out=part, mode="clip")
+            for i, table in enumerate(self.tables[1:], start=1):
+                part += table[(differ >> (i * _BITS)) & ((1 << _BITS) - 1)]
+        return distances
 
-    def hausdorff(self, cells: Codes) -> Matrix:
-        """The symmetric Hausdorff distance of all pairs of rows of codes.
+    def positional(self, cells: Codes) -> Matrix:
+        """The mean over positions of d, of all pairs of distinct rows of codes.
 
-        First the distance of every code in use to every cell, min_y d(x, y); then its maximum over the codes x of a
-        cell: a few row copies instead of edges^2 lookups per pair.
+        sum_k w_k [u_k != v_k] = sum_k w_k (u_k + v_k - 2 u_k v_k): one matrix product.
         """
-        used, index = np.unique(cells, return_inverse=True)
-        index = index.reshape(cells.shape)
+        bits = ((cells[:, :, None] >> np.arange(len(self.weights))) & 1).astype(np.float64)
+        weighted = (bits * self.weights).reshape(len(cells), -1)
+        sizes = weighted.sum(axis=1)
+        total: Matrix = sizes[:, None] + sizes - 2 * (weighted @ bits.reshape(len(cells), -1).T)
+        # Rounding must break neither d(x, x) = 0 nor symmetry.
+        np.fill_diagonal(total, 0)
+        total = np.maximum(total, total.T)
+        total /= cells.shape[1]
+        return total
+
+
+class _Hausdorff:
+    """The symmetric Hausdorff distance of cells made of the given codes.
+
+    First the distance of every code in use to every cell, min_y d(x, y); then its maximum over the codes x of a cell:
+    a few row copies instead of edges^2 lookups per pair.
+    """
+
+    def __init__(self, hamming: _Hamming, coded: Iterable[Iterable[Codes]]) -> None:
+        self.hamming = hamming
+        self.used = np.array(sorted({int(code) for cells in coded for codes in cells for code in set(codes.tolist())}))
+        self.between = hamming(self.used, self.used) if len(self.used) <= _CODES else None
+
+    def __call__(self, cells: Codes) -> Matrix:
+        """The distances of all pairs of rows of codes."""
+        index = np.searchsorted(self.used, cells)
         directed = np.empty((len(cells), len(cells)))
         for start in range(0, len(cells), _BLOCK):
-            block = cells[start : start + _BLOCK]
-            nearest = self(used, block[:, 0])
-            for edge in range(1, cells.shape[1]):
-                np.minimum(nearest, self(used, block[:, edge]), out=nearest)
+            end = min(start + _BLOCK, len(cells))
+            nearest = np.empty((len(self.used), end - start))
+            for column in range(start, end):
+                codes = cells[column]
+                rows = self.hamming(codes, self.used) if self.between is None else self.between[index[column]]
+                nearest[:, column - start] = rows.min(axis=0)
             farthest = nearest[index[:, 0]]
             for edge in range(1, cells.shape[1]):
                 np.maximum(farthest, nearest[index[:, edge]], out=farthest)
-            directed[:, start : start + _BLOCK] = farthest
+            directed[:, start:end] = farthest
         symmetric: Matrix = np.maximum(directed, directed.T)
         return symmetric
-
-    def positional(self, cells: Codes) -> Matrix:
-        """The mean over positions of d, of all pairs of rows of codes."""
-        total: Matrix = np.zeros((len(cells), len(cells)))
-        for start in range(0, len(cells), _BLOCK):
-            block = slice(start, start + _BLOCK)
-            for edge in range(cells.shape[1]):
-                total[:, block] += self(cells[:, edge], cells[block, edge])
-        total /= cells.shape[1]
-        return total
 
 
 def _subset_sums(weights: Matrix) -> Matrix:
