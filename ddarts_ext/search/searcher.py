@@ -19,7 +19,8 @@ from ddarts_ext.search.parts import PARTS, Part
 from ddarts_ext.search.result import SearchResult, read
 from ddarts_ext.search.run_folder import RunFolder
 from ddarts_ext.search.state import SearchState, initial_state
-from ddarts_ext.search.step import Stepper, Sums, judge
+from ddarts_ext.search.step import Stepper
+from ddarts_ext.search.sums import Sums, judge
 from ddarts_ext.training.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.training.progress import Progress
 from ddarts_ext.training.schedule import cosine

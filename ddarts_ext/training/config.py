@@ -1,0 +1,80 @@
+"""Settings of one training run: the published ones, or what suits small images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, get_type_hints
+
+from ddarts_ext.data import Augmentation, Dataset
+from ddarts_ext.search.config import PRECISIONS, STEMS
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a network with a given genotype is trained. Defaults: DARTS, 1806.09055, section 3.3, for CIFAR.
+
+    lr falls by a cosine per epoch to lr_min. auxiliary_weight: of the loss of the auxiliary head; 0 leaves the head out.
+    drop_path: probability in the last epoch; it rises linearly from 0. clip: largest global norm of the gradient.
+    label_smoothing: in training alone.
+    """
+
+    data: str
+    channels: int = 36
+    epochs: int = 600
+    batch: int = 96
+    lr: float = 0.025
+    lr_min: float = 0.0
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    clip: float = 5.0
+    auxiliary_weight: float = 0.4
+    drop_path: float = 0.2
+    label_smoothing: float = 0.0
+    stem: str = "cifar"
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "float32"
+    deterministic: bool = False
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if hints[item.name] is int:
+                _whole(item.name, value, 0 if item.name == "seed" else 1)
+            elif hints[item.name] is float and not 0 <= value < float("inf"):
+                raise ValueError(f"train: {item.name} must be a finite number >= 0, got {value!r}")
+        if self.drop_path >= 1 or self.label_smoothing >= 1:
+            raise ValueError("train: drop_path and label_smoothing must be below 1")
+        for name, value, known in (("precision", self.precision, PRECISIONS), ("stem", self.stem, STEMS)):
+            if value not in known:
+                raise ValueError(f"train: {name} must be one of {', '.join(known)}, got {value!r}")
+        if self.channels % 2:
+            raise ValueError(f"train: channels must be even, as reductions halve them, got {self.channels}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for config.json."""
+        return {"version": 1, "command": "train", **asdict(self)}
+
+
+def _whole(name: str, value: Any, lowest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"train: {name} must be a whole number, got {value!r}")
+    if value < lowest:
+        raise ValueError(f"train: {name} must be >= {lowest}, got {value}")
+
+
+_SMALL = {"channels": 16, "epochs": 40, "batch": 64, "lr": 0.05, "auxiliary_weight": 0.0, "drop_path": 0.0}
+
+
+def resolve(dataset: Dataset, given: Mapping[str, Any]) -> TrainConfig:
+    """Published defaults, those for small images, then what is given; None means "not said"."""
+    wanted = {name: value for name, value in given.items() if value is not None}
+    known = {item.name for item in fields(TrainConfig)} - {"data"}
+    unknown = sorted(set(wanted) - known)
+    if unknown:
+        raise TypeError(f"train: setting must be one of {', '.join(sorted(known))}, got {unknown[0]!r}")
+    small = _SMALL if max(dataset.size) <= 16 and len(dataset.train) <= 10_000 else {}
+    return TrainConfig(**{"data": dataset.name, "augmentation": dataset.augmentation, **small, **wanted})

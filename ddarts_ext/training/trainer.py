@@ -1,0 +1,230 @@
+"""Training the network of a genotype, and judging it on held-out images."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ddarts_ext.data import Dataset, load
+from ddarts_ext.data.batches import in_order, permuted
+from ddarts_ext.genotype import Genotype
+from ddarts_ext.nn.network import build_network
+from ddarts_ext.search.run_folder import RunFolder, replacing
+from ddarts_ext.search.sums import Sums, judge
+from ddarts_ext.training.config import TrainConfig, resolve
+from ddarts_ext.training.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
+from ddarts_ext.training.progress import Progress
+from ddarts_ext.training.schedule import cosine
+
+WEIGHTS = "weights.safetensors"
+_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """accuracy: on held-out images after the last epoch (not the best one, which would choose by them). history: one
+    record per epoch. run: the folder, if there is one, with genotype.json and weights.safetensors."""
+
+    network: nn.Module = field(repr=False)
+    accuracy: float
+    history: list[dict[str, Any]] = field(repr=False)
+    run: Path | None = None
+
+
+class Trainer:
+    """Trains the network of ``genotype`` on the training images of ``data``.
+
+    genotype: a :class:`Genotype`, or what :meth:`Genotype.load` reads. data: what :func:`ddarts_ext.data.load` takes.
+    out: folder of the run; resume: continue the run in it, if there is one. settings: fields of :class:`TrainConfig`.
+
+    Raises ValueError, TypeError or FileNotFoundError for wrong input, before anything is computed or written.
+    """
+
+    def __init__(
+        self,
+        genotype: Genotype | str | Path,
+        data: str | Path | Dataset = "digits",
+        *,
+        out: str | Path | None = None,
+        resume: bool = False,
+        device: str | torch.device | None = None,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> None:
+        self.device = choose_device(device, "train")
+        if resume and out is None:
+            raise ValueError("train: out must be the folder of the run to resume, got None")
+        self.genotype = genotype if isinstance(genotype, Genotype) else Genotype.load(genotype)
+        dataset = load(data)
+        self.config: TrainConfig = resolve(dataset, {**settings, "device": self.device.type})
+        self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
+        self.dataset = dataset.to(self.device)
+        self.resume = resume
+        self.folder = None if out is None else RunFolder(out, "train")
+        self.progress = progress if progress is not None else Progress()
+        self.autocast = autocast(self.device, self.config.precision)
+
+    def train(self) -> TrainResult:
+        """Run the training, or what is left of it."""
+        # Drop path draws from the global generators: they are seeded in here and left outside as they were.
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices), repeatable(self.config.deterministic):
+            torch.manual_seed(self.config.seed)
+            run = self._start()
+            try:
+                self._epochs(run)
+            finally:
+                self.progress.close()
+        if self.folder is not None:
+            self._write_weights(run.network)
+        accuracy = float(run.history[-1]["test"]["accuracy"])
+        return TrainResult(run.network, accuracy, run.history, None if self.folder is None else self.folder.path)
+
+    def _start(self) -> _Run:
+        config = self.config
+        network = build_network(
+            self.genotype,
+            config.channels,
+            len(self.dataset.classes),
+            self.dataset.channels,
+            config.auxiliary_weight > 0 and self.genotype.inputs == 2,
+            config.stem,
+        ).to(self.device)
+        optimizer = torch.optim.SGD(
+            network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        run = _Run(
+            network,
+            optimizer,
+            torch.Generator().manual_seed(config.seed),
+            torch.Generator(self.device).manual_seed(config.seed + 1),
+        )
+        if self.folder is not None:
+            known = {**config.to_json(), "source": self.source, "genotype": self.genotype.to_json()}
+            checkpoint = self.folder.open(known, resume=self.resume, changeable=("device",))
+            self.genotype.save(self.folder.genotype_file)
+            if checkpoint is not None:
+                run.restore(checkpoint, self.folder.history())
+        return run
+
+    def _epochs(self, run: _Run) -> None:
+        config = self.config
+        steps = max(1, len(self.dataset.train) // config.batch)
+        self.progress.start("train", config.epochs, steps, run.epoch)
+        while run.epoch < config.epochs:
+            began = time.perf_counter()
+            rate = cosine(config.lr, config.lr_min, run.epoch, config.epochs)
+            for group in run.optimizer.param_groups:
+                group["lr"] = rate
+            if hasattr(run.network, "drop_path"):
+                run.network.drop_path = config.drop_path * run.epoch / config.epochs
+            sums = Sums()
+            self._train(run, sums)
+            self._judge(run, sums)
+            figures = sums.means()
+            synchronize(self.device)
+            record = {
+                "epoch": run.epoch,
+                "lr": rate,
+                "train": {"loss": figures["train_loss"], "accuracy": figures["train_accuracy"]},
+                "test": {"loss": figures["test_loss"], "accuracy": figures["test_accuracy"]},
+                "seconds": round(time.perf_counter() - began, 3),
+                "memory_mib": round(peak_memory_mib(self.device), 1),
+            }
+            run.history.append(record)
+            run.epoch += 1
+            if self.folder is not None:
+                self.folder.save(run.checkpoint(self.device), run.history)
+            self.progress.epoch(
+                f"train loss {figures['train_loss']:.3f} accuracy {figures['train_accuracy']:.1%}  "
+                f"held-out accuracy {figures['test_accuracy']:.2%}"
+            )
+
+    def _train(self, run: _Run, sums: Sums) -> None:
+        config, network = self.config, run.network
+        network.train()
+        rows = permuted(torch.arange(len(self.dataset.train)), config.batch, run.order)
+        for images, labels in self.dataset.train.batches(rows):
+            inputs = self.dataset.augment(images, config.augmentation, run.augmentation)
+            with self.autocast():
+                logits, loss = self._loss(network, inputs, labels)
+            run.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if config.clip:
+                nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+            run.optimizer.step()
+            judge(sums, "train", logits.detach(), labels, loss)
+            self.progress.step()
+
+    def _loss(self, network: Any, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        config = self.config
+        smoothing = config.label_smoothing
+        if getattr(network, "auxiliary", None) is None:
+            logits = network(inputs)
+            return logits, F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        logits, extra = network.forward_auxiliary(inputs)
+        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        return logits, loss + config.auxiliary_weight * F.cross_entropy(extra, labels, label_smoothing=smoothing)
+
+    @torch.no_grad()
+    def _judge(self, run: _Run, sums: Sums) -> None:
+        run.network.eval()
+        for rows in in_order(torch.arange(len(self.dataset.test)), max(256, self.config.batch)):
+            for images, labels in self.dataset.test.batches(rows):
+                with self.autocast():
+                    logits = run.network(self.dataset.normalise(images))
+                    loss = F.cross_entropy(logits, labels)
+                judge(sums, "test", logits, labels, loss)
+
+    def _write_weights(self, network: nn.Module) -> None:
+        from safetensors.torch import save
+
+        if self.folder is None:
+            return
+        tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+        with replacing(self.folder.path / WEIGHTS) as file:
+            file.write(save(tensors, {"genotype": json.dumps(self.genotype.to_json()), "data": self.config.data}))
+
+
+@dataclass
+class _Run:
+    """Everything a training run changes."""
+
+    network: Any
+    optimizer: torch.optim.SGD
+    order: torch.Generator
+    augmentation: torch.Generator
+    epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def checkpoint(self, device: torch.device) -> dict[str, Any]:
+        return {
+            "format": _FORMAT,
+            "epoch": self.epoch,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "order": self.order.get_state(),
+            "augmentation": self.augmentation.get_state(),
+            "global": torch.get_rng_state(),
+            "global_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        }
+
+    def restore(self, checkpoint: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        if checkpoint.get("format") != _FORMAT:
+            raise ValueError(f"train: checkpoint must have format {_FORMAT}, got {checkpoint.get('format')!r}")
+        self.network.load_state_dict(checkpoint["network"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.order.set_state(checkpoint["order"])
+        self.augmentation.set_state(checkpoint["augmentation"])
+        torch.set_rng_state(checkpoint["global"])
+        if checkpoint["global_cuda"] is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(checkpoint["global_cuda"])
+        self.epoch = int(checkpoint["epoch"])
+        self.history = history[: self.epoch]
