@@ -239,3 +239,18 @@ def _line(record: Mapping[str, Any]) -> str:
         f"train loss {train['loss']:.3f} accuracy {train['accuracy']:.1%}  "
         f"validation loss {valid['loss']:.3f} accuracy {valid['accuracy']:.1%}"
     )
+
+
+def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of :class:`Searcher` that a config.json was written with."""
+    method = config["method"]
+    parts = {name: method[name] for name in ("objectives", "architect", "weights", "discretisation")}
+    same = ("seed", "precision", "deterministic", "split", "stem", "steps", "reductions", "sequence")
+    return {
+        "data": config["source"],
+        "method": method["name"],
+        "augmentation": Augmentation(**config["augmentation"]),
+        **{name: method[name] for name in ("space", "epochs", "cells", "channels", "batch")},
+        **{name: config[name] for name in same},
+        **{name: value for part in parts.values() for name, value in part.items()},
+    }

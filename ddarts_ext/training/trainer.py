@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddarts_ext.data import Dataset, load
+from ddarts_ext.data import Augmentation, Dataset, load
 from ddarts_ext.data.batches import in_order, permuted
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.network import build_network
@@ -228,3 +228,10 @@ class _Run:
             torch.cuda.set_rng_state(checkpoint["global_cuda"])
         self.epoch = int(checkpoint["epoch"])
         self.history = history[: self.epoch]
+
+
+def arguments_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of :class:`Trainer` that a config.json was written with."""
+    known = {name: config[name] for name in TrainConfig.__dataclass_fields__ if name not in ("data", "device")}
+    known["augmentation"] = Augmentation(**config["augmentation"])
+    return {"genotype": Genotype.from_json(config["genotype"]), "data": config["source"], **known}

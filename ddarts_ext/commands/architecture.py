@@ -1,0 +1,122 @@
+"""``ddarts derive``, ``describe`` and ``distance``: what can be said of an architecture without training it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ddarts_ext.commands import options
+
+Source = Annotated[
+    str,
+    typer.Argument(help="A genotype file, FILE#NAME, the folder of a search, or the name of a published architecture."),
+]
+Index = Annotated[str, typer.Option(help="How cells repeat: reference (as published) or cycle (the paper's intent).")]
+
+
+def derive(
+    genotype: Source,
+    cells: Annotated[int, typer.Option(help="Cells of the larger network.")] = 14,
+    index: Index = "reference",
+    out: Annotated[Path | None, typer.Option(help="Where to write the genotype; else it is printed.")] = None,
+) -> None:
+    """Make a larger network from searched cells (D-DARTS, Algorithm 1)."""
+    from ddarts_ext.derive import derive as derive_genotype
+    from ddarts_ext.genotype import Genotype
+
+    larger = derive_genotype(Genotype.load(genotype), cells, index)  # type: ignore[arg-type]
+    if out is None:
+        typer.echo(json.dumps(larger.to_json()))
+    else:
+        larger.save(out)
+        typer.echo(f"{larger.layers} cells in {out}")
+
+
+def describe(
+    genotype: Source,
+    channels: Annotated[int, typer.Option(help="Channels of the first cell.")] = 36,
+    classes: Annotated[int, typer.Option(help="Classes.")] = 10,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 32,
+    in_channels: Annotated[int, typer.Option(help="Channels of the images.")] = 3,
+    stem: Annotated[str, typer.Option(help="cifar, imagenet, or imagenet_stride4 for three reductions.")] = "cifar",
+    layers: Annotated[
+        int | None, typer.Option(help="Cells, for a genotype of one normal and one reduction cell.")
+    ] = None,
+    cells: Annotated[int | None, typer.Option(help="Derive a network of so many cells first.")] = None,
+    index: Index = "reference",
+    reductions: Annotated[
+        str, typer.Option(help="auto: at thirds where a published file's are stale; from_file: as it says.")
+    ] = "auto",
+    as_json: options.Json = False,
+) -> None:
+    """Count parameters and multiply-adds of a genotype's network, and list its cells.
+
+    Multiply-adds are those of convolutions and linear layers for one image; "with norms" adds two for every element
+    that leaves a batch norm, as the tool behind D-DARTS counts.
+    """
+    from ddarts_ext.derive import derive as derive_genotype
+    from ddarts_ext.genotype import Genotype
+
+    found = Genotype.load(genotype, layers=layers, reductions=reductions)  # type: ignore[arg-type]
+    if cells is not None:
+        found = derive_genotype(found, cells, index)  # type: ignore[arg-type]
+    figures = _figures(found, channels, classes, (in_channels, size, size), stem)
+    if as_json:
+        typer.echo(json.dumps(figures))
+        return
+    adds = figures["multiply_adds"]
+    typer.echo(
+        f"{found}\n"
+        f"parameters {figures['parameters']:,}, with auxiliary head {_count(figures['parameters_auxiliary'])}\n"
+        f"multiply-adds {_count(adds['convolutions'])}, with norms {_count(adds['with_norms'])} ({size}x{size})"
+    )
+
+
+def _figures(genotype: Any, channels: int, classes: int, image: tuple[int, int, int], stem: str) -> dict[str, Any]:
+    import torch
+
+    from ddarts_ext.nn.count import count_multiply_adds, count_parameters
+    from ddarts_ext.nn.network import build_network
+
+    two_inputs = genotype.inputs == 2
+    with torch.device("meta"):
+        network = build_network(genotype, channels, classes, image[0], two_inputs, stem)
+    adds = count_multiply_adds(network, image)
+    return {
+        "layers": genotype.layers,
+        "reductions": list(genotype.reduction_cells),
+        "channels": channels,
+        "classes": classes,
+        "image": list(image),
+        "stem": stem,
+        "parameters": count_parameters(network, auxiliary=False),
+        "parameters_auxiliary": count_parameters(network) if two_inputs else None,
+        "multiply_adds": {"convolutions": adds.convolutions, "with_norms": adds.with_norms},
+        "cells": [[str(entry) for entry in cell] for cell in genotype.cells],
+    }
+
+
+def _count(value: int | None) -> str:
+    return "none" if value is None else f"{value:,}"
+
+
+def distance(
+    a: Source,
+    b: Source,
+    scores: Annotated[
+        str, typer.Option(help="Scores of the ops: median (the paper's table), mean, or a score file.")
+    ] = ("median"),
+    positional: Annotated[
+        bool, typer.Option("--positional", help="Compare edge by edge: a true metric, for equal numbers of cells.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Distance between two architectures (D-DARTS, section 3.5): 0 means the same set of edges in every cell."""
+    from ddarts_ext.distance import architecture_distance
+    from ddarts_ext.genotype import Genotype
+
+    value = float(architecture_distance(Genotype.load(a), Genotype.load(b), scores=scores, positional=positional))
+    typer.echo(json.dumps({"a": a, "b": b, "distance": value}) if as_json else f"{value:.6f}")

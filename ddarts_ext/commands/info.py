@@ -1,0 +1,17 @@
+"""``ddarts info``"""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from ddarts_ext.commands import options
+
+
+def info(as_json: options.Json = False) -> None:
+    """Say what was built for what, and which implementation each op runs on this machine."""
+    from ddarts_ext import info as report
+
+    found = report.collect()
+    typer.echo(json.dumps(found) if as_json else report.render(found))

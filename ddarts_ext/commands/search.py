@@ -1,0 +1,98 @@
+"""``ddarts search``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ddarts_ext.commands import options
+
+
+def search(
+    data: options.Data = None,
+    method: Annotated[
+        str | None, typer.Option(help="darts, fairdarts or ddarts; --list says what each is. [default: ddarts]")
+    ] = None,
+    space: Annotated[str | None, typer.Option(help="Another search space than the method's.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs. [default: the method's]")] = None,
+    cells: Annotated[int | None, typer.Option(help="Cells of the supernet. [default: 8; 4 for small images]")] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Channels of the first cell. [default: 16; 8 for small images]")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="Images in a batch. [default: the method's]")] = None,
+    seed: options.Seed = None,
+    out: options.Out = None,
+    resume: options.Resume = False,
+    device: options.Device = "auto",
+    precision: options.Precision = None,
+    deterministic: options.Deterministic = None,
+    settings: options.Setting = None,
+    list_methods: Annotated[bool, typer.Option("--list", help="List methods and settings, and stop.")] = False,
+) -> None:
+    """Search an architecture on images; prints it, and writes it to OUT/genotype.json.
+
+    Example: ddarts search --data digits --method ddarts --epochs 10 --seed 0 --out runs/digits
+    """
+    if list_methods:
+        typer.echo(_methods())
+        return
+    from ddarts_ext.search.searcher import Searcher
+    from ddarts_ext.training.progress import for_terminal
+
+    given: dict[str, Any] = {
+        "data": data,
+        "method": method,
+        "space": space,
+        "epochs": epochs,
+        "cells": cells,
+        "channels": channels,
+        "batch": batch,
+        "seed": seed,
+        "precision": precision,
+        "deterministic": deterministic,
+        **options.parsed(settings),
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    stored = _stored(out) if resume and out is not None else {}
+    arguments = {**stored, **given}
+    if "data" not in arguments:
+        raise ValueError("search: --data must be given: digits, cifar10:FOLDER, a .npz file or an image folder")
+    result = Searcher(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
+    typer.echo(result.genotype)
+    last = result.history[-1]["valid"]
+    typer.echo(f"rule {result.rule}, validation accuracy of the supernet {last['accuracy']:.2%}")
+    if out is not None:
+        typer.echo(f"genotype in {out / 'genotype.json'}")
+
+
+def _stored(out: Path) -> dict[str, Any]:
+    """Arguments of the run in ``out``, as far as it has begun."""
+    from ddarts_ext.search.run_folder import RunFolder
+    from ddarts_ext.search.searcher import arguments_of
+
+    folder = RunFolder(out, "search")
+    return arguments_of(folder.config()) if folder.config_file.exists() else {}
+
+
+def _methods() -> str:
+    from dataclasses import fields
+
+    from ddarts_ext.search import methods
+
+    lines = ["methods:"]
+    for method in methods.METHODS.values():
+        lines += [
+            f"  {method.name}: {method.summary}",
+            f"      space {method.space}, {method.relaxation} weights, cells {method.sharing.replace('_', '/')},"
+            f" {method.epochs} epochs, {method.cells} cells, {method.channels} channels, batch {method.batch}",
+            f"      from {method.source}",
+        ]
+    lines.append("settings for --set, with the values of ddarts:")
+    shown = methods.get("ddarts")
+    for part in (shown.objectives, shown.architect, shown.weights, shown.discretisation):
+        for item in fields(part):
+            choices = " | ".join(item.metadata.get("choices", ()))
+            lines.append(f"  {item.name}={getattr(part, item.name)}{f'   ({choices})' if choices else ''}")
+    return "\n".join(lines)

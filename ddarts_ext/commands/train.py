@@ -1,0 +1,80 @@
+"""``ddarts train``"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ddarts_ext.commands import options
+
+
+def train(
+    genotype: Annotated[
+        str | None,
+        typer.Argument(
+            help="A genotype file, FILE#NAME, the folder of a search, or the name of a published architecture."
+        ),
+    ] = None,
+    data: options.Data = None,
+    out: options.Out = None,
+    channels: Annotated[
+        int | None, typer.Option(help="Channels of the first cell. [default: 36; 16 for small images]")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs. [default: 600; 40 for small images]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images in a batch. [default: 96; 64 for small images]")] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate at the start. [default: 0.025; 0.05 for small]")
+    ] = None,
+    cells: Annotated[int | None, typer.Option(help="Derive a network of so many cells first.")] = None,
+    seed: options.Seed = None,
+    resume: options.Resume = False,
+    device: options.Device = "auto",
+    precision: options.Precision = None,
+    deterministic: options.Deterministic = None,
+    settings: options.Setting = None,
+) -> None:
+    """Train the network of a genotype; prints its accuracy on held-out images and writes OUT/weights.safetensors.
+
+    Example: ddarts train runs/digits --data digits --out runs/digits-net
+    """
+    from ddarts_ext.derive import derive
+    from ddarts_ext.genotype import Genotype
+    from ddarts_ext.training.progress import for_terminal
+    from ddarts_ext.training.trainer import Trainer
+
+    given: dict[str, Any] = {
+        "data": data,
+        "channels": channels,
+        "epochs": epochs,
+        "batch": batch,
+        "lr": lr,
+        "seed": seed,
+        "precision": precision,
+        "deterministic": deterministic,
+        **options.parsed(settings),
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    stored = _stored(out) if resume and out is not None else {}
+    arguments = {**stored, **given}
+    if genotype is not None:
+        arguments["genotype"] = Genotype.load(genotype)
+    if cells is not None and "genotype" in arguments:
+        arguments["genotype"] = derive(arguments["genotype"], cells)
+    for name in ("genotype", "data"):
+        if name not in arguments:
+            raise ValueError(f"train: {name} must be given")
+    result = Trainer(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).train()
+    typer.echo(f"held-out accuracy {result.accuracy:.2%}")
+    if out is not None:
+        typer.echo(f"weights in {out / 'weights.safetensors'}")
+
+
+def _stored(out: Path) -> dict[str, Any]:
+    """Arguments of the run in ``out``, as far as it has begun."""
+    from ddarts_ext.search.run_folder import RunFolder
+    from ddarts_ext.training.trainer import arguments_of
+
+    folder = RunFolder(out, "train")
+    return arguments_of(folder.config()) if folder.config_file.exists() else {}
