@@ -26,7 +26,8 @@ def discretize(
 
     weights: softmax or sigmoid of the architecture parameters, array or tensor of any float dtype, rows in the order
     of `space.edges` and `space.ops`. seq: the row of each cell where cells share rows (DARTS: normal and reduction);
-    one row per cell when left out. reductions: the reduction cells, at thirds when left out. `none` is never chosen, but where a space keeps every edge (NAS-Bench-201).
+    one row per cell when left out. reductions: the reduction cells, at thirds when left out. `none` is never chosen,
+    but where a space keeps every edge (NAS-Bench-201).
 
     * `darts` (DARTS, 2.4): per node the two incoming edges of largest best op, in descending order; on each the best
       op. Where a space keeps every edge, the best op of each edge, `none` included.
@@ -43,7 +44,8 @@ def discretize(
     expected = (len(space.edges), len(space.ops))
     if tables.ndim != 3 or tables.shape[1:] != expected or not len(tables):
         raise ValueError(
-            f"discretize: weights must be [rows, edges, ops]=[rows, {expected[0]}, {expected[1]}], got {list(tables.shape)}"
+            f"discretize: weights must be [rows, edges, ops]=[rows, {expected[0]}, {expected[1]}], "
+            f"got {list(tables.shape)}"
         )
     if not np.isfinite(tables).all():
         raise ValueError("discretize: weights must be finite, got NaN or infinity")

@@ -17,7 +17,7 @@ class Spread:
     mean: float
     largest: float
     correlation: float | None
-    """Pearson's r of distance and gain in accuracy; None without gains, for fewer than 3 runs, or if either is constant."""
+    """Pearson's r of distance and gain in accuracy; None without gains, below 3 runs, or if either is constant."""
 
 
 def spread(

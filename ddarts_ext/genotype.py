@@ -131,7 +131,8 @@ class Genotype:
         reduce = {self.seq[i] for i in reductions}
         if len(normal) != 1 or len(reduce) != 1 or reductions != spaces.third_reductions(self.layers):
             raise ValueError(
-                "genotype: with_layers needs one normal and one reduction cell at thirds; use derive for individual cells"
+                "genotype: with_layers needs one normal and one reduction cell at thirds; "
+                "use derive for individual cells"
             )
         thirds = spaces.third_reductions(layers)
         seq = tuple(min(reduce) if i in thirds else min(normal) for i in range(layers))

@@ -253,12 +253,12 @@ def test_errors_name_the_place(change: dict[str, object], message: str) -> None:
     ],
 )
 def test_texts_are_parsed_and_never_evaluated(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match="genotype: .*" + message):
+    with pytest.raises(ValueError, match=r"genotype: .*" + message):
         Genotype.from_text(text)
 
 
 def test_a_missing_file_lists_the_built_in_names(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="genotype: must be a file or one of D-DARTS_edge.*, got 'DARTS_V3'"):
+    with pytest.raises(ValueError, match=r"genotype: must be a file or one of D-DARTS_edge.*, got 'DARTS_V3'"):
         Genotype.load("DARTS_V3")
     broken = tmp_path / "genotype.json"
     broken.write_text("{nothing")

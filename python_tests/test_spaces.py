@@ -78,15 +78,15 @@ def test_table_marks_the_ops_of_a_cell() -> None:
 
 def test_errors_name_the_argument() -> None:
     space = spaces.get("darts")
-    with pytest.raises(ValueError, match="name must be one of darts, .*, got 'cnn'"):
+    with pytest.raises(ValueError, match=r"name must be one of darts, .*, got 'cnn'"):
         spaces.get("cnn")
-    with pytest.raises(ValueError, match="multiplier must be in 1..steps=2, got 3"):
+    with pytest.raises(ValueError, match=r"multiplier must be in 1..steps=2, got 3"):
         spaces.get("darts", steps=2, multiplier=3)
-    with pytest.raises(ValueError, match="target must be a node in 2..5, got 6"):
+    with pytest.raises(ValueError, match=r"target must be a node in 2..5, got 6"):
         space.edge_index(6, 0)
-    with pytest.raises(ValueError, match="source must be in 0..2 for target 3, got 3"):
+    with pytest.raises(ValueError, match=r"source must be in 0..2 for target 3, got 3"):
         space.edge_index(3, 3)
-    with pytest.raises(ValueError, match="op must be one of .*, got 'none'"):
+    with pytest.raises(ValueError, match=r"op must be one of .*, got 'none'"):
         space.op_index("none")
     with pytest.raises(ValueError, match="layers must be >= 1, got 0"):
         space.reductions(0)
