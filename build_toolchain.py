@@ -11,7 +11,9 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +27,8 @@ CXX_FLAGS = (
     "-O3 -g0 -std=c++20 -fPIC -fvisibility=hidden -fopenmp-simd "
     f"-fno-math-errno -fno-trapping-math -ffp-contract=fast {TORCH_TARGET}"
 ).split()
-NVCC_FLAGS = "-O3 -std=c++17 -Xcompiler -fPIC,-fvisibility=hidden".split()
+# The macros are those that torch.utils.cpp_extension adds: the same code must compile with and without it.
+NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-D__CUDA_NO_HALF_OPERATORS__", "-D__CUDA_NO_HALF_CONVERSIONS__", "-D__CUDA_NO_BFLOAT16_CONVERSIONS__", "-D__CUDA_NO_HALF2_OPERATORS__", "--expt-relaxed-constexpr"]
 
 # Every csrc/cpu source is compiled once per capability; see csrc/common/simd.h.
 CAPABILITY_FLAGS = {"baseline": [], "avx2": ["-mavx2", "-mfma", "-mf16c"]}
@@ -185,3 +188,75 @@ def write_record(folder: Path, *, version: str, cuda: Cuda | None, cuda_reason: 
     if not path.is_file() or path.read_text() != text:  # an unchanged file rebuilds nothing
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
+
+
+def compile_cuda(folder: Path, architecture_list: str = DEFAULT_ARCHITECTURES) -> dict[str, str]:
+    """Compile every .cu of csrc/cuda into the folder; source -> nvcc's words, ptxas' resource report among them."""
+    cuda = find_cuda()
+    if isinstance(cuda, str):
+        raise SystemExit(f"compile-cuda: {cuda}")
+    folder.mkdir(parents=True, exist_ok=True)
+    flags = [*NVCC_FLAGS, *gencode_flags(architecture_list), "-Xptxas", "-v"]
+
+    def compile_one(source: str) -> tuple[str, str]:
+        target = folder / f"{Path(source).name}.o"
+        done = subprocess.run(
+            [str(cuda.nvcc), *flags, "-c", str(ROOT / source), "-o", str(target)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise SystemExit(f"compile-cuda: {source} does not compile\n{done.stderr}")
+        return source, done.stdout + done.stderr
+
+    with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or default_jobs())) as pool:
+        return dict(pool.map(compile_one, sources("cuda", ".cu")))
+
+
+def _project_version() -> str:
+    found = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    return found.group(1) if found else ""
+
+
+def main(arguments: list[str]) -> int:
+    """What CMakeLists.txt and CI ask: lists are printed with semicolons."""
+    what, *rest = arguments or [""]
+    if what == "find-cuda":
+        cuda = find_cuda()
+        print(cuda)
+        return 1 if isinstance(cuda, str) else 0
+    if what == "compile-cuda":
+        print("\n".join(f"compiled {source}" for source in compile_cuda(Path(rest[0]))))
+    elif what == "torch-folder":
+        import torch
+
+        print(Path(torch.__file__).parent)
+    elif what == "pybind11-include":
+        import pybind11
+
+        print(pybind11.get_include())
+    elif what == "cxx-flags":
+        print(";".join(flag for flag in CXX_FLAGS if not flag.startswith("-std=")))
+    elif what == "capabilities":
+        print(";".join(capabilities()))
+    elif what == "capability-flags":
+        print(";".join(capability_flags(rest[0])))
+    elif what == "record":
+        cuda = find_cuda() if rest[1] == "1" else "built by CMake without DDARTS_CUDA"
+        found, reason = (None, cuda) if isinstance(cuda, str) else (cuda, "")
+        write_record(
+            Path(rest[0]),
+            version=_project_version(),
+            cuda=found,
+            cuda_reason=reason,
+            architecture_list=DEFAULT_ARCHITECTURES,
+        )
+    else:
+        print(f"build_toolchain.py: unknown request {what!r}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

@@ -17,7 +17,7 @@ from typing import Any
 from setuptools import Extension, setup
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-import build_toolchain as toolchain  # noqa: E402
+import build_toolchain as toolchain
 
 ROOT = toolchain.ROOT
 

@@ -46,7 +46,7 @@ def compile_library(sources: list[Path], *, sanitize: bool = False) -> Path:
         raise FileNotFoundError("no CUDA headers: install a toolkit or the nvidia-cuda-nvcc and -runtime packages")
     compiler = os.environ.get("CXX", "g++")
     lib = Path(torch.__file__).parent
-    flags = "-x c++ -std=c++20 -O1 -g -fPIC -shared -fvisibility=hidden -fno-strict-aliasing -DDDARTS_EMULATE".split()
+    flags = ["-x", "c++", "-std=c++20", "-O1", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-strict-aliasing", "-DDDARTS_EMULATE"]
     flags += [toolchain.TORCH_TARGET, f"-I{HERE}", "-isystem", str(include), "-isystem", str(lib / "include")]
     if sanitize:
         flags += ["-fsanitize=address", "-fno-omit-frame-pointer"]
@@ -59,7 +59,17 @@ def compile_library(sources: list[Path], *, sanitize: bool = False) -> Path:
     if library.exists():
         return library
     partial = library.with_suffix(f".{os.getpid()}.tmp")
-    command = [compiler, *flags, *map(str, sources), "-x", "none", f"-L{lib / 'lib'}", "-ltorch_cpu", "-o", str(partial)]
+    command = [
+        compiler,
+        *flags,
+        *map(str, sources),
+        "-x",
+        "none",
+        f"-L{lib / 'lib'}",
+        "-ltorch_cpu",
+        "-o",
+        str(partial),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-8000:]}")
@@ -72,8 +82,8 @@ def op_sources(op: str) -> list[Path]:
     return [ROOT / name for name in toolchain.op_sources("cuda", op, ".cpp", ".cu")]
 
 
-def load(op: str, library: Path) -> ctypes.CDLL:
-    """Defines the op's schemas in the emulation's namespace and loads the library that implements them."""
+def load(library: Path) -> ctypes.CDLL:
+    """Defines the ops' schemas in the emulation's namespace and loads a library that implements some of them."""
     import ddarts_ext.ops._library as registry
 
     for name in registry.defined_ops():
@@ -83,8 +93,7 @@ def load(op: str, library: Path) -> ctypes.CDLL:
         _schemas.define(schema.removeprefix("ddarts_ext::"))
         _defined.add(name)
     torch.ops.load_library(str(library))
-    _loaded[op] = ctypes.CDLL(str(library))
-    return _loaded[op]
+    return ctypes.CDLL(str(library))
 
 
 class Emulated:
@@ -94,7 +103,7 @@ class Emulated:
         """The op with this name; ``<op>_backward`` comes from the files of ``<op>``."""
         owner = name.removesuffix("_backward")
         if owner not in _loaded:
-            load(owner, compile_library(op_sources(owner)))
+            _loaded[owner] = load(compile_library(op_sources(owner)))
         return getattr(getattr(torch.ops, NAMESPACE), name)
 
     def set_order(self, order: str, seed: int = 0) -> None:
@@ -116,13 +125,14 @@ class Emulated:
 
         The code finds ``torch`` and ``ops`` (the emulated namespace). AssertionError with the report where it fails.
         """
-        done = run_sanitized(op, compile_library(op_sources(op), sanitize=True), code)
+        library = compile_library(op_sources(op), sanitize=True)
+        done = run_sanitized(library, f"ops = torch.ops.{NAMESPACE}\n{code}")
         if done.returncode != 0:
             raise AssertionError(f"{op} under AddressSanitizer:\n{(done.stdout + done.stderr)[-6000:]}")
 
 
-def run_sanitized(op: str, library: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Python code in a process where AddressSanitizer watches every allocation."""
+def run_sanitized(library: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Python code, which finds ``torch`` and ``library``, in a process where AddressSanitizer watches every allocation."""
     runtime = subprocess.run(
         [os.environ.get("CXX", "g++"), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     ).stdout.strip()
@@ -130,8 +140,7 @@ def run_sanitized(op: str, library: Path, code: str) -> subprocess.CompletedProc
 import sys; sys.path.insert(0, {str(HERE.parent)!r})
 import torch, ddarts_ext
 from cuda_emulation import build
-build.load({op!r}, build.Path({str(library)!r}))
-ops = torch.ops.{NAMESPACE}
+library = build.load(build.Path({str(library)!r}))
 """
     environment = os.environ | {
         "LD_PRELOAD": runtime,
