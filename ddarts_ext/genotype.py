@@ -30,6 +30,9 @@ __all__ = ["Cell", "Gene", "Genotype", "ReductionRule", "architectures"]
 ReductionRule = Literal["auto", "from_file"]
 
 
+_MAX_NODES = 1000  # a mistyped number must not make a table of 10^18 edges
+
+
 class Gene(NamedTuple):
     """One op of a cell: `op` applied to node `source`, added into node `target`."""
 
@@ -240,8 +243,8 @@ def _validate(genotype: Genotype) -> None:
     if not genotype.concat or len(set(genotype.concat)) != len(genotype.concat):
         raise ValueError(f"genotype: concat must be distinct nodes, at least one, got {list(genotype.concat)}")
     for i, node in enumerate(genotype.concat):
-        if node < genotype.inputs:
-            raise ValueError(f"genotype: concat[{i}]: node must be >= {genotype.inputs}, got {node}")
+        if not genotype.inputs <= node < _MAX_NODES:
+            raise ValueError(f"genotype: concat[{i}]: node must be in {genotype.inputs}..{_MAX_NODES - 1}, got {node}")
     for i, index in enumerate(genotype.seq):
         if not 0 <= index < len(genotype.genes):
             raise ValueError(f"genotype: seq[{i}] must be in 0..{len(genotype.genes) - 1}, got {index}")

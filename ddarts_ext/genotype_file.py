@@ -28,7 +28,10 @@ def text_of(source: str | os.PathLike[str]) -> str:
     if os.path.isfile(os.path.join(path, "genotype.json")):
         path = os.path.join(path, "genotype.json")
     if os.path.isfile(path):
-        text = Path(path).read_text(encoding="utf-8")
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"genotype: {path} must be a text file: {error}") from error
         if not text.lstrip().startswith("{"):
             return text
         data = parse_json(text, path)

@@ -211,7 +211,8 @@ def good() -> dict[str, object]:
         ({"genes": 3}, "genes must be a list of cells, got 3"),
         ({"seq": [0, 2]}, r"seq\[1\] must be in 0..1, got 2"),
         ({"seq": [0, "1"]}, r"seq\[1\] must be an integer, got '1'"),
-        ({"concat": [1, 2]}, r"concat\[0\]: node must be >= 2, got 1"),
+        ({"concat": [1, 2]}, r"concat\[0\]: node must be in 2..999, got 1"),
+        ({"concat": [10**9]}, r"concat\[0\]: node must be in 2..999, got 1000000000"),
         ({"concat": [2, 2]}, "concat must be distinct nodes"),
         ({"reductions": [2]}, r"reductions\[0\] must be in 0..1, got 2"),
         ({"version": 2}, "version must be 1, got 2"),
@@ -261,6 +262,9 @@ def test_a_missing_file_lists_the_built_in_names(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"genotype: must be a file or one of D-DARTS_edge.*, got 'DARTS_V3'"):
         Genotype.load("DARTS_V3")
     broken = tmp_path / "genotype.json"
+    broken.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"genotype: .*genotype.json must be a text file"):
+        Genotype.load(broken)
     broken.write_text("{nothing")
     with pytest.raises(ValueError, match=r"genotype: .*genotype.json is not JSON"):
         Genotype.load(broken)
