@@ -72,7 +72,7 @@ class Cell(SearchGraph):
         return torch.cat(self.states((p0, p1), weights, p)[-self.space.multiplier :], 1)
 
     def bypass(self, p1: Tensor) -> Tensor:
-        """What stands in for the output when the cell is removed: ``multiplier`` copies of p1, subsampled in a reduction.
+        """What stands in for the output of a removed cell: ``multiplier`` copies of p1, subsampled in a reduction.
 
         It has the shape of the output and does not depend on the cell's weights.
         """

@@ -134,7 +134,7 @@ class SearchGraph(nn.Module):
         if active is not None:
             assert isinstance(active, Tensor)
             flat = flat.index_select(1, active)
-        return flat.split(self._sizes, 1)
+        return torch.split(flat, self._sizes, 1)
 
     def _sum(self, node: int, branches: list[Tensor], weights: Tensor, p: Pass) -> Tensor:
         key = NodeKey(self.index, self.space.nodes[node], self._columns[node])

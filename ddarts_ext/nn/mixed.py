@@ -55,9 +55,7 @@ class MixedNode(nn.Module):
     def forward(self, branches: Sequence[Tensor], weights: Tensor, p: Pass, key: NodeKey) -> Tensor:
         """K branches [groups * B, C, H, W], weights [groups, K] -> [groups * B, C, H, W]."""
         mean, rstd = self.running.given(p)
-        result = ops.mixed_sum(
-            branches, weights, normalize=self.normalize, mean=mean, rstd=rstd, eps=self.running.eps
-        )
+        result = ops.mixed_sum(branches, weights, normalize=self.normalize, mean=mean, rstd=rstd, eps=self.running.eps)
         self.running.record(result.mean, result.rstd, elements_per_group(result.out, p.groups), p)
         if p.observe is not None:
             p.observe(key, branches, result.mean, result.rstd, self.normalize)
@@ -100,4 +98,6 @@ class MixedOp(nn.Module):
         if len(self.columns) < len(self.names):
             rows = rows[:, list(self.columns)]
         outputs = dict(pair for launch in self._launches for pair in launch.run(x, p))
-        return self.node([outputs[slot] for slot in range(len(outputs))], rows, p, NodeKey(0, 0, self.columns))
+        branches = [outputs[slot] for slot in range(len(outputs))]
+        out: Tensor = self.node(branches, rows, p, NodeKey(0, 0, self.columns))
+        return out

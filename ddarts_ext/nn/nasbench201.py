@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ddarts_ext.genotype import Genotype
+from ddarts_ext.nn.cell import Normed
 from ddarts_ext.nn.discrete import DiscreteGraph
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.graph import SearchGraph
 from ddarts_ext.nn.norm import GroupedNorm
 from ddarts_ext.nn.pointwise import conv_weight, pointwise
 from ddarts_ext.nn.primitives import EVALUATION, ReluConv
-from ddarts_ext.nn.cell import Normed
 from ddarts_ext.nn.stem import Stem, check_images, check_network
 from ddarts_ext.nn.supernet import cell_weights
 from ddarts_ext.spaces import get
@@ -42,9 +42,7 @@ class _Staged(nn.Module):
         self.name, self.in_channels, self.classes, self.cells_per_stage = name, in_channels, classes, cells
         self.stage_channels = (channels, 2 * channels, 4 * channels)
         self.stem = Stem("cifar", in_channels, channels, multiplier=1)
-        self.blocks = nn.ModuleList(
-            (ResidualBlock(channels, 2 * channels), ResidualBlock(2 * channels, 4 * channels))
-        )
+        self.blocks = nn.ModuleList((ResidualBlock(channels, 2 * channels), ResidualBlock(2 * channels, 4 * channels)))
         self.cells = nn.ModuleList()
         self.norm = GroupedNorm(4 * channels, affine=True)
         self.classifier = nn.Linear(4 * channels, classes)

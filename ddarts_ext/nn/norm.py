@@ -57,7 +57,7 @@ def elements_per_group(x: Tensor, groups: int) -> int:
 
 
 class GroupedNorm(RunningStatistics):
-    """``BatchNorm2d`` whose batch is ``p.groups`` contiguous groups, each normalised by itself; optional ReLU after it."""
+    """``BatchNorm2d`` of ``p.groups`` contiguous groups, each normalised by itself; optional ReLU after it."""
 
     weight: Tensor | None
     bias: Tensor | None

@@ -102,6 +102,8 @@ class Pool(Primitive):
 class _Stage(nn.Module):
     """A depthwise convolution, then a pointwise one."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, channels: int, kernel: int, style: Style) -> None:
         super().__init__()
         self.depthwise = conv_weight(channels, 1, kernel, kernel)
@@ -109,7 +111,7 @@ class _Stage(nn.Module):
         self.register_parameter("bias", style.bias(channels, channels))
 
     def mix(self, x: Tensor) -> Tensor:
-        return pointwise(x, self.pointwise, cast(Tensor | None, self.bias))
+        return pointwise(x, self.pointwise, self.bias)
 
 
 class DepthwiseConv(Primitive):
@@ -158,6 +160,9 @@ class FactorizedReduce(Primitive):
     A side of odd length is padded by one zero row or column at the bottom or right for the second (AutoDL).
     """
 
+    even_bias: nn.Parameter | None
+    odd_bias: nn.Parameter | None
+
     def __init__(self, channels_in: int, channels: int, style: Style) -> None:
         super().__init__()
         if channels % 2:
@@ -198,6 +203,8 @@ class ReluFirst(Primitive):
 class ReluConv(ReluFirst):
     """ReLU, then a square convolution: ``simple_conv``, ``nor_conv`` and the preprocessing of a cell."""
 
+    bias: nn.Parameter | None
+
     def __init__(self, channels_in: int, channels: int, kernel: int, stride: int, style: Style) -> None:
         super().__init__()
         self.stride = stride
@@ -205,7 +212,7 @@ class ReluConv(ReluFirst):
         self.register_parameter("bias", style.bias(channels, channels_in * kernel * kernel))
 
     def after_relu(self, x: Tensor, p: Pass) -> Tensor:
-        kernel, bias = self.weight.shape[-1], cast(Tensor | None, self.bias)
+        kernel, bias = self.weight.shape[-1], self.bias
         if kernel == 1:
             return pointwise(x[:, :, :: self.stride, :: self.stride] if self.stride > 1 else x, self.weight, bias)
         return conv2d(x, self.weight, bias, (self.stride, self.stride), (kernel // 2, kernel // 2))

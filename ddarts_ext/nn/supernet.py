@@ -34,7 +34,9 @@ class Supernet(nn.Module):
         super().__init__()
         check_network("Supernet", cells=cells, channels=channels, classes=classes, in_channels=in_channels)
         self.space, self.in_channels, self.classes = space, in_channels, classes
-        self.reductions = reduction_indices("Supernet", space.reductions(cells) if reductions is None else reductions, cells)
+        self.reductions = reduction_indices(
+            "Supernet", space.reductions(cells) if reductions is None else reductions, cells
+        )
         self.stem = Stem(stem, in_channels, channels)
         self.cells = nn.ModuleList()
         previous = current = self.stem.channels
@@ -42,9 +44,7 @@ class Supernet(nn.Module):
         for i in range(cells):
             reduction = i in self.reductions
             channels *= 2 if reduction else 1
-            cell = Cell(
-                space, previous, current, channels, reduction=reduction, previous_reduction=halved, index=i
-            )
+            cell = Cell(space, previous, current, channels, reduction=reduction, previous_reduction=halved, index=i)
             previous, current, halved = current, cell.out_channels, reduction
             self.cells.append(cell)
         self.norm = GroupedNorm(current, affine=True) if space.final_norm else None
@@ -80,7 +80,9 @@ class Supernet(nn.Module):
 def cell_weights(name: str, weights: Tensor, cells: int) -> tuple[Tensor, ...]:
     """One [E, O] or [groups, E, O] per cell, by one op whose backward is one op."""
     if weights.dim() not in (3, 4) or weights.shape[-3] != cells:
-        raise ValueError(f"{name}: weights must be [cells,E,O] with {cells} cells or [G,cells,E,O], got {list(weights.shape)}")
+        raise ValueError(
+            f"{name}: weights must be [cells,E,O] with {cells} cells or [G,cells,E,O], got {list(weights.shape)}"
+        )
     return weights.unbind(-3)
 
 

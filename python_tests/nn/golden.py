@@ -48,7 +48,9 @@ def alphas(edges: int, ops: int, shift: float) -> Tensor:
 
 def close(actual: Tensor, expected: float | Sequence[float]) -> None:
     """Equal to 1e-6 relative, element by element."""
-    torch.testing.assert_close(actual.detach().double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(
+        actual.detach().double(), torch.tensor(expected, dtype=torch.float64), rtol=1e-6, atol=1e-12
+    )
 
 
 def _values(parameter: Tensor) -> Tensor:

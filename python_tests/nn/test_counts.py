@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from published_counts import ROWS, Row
+from nn.published_counts import ROWS, Row
 
 from ddarts_ext import spaces
 from ddarts_ext.derive import derive

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import alphas, close, fill, images, targets
+from nn.golden import alphas, close, fill, images, targets
 from torch import Tensor
 
 from ddarts_ext import ops, spaces
@@ -29,7 +29,8 @@ def test_darts_supernet() -> None:
     close(loss, 3.8344226024)
     close(logits[0], [-1.152418809, -0.2964164957, -2.232956167, 0.8150948132, 0.1179203876,
                       0.9191050692, 7.258626294, 0.01729049275, -0.4170448259, -2.638603629])  # fmt: skip
-    assert normal.grad is not None and reduce.grad is not None
+    assert normal.grad is not None
+    assert reduce.grad is not None
     close(normal.grad[0], [-0.01882100201, 0.1036063971, -0.04637756893, -0.01279393882,
                            0.03292741335, -0.04606545276, -0.04144218172, 0.02896633382])  # fmt: skip
     close(normal.grad[13], [-0.03846713628, -0.01594999323, -0.01388111645, 0.03958378438,

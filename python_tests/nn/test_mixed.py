@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from eager import EagerMixedOp
+from nn.eager import EagerMixedOp
 from torch import Tensor
 
 from ddarts_ext import spaces
