@@ -1,0 +1,210 @@
+"""Contributions in one pass equal N + 1 networks and autograd through the formula."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from nn.golden import alphas, fill, images, targets
+from search.naive_contributions import formula_gradient, naive_losses
+
+from ddarts_ext import spaces
+from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.nn.supernet import Supernet
+from ddarts_ext.search.ablated_pass import plan_chunks
+from ddarts_ext.search.contributions import contributions, removed_cells
+from ddarts_ext.search.objectives import ablation
+
+FORMS = {
+    "recommended": lambda m, mean: (m - mean) / mean.abs(),
+    "paper_plus": lambda m, mean: (m - mean) / mean,
+    "code": lambda m, mean: -(m - mean) / mean,
+}
+EXACT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def network(cells: int, channels: int = 2, steps: int = 2) -> Supernet:
+    torch.manual_seed(cells)
+    space = spaces.get("darts", steps=steps)
+    return Supernet(space, cells=cells, channels=channels, classes=3).double()
+
+
+def batch(size: int = 3, side: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(size, 3, side, side, dtype=torch.float64), torch.arange(size) % 3
+
+
+def table_for(net: Supernet, rows: int) -> torch.Tensor:
+    return torch.randn(rows, len(net.space.edges), len(net.space.ops), dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("cells", "inactive"),
+    [
+        (4, "bypass"),
+        (4, "zero"),
+        (4, "half"),
+        (4, "random"),
+        (8, "bypass"),
+        (8, "random"),
+        (14, "bypass"),
+        (14, "half"),
+    ],
+)
+def test_equals_the_naive_oracle(cells: int, inactive: str) -> None:
+    net, (x, y) = network(cells, steps=2 if cells == 4 else 1), batch(2)
+    table = table_for(net, cells)
+    generator = torch.Generator().manual_seed(5)
+    drawn = torch.rand(table.shape, generator=generator, dtype=torch.float64)
+    inactive_weights = {"half": torch.full_like(table, 0.5), "random": drawn}.get(inactive)
+
+    def losses(leaf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        removals = [(i,) for i in range(cells)]
+        return naive_losses(net, torch.sigmoid(leaf), x, y, removals, inactive, inactive_weights)
+
+    leaf = table.clone().requires_grad_(True)
+    loss, without = losses(leaf)
+    full = torch.autograd.grad(loss, leaf, retain_graph=True)[0]
+    ablated = torch.autograd.grad(without.sum(), leaf)[0]
+    for memory in (0.0, 1.0, math.inf):
+        found = contributions(
+            net, table, torch.sigmoid, x, y, inactive=inactive, memory=memory, generator=generator.manual_seed(5)
+        )
+        torch.testing.assert_close(found.loss, loss.detach(), **EXACT)
+        torch.testing.assert_close(found.without, without.detach(), **EXACT)
+        torch.testing.assert_close(found.full_gradient, full, **EXACT)
+        torch.testing.assert_close(found.ablated_gradient, ablated, **EXACT)
+        assert found.own_gradient is None
+
+
+@pytest.mark.parametrize("sign", FORMS)
+def test_own_loss_of_every_cell_has_its_exact_gradient(sign: str) -> None:
+    net, (x, y) = network(4), batch()
+    table = table_for(net, 4)
+
+    def losses(leaf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return naive_losses(net, torch.sigmoid(leaf), x, y, [(i,) for i in range(4)], "bypass")
+
+    values, gradient = formula_gradient(table, losses, FORMS[sign])
+    found = contributions(net, table, torch.sigmoid, x, y)
+    result = ablation(found.loss, found.without, found.full_gradient, found.ablated_gradient, sign=sign)
+    torch.testing.assert_close(result.value, values, **EXACT)
+    torch.testing.assert_close(result.gradient, gradient, **EXACT)
+
+
+@pytest.mark.parametrize("removal", ["all", "owners"])
+@pytest.mark.parametrize(
+    ("owner", "inactive"),
+    [((0, 0, 1, 0, 2, 1), "bypass"), ((0, 0, 1, 0, 2, 1), "half"), ((0, 1, 2, 0, 1, 2), "zero")],
+)
+def test_shared_rows(owner: tuple[int, ...], inactive: str, removal: str) -> None:
+    net, (x, y) = network(6, steps=1), batch(2)
+    table, rows = table_for(net, 3), torch.tensor(owner)
+
+    def to_weights(leaf: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(leaf)[rows]
+
+    cells = [[c for c, row in enumerate(owner) if row == i] for i in range(3)]
+    removals = cells if removal == "all" else [found[:1] for found in cells]
+    half = torch.full((6, *table.shape[1:]), 0.5, dtype=torch.float64)
+
+    def losses(leaf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return naive_losses(net, to_weights(leaf), x, y, removals, inactive, half)
+
+    values, gradient = formula_gradient(table, losses, FORMS["recommended"])
+    _, constant = formula_gradient(table, losses, lambda m, mean: (m - mean.detach()) / mean.detach().abs())
+    for memory in (0.0, math.inf):
+        options = {"owner": owner, "removal": removal, "inactive": inactive, "memory": memory}
+        for mode, expected in (("exact", gradient), ("stopgrad_mean", constant)):
+            found = contributions(net, table, to_weights, x, y, gradient=mode, **options)
+            result = ablation(
+                found.loss,
+                found.without,
+                found.full_gradient,
+                found.ablated_gradient,
+                found.own_gradient,
+                gradient=mode,
+            )
+            torch.testing.assert_close(result.value, values, **EXACT)
+            torch.testing.assert_close(result.gradient, expected, **EXACT)
+
+
+def test_one_row_has_no_ablation_loss() -> None:
+    net, (x, y) = network(4), batch()
+    table = table_for(net, 1)
+    found = contributions(net, table, lambda t: torch.sigmoid(t).expand(4, -1, -1), x, y, owner=(0, 0, 0, 0))
+    result = ablation(found.loss, found.without, found.full_gradient, found.ablated_gradient)
+    assert result.value.tolist() == [0.0]
+    torch.testing.assert_close(result.gradient, torch.zeros_like(table), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("gradient", ["exact", "stopgrad_mean", "none"])
+def test_buffers_follow_one_pass_of_the_whole_network(gradient: str) -> None:
+    net, (x, y) = network(4), batch()
+    table = table_for(net, 4)
+    twin = copy.deepcopy(net)
+    twin(x, torch.sigmoid(table), Pass())
+    contributions(net, table, torch.sigmoid, x, y, gradient=gradient)
+    for (name, ours), theirs in zip(net.named_buffers(), twin.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=lambda m, name=name: f"{name}: {m}", **EXACT)
+    assert all(p.grad is None and p.requires_grad for p in net.parameters())
+
+
+def test_eval_mode_reads_running_statistics() -> None:
+    net, (x, y) = network(4), batch()
+    table = table_for(net, 4)
+    net(x, torch.sigmoid(table), Pass())
+    net.eval()
+    loss, without = naive_losses(net, torch.sigmoid(table), x, y, [(i,) for i in range(4)], "bypass")
+    found = contributions(net, table, torch.sigmoid, x, y)
+    torch.testing.assert_close(found.loss, loss, **EXACT)
+    torch.testing.assert_close(found.without, without, **EXACT)
+
+
+def test_chunks_cover_all_groups_in_order_and_shrink_with_the_budget() -> None:
+    states = [torch.empty(1, 4, 8, 8)] * 10
+    groups = removed_cells(range(8))
+    for graph in (True, False):
+        counts = []
+        for memory in (0.0, 0.5, 1.0, 2.0, math.inf):
+            chunks = plan_chunks(groups, states, memory, keeps_graph=graph)
+            assert [group for chunk in chunks for group in chunk] == list(groups)
+            counts.append(len(chunks))
+        assert counts == sorted(counts, reverse=True) and counts[-1] == 1
+
+
+GOLDEN = {
+    "zero": (
+        [15.626976698, 10.210042263, 7.704229857, 2.317997558],
+        [-2.745310241, -0.513128158, 0.519453946, 2.738984453],
+        [0.66011595, 0.14709783, 0.12816220, 0.51532518],
+    ),
+    "half": (
+        [11.744961593, 11.631005673, 11.465659833, 10.986116432],
+        [4.405389348, 2.662419272, 0.133433909, -7.201242529],
+        [5.54227514, 3.95768571, 2.76222493, 61.61199634],
+    ),
+    "bypass": (
+        [14.044159387, 12.894003956, 13.312520647, 2.389367751],
+        [-4.626041281, -3.053808347, -3.625909915, 11.305759542],
+        [4.75084541, 1.48059518, 1.84151963, 7.20549742],
+    ),
+}
+
+
+@pytest.mark.parametrize("inactive", GOLDEN)
+def test_golden_values(inactive: str) -> None:
+    """The deterministic network of 4 cells: losses without each cell, ablation losses, norms of their gradients."""
+    space = spaces.get("darts")
+    net = fill(Supernet(space, cells=4, channels=4))
+    table = torch.stack([alphas(14, 7, 0.6 * i) for i in range(4)])
+    found = contributions(net, table, torch.sigmoid, images(), targets(), inactive=inactive)
+    result = ablation(found.loss, found.without, found.full_gradient, found.ablated_gradient, sign="paper_plus")
+    without, values, norms = (torch.tensor(row, dtype=torch.float64) for row in GOLDEN[inactive])
+    torch.testing.assert_close(found.loss, torch.tensor(11.3915555753, dtype=torch.float64), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.without, without, rtol=1e-6, atol=0)
+    torch.testing.assert_close(result.value, values, rtol=1e-6, atol=0)
+    torch.testing.assert_close(result.gradient.flatten(1).norm(dim=1), norms, rtol=1e-6, atol=0)
+    full = torch.tensor([0.645949954, 0.509768094, 0.413884480, 1.604946427], dtype=torch.float64)
+    torch.testing.assert_close(found.full_gradient.flatten(1).norm(dim=1), full, rtol=1e-6, atol=0)
