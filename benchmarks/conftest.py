@@ -14,6 +14,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--bench-device", default="cpu", help="cpu (default) or cuda")
     group.addoption("--bench-seconds", type=float, default=0.5, help="time spent on the ratios of one case")
     group.addoption("--bench-compiled", action="store_true", help="also time torch.compile of the reference")
+    group.addoption("--bench-steps", action="store_true", help="also time whole search steps (slow)")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ddarts_ext.benchmark import Case, measure, place, run_once
+from ddarts_ext.benchmark import Case, load_modules, measure, place, run_once
 
 
 def test_case(case: Case, bandwidth: float, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
@@ -25,3 +25,13 @@ def test_case(case: Case, bandwidth: float, benchmark: BenchmarkFixture, request
             torch.cuda.synchronize()
 
     benchmark.pedantic(kernel, rounds=10, warmup_rounds=1)
+
+
+def test_search_step(bandwidth: float, request: pytest.FixtureRequest) -> None:
+    """Slow: whole steps of the supernet in eager PyTorch. Only when asked for with --bench-steps."""
+    option = request.config.getoption
+    if not option("--bench-steps"):
+        pytest.skip("search steps are timed with --bench-steps")
+    (module,) = load_modules(["search_step"])
+    rows = module.measure(option("--bench-device"), seconds=option("--bench-seconds"), copy=bandwidth)
+    assert all(row.met for row in rows)

@@ -8,13 +8,10 @@ that the implementations of a case agree, times them interleaved and tabulates. 
 from __future__ import annotations
 
 import importlib.util
-import json
-import os
-import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,6 +19,22 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+
+from ddarts_ext.benchmark_report import Report, Row, device_stamp, table
+
+__all__ = [
+    "SHAPES",
+    "Case",
+    "Report",
+    "Row",
+    "batches",
+    "compare",
+    "device_stamp",
+    "measure",
+    "place",
+    "run",
+    "run_once",
+]
 
 SHAPES: Mapping[str, tuple[tuple[int, int], ...]] = {
     # (channels, height = width) of the feature maps inside the cells of each supernet, in network order.
@@ -63,69 +76,6 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.op} {self.name}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """What was measured for one implementation of one case; times in milliseconds."""
-
-    op: str
-    case: str
-    candidate: str
-    median_ms: float
-    quartiles_ms: tuple[float, float]
-    rounds: int
-    gigabytes_per_second: float | None
-    share_of_copy: float | None
-    speedup: Mapping[str, float]
-    required: Mapping[str, float]
-
-    @property
-    def met(self) -> bool:
-        return all(self.speedup[name] >= least for name, least in self.required.items())
-
-
-@dataclass(frozen=True)
-class Report:
-    stamp: Mapping[str, Any]
-    copy_gigabytes_per_second: float
-    rows: Sequence[Row]
-
-    def write(self, path: Path) -> None:
-        """JSON: stamp, bandwidth of the large copy, rows."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
-
-
-def device_stamp(device: str) -> dict[str, Any]:
-    """What the numbers were measured on."""
-    stamp: dict[str, Any] = {
-        "device": device,
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "date": time.strftime("%Y-%m-%d %H:%M:%S%z"),
-    }
-    if device.startswith("cuda"):
-        properties = torch.cuda.get_device_properties(device)
-        stamp |= {
-            "gpu": properties.name,
-            "capability": f"{properties.major}.{properties.minor}",
-            "gpu_memory": properties.total_memory,
-            "cuda": torch.version.cuda,
-        }
-    return stamp
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def place(
@@ -203,7 +153,7 @@ def measure(
     }
     compare(case, candidates, device)
     steps = {name: _rotating(case, name, pair, device) for name, pair in candidates.items()}
-    times = _interleave(steps, device, seconds)
+    times = interleave(steps, device, seconds)
     medians = {name: statistics.median(values) for name, values in times.items()}
     rows = []
     for name, values in times.items():
@@ -243,17 +193,19 @@ def _rotating(
     return step
 
 
-def _interleave(steps: Mapping[str, Callable[[], None]], device: str, seconds: float) -> dict[str, list[float]]:
-    """Milliseconds of each step, taken in turn, in alternating order, until the time is spent (at least 5 rounds)."""
+def interleave(
+    steps: Mapping[str, Callable[[], None]], device: str, seconds: float, *, warmup: int = 2, least: int = 5
+) -> dict[str, list[float]]:
+    """Milliseconds of each step, taken in turn, in alternating order, until the time is spent (``least`` rounds)."""
     inner = {}
     for name, step in steps.items():
-        for _ in range(2):
+        for _ in range(warmup):
             _milliseconds(step, 1, device)
         inner[name] = max(1, min(50, int(2.0 / max(_milliseconds(step, 1, device), 1e-3))))
     times: dict[str, list[float]] = {name: [] for name in steps}
     end = time.perf_counter() + seconds
     names = list(steps)
-    while time.perf_counter() < end or len(times[names[0]]) < 5:
+    while time.perf_counter() < end or len(times[names[0]]) < least:
         for name in names:
             times[name].append(_milliseconds(steps[name], inner[name], device))
         names.reverse()
@@ -285,7 +237,7 @@ def copy_bandwidth(device: str) -> float:
 
 
 def bench_folder(folder: Path | None = None) -> Path:
-    """Where the ``bench_*.py`` files are: ``folder``, else beside the package in a checkout, else inside the package."""
+    """Where the ``bench_*.py`` files are: ``folder``, else beside the package in a checkout, else inside it."""
     package = Path(__file__).resolve().parent
     places = [folder] if folder is not None else [package.parent / "benchmarks", package / "_benchmarks"]
     for place_ in places:
@@ -294,15 +246,21 @@ def bench_folder(folder: Path | None = None) -> Path:
     raise ValueError(f"bench: folder must hold bench_*.py files, got {', '.join(map(str, places))}")
 
 
-def load_cases(device: str, ops: Sequence[str] | None = None, folder: Path | None = None) -> Iterator[Case]:
-    """The cases of all ``bench_*.py`` files that define ``cases(device)``; only those of ``ops`` where given."""
+def load_modules(ops: Sequence[str] | None = None, folder: Path | None = None) -> list[ModuleType]:
+    """The ``bench_*.py`` files, or those named ``bench_<op>.py`` for one of ``ops``.
+
+    Each defines ``cases(device)``, or for what is no single op ``measure(device, seconds=, compiled=, copy=)``.
+    """
     files = {path.stem.removeprefix("bench_"): path for path in sorted(bench_folder(folder).glob("bench_*.py"))}
-    modules = {name: _module(path) for name, path in files.items() if ops is None or name in ops}
-    known = [name for name in files if name not in modules or hasattr(modules[name], "cases")]
-    unknown = [op for op in ops or () if op not in known]
+    unknown = [op for op in ops or () if op not in files]
     if unknown:
-        raise ValueError(f"bench: op must be one of {', '.join(known)}, got {', '.join(unknown)}")
-    for module in modules.values():
+        raise ValueError(f"bench: op must be one of {', '.join(files)}, got {', '.join(unknown)}")
+    return [_module(path) for name, path in files.items() if ops is None or name in ops]
+
+
+def load_cases(device: str, ops: Sequence[str] | None = None, folder: Path | None = None) -> Iterator[Case]:
+    """The cases of all bench files that define ``cases(device)``; only those of ``ops`` where given."""
+    for module in load_modules(ops, folder):
         if hasattr(module, "cases"):
             yield from module.cases(device)
 
@@ -316,27 +274,12 @@ def _module(path: Path) -> ModuleType:
     return module
 
 
-def table(rows: Iterable[Row], title: str = "") -> Any:
-    """A rich table, one line a candidate."""
-    from rich.table import Table
-
-    result = Table(
-        "op", "case", "candidate", "ms", "GB/s", "of copy", "vs eager", "vs channels-last", "required", title=title
-    )
-    for row in rows:
-        required = ", ".join(f"{least:g}x {name}" for name, least in row.required.items())
-        result.add_row(
-            row.op,
-            row.case,
-            row.candidate,
-            f"{row.median_ms:.3f}",
-            "" if row.gigabytes_per_second is None else f"{row.gigabytes_per_second:.1f}",
-            "" if row.share_of_copy is None else f"{row.share_of_copy:.0%}",
-            f"{row.speedup['eager']:.2f}x",
-            f"{row.speedup['eager channels-last']:.2f}x",
-            required and f"{required}: {'met' if row.met else 'missed'}",
-        )
-    return result
+def _all_rows(modules: Sequence[ModuleType], device: str, **options: Any) -> Iterator[list[Row]]:
+    for module in modules:
+        if hasattr(module, "measure"):
+            yield module.measure(device, **options)
+        for case in module.cases(device) if hasattr(module, "cases") else ():
+            yield measure(case, device, **options)
 
 
 def run(
@@ -350,15 +293,15 @@ def run(
     folder: Path | None = None,
     show: Callable[[Any], None] | None = None,
 ) -> Report:
-    """What ``ddarts bench`` does: every case of ``ops`` (default: all), a table through ``show``, JSON into ``output``."""
+    """What ``ddarts bench`` does: all cases of ``ops`` (default: all), a table through ``show``, JSON to ``output``."""
     if device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"bench: device must be cpu where torch sees no GPU, got {device}")
     if threads is not None:
         torch.set_num_threads(threads)
     copy = copy_bandwidth(device)
     rows: list[Row] = []
-    for case in load_cases(device, ops, folder):
-        rows += measure(case, device, seconds=seconds, compiled=compiled, copy=copy)
+    for measured in _all_rows(load_modules(ops, folder), device, seconds=seconds, compiled=compiled, copy=copy):
+        rows += measured
         if output is not None:
             Report(device_stamp(device), copy, rows).write(output)
     report = Report(device_stamp(device), copy, rows)

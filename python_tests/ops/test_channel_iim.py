@@ -70,7 +70,8 @@ def test_a_pixel_without_variance_is_infinite(dtype: torch.dtype, format_: torch
     x[2] = value
     code, paper = channel_iim([x])[0], channel_iim([x], form="paper")[0]
     assert code.isinf().tolist() == [False, True, True]
-    assert paper[1:].tolist() == [0.0, 0.0] and paper[0] > 0
+    assert paper[1:].tolist() == [0.0, 0.0]
+    assert paper[0] > 0
 
 
 def test_one_channel_counts_as_no_variance() -> None:
