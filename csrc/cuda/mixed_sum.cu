@@ -1,0 +1,158 @@
+// Chooses packets, block shape and grids of mixed_sum; see mixed_sum.cuh.
+#include "mixed_sum.cuh"
+
+#include <algorithm>
+
+namespace ddarts {
+namespace {
+
+constexpr int64_t kMostTiles = 512;
+
+int packet_of(const MixedShape& s) { return s.packets ? (s.wide ? 2 : 4) : 1; }
+
+mixed::Frame frame_of(const MixedShape& s) {
+  mixed::Frame f{};
+  const int64_t v = packet_of(s);
+  f.shape = s;
+  f.columns = s.channels_last ? s.channels / v : s.channels;
+  f.positions = s.channels_last ? s.values() : s.values() / v;
+  f.per_image = std::max<int64_t>(s.channels_last ? s.pixels : s.pixels / v, 1);
+  f.share = 1.0 / static_cast<double>(std::max<int64_t>(s.values(), 1));
+  f.lanes = 1;
+  while (s.channels_last && f.lanes < 32 && f.lanes < f.columns) f.lanes *= 2;
+  f.depth = mixed::kThreads / f.lanes;
+  f.column_blocks = (f.columns + f.lanes - 1) / f.lanes;
+  // 16 packets a thread, more where there would be too many partial sums to merge
+  const int64_t packets = std::max<int64_t>(16, (f.positions + kMostTiles * f.depth - 1) / (kMostTiles * f.depth));
+  f.tile = packets * f.depth;
+  f.tiles = (f.positions + f.tile - 1) / f.tile;
+  return f;
+}
+
+bool empty(const MixedShape& s) { return s.groups == 0 || s.values() == 0 || s.channels == 0; }
+
+unsigned whole(int64_t n) { return static_cast<unsigned>(n); }
+
+// f(A(), V): the sums' type and the packet, as constants
+template <typename F>
+void with_packet(const MixedShape& s, const F& f) {
+  if (s.wide) {
+    s.packets ? f(double(), std::integral_constant<int, 2>()) : f(double(), std::integral_constant<int, 1>());
+  } else {
+    s.packets ? f(float(), std::integral_constant<int, 4>()) : f(float(), std::integral_constant<int, 1>());
+  }
+}
+template <typename F>
+void with_sums(const MixedShape& s, const F& f) {
+  s.wide ? f(double()) : f(float());
+}
+
+dim3 elementwise_grid(const mixed::Frame& f) {
+  const int64_t each = static_cast<int64_t>(f.depth) * mixed::kFlight;
+  return dim3(whole((f.positions + each - 1) / each * f.column_blocks), 1, whole(f.shape.groups));
+}
+dim3 merge_grid(const mixed::Frame& f, int rows) {
+  return dim3(whole((f.shape.channels + 31) / 32), whole(rows), whole(f.shape.groups));
+}
+
+}  // namespace
+
+int64_t mixed_sum_tiles(const MixedShape& shape) { return frame_of(shape).tiles; }
+
+bool mixed_sum_packets(const MixedShape& shape) {
+  return (shape.channels_last ? shape.channels : shape.pixels) % (shape.wide ? 2 : 4) == 0;
+}
+
+cudaError_t mixed_sum_statistics(const MixedShape& s, const MixedTable& table, void* partial, double eps, void* mean,
+                                 void* rstd, cudaStream_t stream) {
+  if (s.groups == 0 || s.channels == 0 || table.count == 0) return cudaSuccess;
+  const mixed::Frame f = frame_of(s);
+  with_packet(s, [&](auto acc, auto v) {
+    using A = decltype(acc);
+    constexpr int V = decltype(v)::value;
+    if (f.tiles > 0) {
+      const dim3 grid(whole(f.tiles * f.column_blocks), whole(table.count), whole(s.groups));
+      DDARTS_LAUNCH((mixed::moments_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, static_cast<A*>(partial));
+    }
+  });
+  with_sums(s, [&](auto acc) {
+    using A = decltype(acc);
+    DDARTS_LAUNCH((mixed::statistics_kernel<A>), merge_grid(f, table.count), dim3(32, mixed::kMergers), 0, stream, f, table,
+                  static_cast<const A*>(partial), eps, static_cast<A*>(mean), static_cast<A*>(rstd));
+  });
+  return cudaGetLastError();
+}
+
+cudaError_t mixed_sum_given(const MixedShape& s, const MixedTable& table, const void* given_mean, const void* given_rstd,
+                            int64_t given_groups, void* mean, void* rstd, cudaStream_t stream) {
+  if (s.groups == 0 || s.channels == 0 || table.count == 0) return cudaSuccess;
+  const dim3 grid(grid_size(s.channels, mixed::kThreads), whole(table.count), whole(s.groups));
+  with_sums(s, [&](auto acc) {
+    using A = decltype(acc);
+    DDARTS_LAUNCH((mixed::given_kernel<A>), grid, dim3(mixed::kThreads), 0, stream, frame_of(s), table,
+                  static_cast<const A*>(given_mean), static_cast<const A*>(given_rstd), given_groups,
+                  static_cast<A*>(mean), static_cast<A*>(rstd));
+  });
+  return cudaGetLastError();
+}
+
+cudaError_t mixed_sum_output(const MixedShape& s, const MixedTable& table, const void* weights, const void* mean,
+                             const void* rstd, void* carry, bool first, bool last, void* out, DType out_dtype,
+                             cudaStream_t stream) {
+  if (empty(s)) return cudaSuccess;
+  const mixed::Frame f = frame_of(s);
+  with_packet(s, [&](auto acc, auto v) {
+    using A = decltype(acc);
+    constexpr int V = decltype(v)::value;
+    DDARTS_LAUNCH((mixed::output_kernel<A, V>), elementwise_grid(f), dim3(mixed::kThreads), 0, stream, f, table,
+                  static_cast<const A*>(weights), static_cast<const A*>(mean), static_cast<const A*>(rstd),
+                  static_cast<A*>(carry), first, last, out, out_dtype);
+  });
+  return cudaGetLastError();
+}
+
+cudaError_t mixed_sum_products(const MixedShape& s, const MixedTable& table, const void* grad, DType grad_dtype,
+                               const void* mean, const void* rstd, void* partial, bool sum_grad, void* sums,
+                               cudaStream_t stream) {
+  if (empty(s)) return cudaSuccess;
+  const mixed::Frame f = frame_of(s);
+  const int fours = (table.count + mixed::kTogether - 1) / mixed::kTogether;
+  with_packet(s, [&](auto acc, auto v) {
+    using A = decltype(acc);
+    constexpr int V = decltype(v)::value;
+    const dim3 grid(whole(f.tiles * f.column_blocks), whole(fours), whole(s.groups));
+    DDARTS_LAUNCH((mixed::products_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, grad, grad_dtype,
+                  static_cast<const A*>(mean), static_cast<A*>(partial), sum_grad);
+    DDARTS_LAUNCH((mixed::products_merge_kernel<A>), merge_grid(f, table.count + (sum_grad ? 1 : 0)),
+                  dim3(32, mixed::kMergers), 0, stream, f, table, static_cast<const A*>(partial),
+                  static_cast<const A*>(rstd), static_cast<A*>(sums));
+  });
+  return cudaGetLastError();
+}
+
+cudaError_t mixed_sum_weights(const MixedShape& s, const void* sums, void* d_weights, cudaStream_t stream) {
+  if (s.groups == 0) return cudaSuccess;
+  with_sums(s, [&](auto acc) {
+    using A = decltype(acc);
+    DDARTS_LAUNCH((mixed::weights_kernel<A>), dim3(whole(s.branches), whole(s.groups)), dim3(32), 0, stream, frame_of(s),
+                  static_cast<const A*>(sums), static_cast<A*>(d_weights));
+  });
+  return cudaGetLastError();
+}
+
+cudaError_t mixed_sum_gradients(const MixedShape& s, const MixedTable& table, const void* grad, DType grad_dtype,
+                                const void* weights, const void* mean, const void* rstd, const void* sums,
+                                cudaStream_t stream) {
+  if (empty(s)) return cudaSuccess;
+  const mixed::Frame f = frame_of(s);
+  with_packet(s, [&](auto acc, auto v) {
+    using A = decltype(acc);
+    constexpr int V = decltype(v)::value;
+    DDARTS_LAUNCH((mixed::gradients_kernel<A, V>), elementwise_grid(f), dim3(mixed::kThreads), 0, stream, f, table, grad,
+                  grad_dtype, static_cast<const A*>(weights), static_cast<const A*>(mean), static_cast<const A*>(rstd),
+                  static_cast<const A*>(sums));
+  });
+  return cudaGetLastError();
+}
+
+}  // namespace ddarts

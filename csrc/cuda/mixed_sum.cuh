@@ -1,0 +1,383 @@
+// mixed_sum: out = sum_k w[g,k] (x_k - mean[g,k,c]) rstd[g,k,c], and its gradients (docs/kernels/mixed_sum.md).
+//
+// Memory: a group is `columns` x `positions` packets of V values (16 bytes of float32; V = 1 where addresses or sizes do
+// not allow more). Channels-last: a column is V channels, a position a pixel. Contiguous: a column is a channel, a position
+// V pixels of one image. A block is 256 threads = lanes (columns) x depth (positions).
+// Grid: x = tile of positions and block of columns, y = branch (or four of them), z = group.
+// DRAM traffic: moments K reads; output K reads, 1 write; products K reads and ceil(K/4) of grad, which stays in L2 for
+// most; gradients K+1 reads, K writes. All memory-bound. Partial sums are merged in the order of the tiles, which depends
+// on the shape alone: deterministic, no atomics. 256 threads: 8 blocks fill a multiprocessor at 32 registers, 4 at 64.
+#pragma once
+
+#include "../common/cuda_compat.cuh"
+#include "mixed_sum.h"
+
+namespace ddarts {
+namespace mixed {
+
+constexpr int kThreads = 256, kFlight = 4, kTogether = 4, kMergers = 8;
+
+struct Frame {
+  MixedShape shape;
+  int64_t columns, positions, per_image;  // per_image: positions of an image, contiguous only
+  int64_t tile;                           // positions of a reduction's tile
+  int lanes, depth;
+  int64_t column_blocks, tiles;
+  double share;  // 1 / values of a channel of a group
+};
+
+// Where a thread stands: its column, its channels, the position it starts at and the stride to the next.
+template <int V>
+struct Place {
+  int64_t column, channel, group, tile;
+  int lane, level;
+  bool inside;
+  __device__ __forceinline__ explicit Place(const Frame& f) {
+    lane = static_cast<int>(threadIdx.x) % f.lanes;
+    level = static_cast<int>(threadIdx.x) / f.lanes;
+    column = blockIdx.x % f.column_blocks * f.lanes + lane;
+    tile = blockIdx.x / f.column_blocks;
+    group = blockIdx.z;
+    channel = f.shape.channels_last ? column * V : column;
+    inside = column < f.columns;
+  }
+  // Offset of a packet, in values from the start of the tensor.
+  __device__ __forceinline__ int64_t offset(const Frame& f, int64_t position) const {
+    const MixedShape& s = f.shape;
+    if (s.channels_last) return (group * f.positions + position) * s.channels + column * V;
+    const int64_t image = f.positions <= 0x7fffffff
+                              ? static_cast<int64_t>(static_cast<uint32_t>(position) / static_cast<uint32_t>(f.per_image))
+                              : position / f.per_image;
+    return ((group * s.batch + image) * s.channels + column) * s.pixels + (position - image * f.per_image) * V;
+  }
+};
+
+template <typename T, typename A, int V>
+__device__ __forceinline__ void load_as(const void* data, int64_t offset, A (&value)[V]) {
+  const auto packet = *reinterpret_cast<const Packed<T, V>*>(static_cast<const T*>(data) + offset);
+#pragma unroll
+  for (int v = 0; v < V; ++v) value[v] = static_cast<A>(widen(packet.v[v]));
+}
+template <typename A, int V>
+__device__ __forceinline__ void load(DType dtype, const void* data, int64_t offset, A (&value)[V]) {
+  if (dtype == DType::float32) {
+    load_as<float>(data, offset, value);
+  } else if (dtype == DType::bfloat16) {
+    load_as<__nv_bfloat16>(data, offset, value);
+  } else if (dtype == DType::float16) {
+    load_as<__half>(data, offset, value);
+  } else if constexpr (std::is_same_v<A, double>) {
+    load_as<double>(data, offset, value);
+  }
+}
+template <typename T, typename A, int V>
+__device__ __forceinline__ void store_as(void* data, int64_t offset, const A (&value)[V]) {
+  Packed<T, V> packet;
+#pragma unroll
+  for (int v = 0; v < V; ++v) packet.v[v] = narrow<T>(value[v]);
+  *reinterpret_cast<Packed<T, V>*>(static_cast<T*>(data) + offset) = packet;
+}
+template <typename A, int V>
+__device__ __forceinline__ void store(DType dtype, void* data, int64_t offset, const A (&value)[V]) {
+  if (dtype == DType::float32) {
+    store_as<float>(data, offset, value);
+  } else if (dtype == DType::bfloat16) {
+    store_as<__nv_bfloat16>(data, offset, value);
+  } else if (dtype == DType::float16) {
+    store_as<__half>(data, offset, value);
+  } else if constexpr (std::is_same_v<A, double>) {
+    store_as<double>(data, offset, value);
+  }
+}
+// The entries of a [C] row for the channels of a packet: one a value, or one for all.
+template <typename A, int V>
+__device__ __forceinline__ void load_row(const Frame& f, const A* row, int64_t channel, A (&value)[V]) {
+#pragma unroll
+  for (int v = 0; v < V; ++v) value[v] = row[f.shape.channels_last ? channel + v : channel];
+}
+
+// 1/n for a count. In float64 from float32 by two Newton steps: the division's slow path would cost registers a call.
+__device__ __forceinline__ float reciprocal(float n) { return 1.0f / n; }
+__device__ __forceinline__ double reciprocal(double n) {
+  double r = static_cast<double>(1.0f / static_cast<float>(n));
+  r *= 2.0 - n * r;
+  return r * (2.0 - n * r);
+}
+
+// n, mean and sum of squares about the mean of two disjoint sets, merged into the first (Chan).
+template <typename A>
+__device__ __forceinline__ void merge(A& n, A& mean, A& squares, A n2, A mean2, A squares2) {
+  const A total = n + n2;
+  if (n2 == A(0)) return;
+  const A delta = mean2 - mean, share = n2 * reciprocal(total);
+  mean += delta * share;
+  squares += squares2 + delta * delta * n * share;
+  n = total;
+}
+
+// partial [row][group][tile][3][channels] of the moments; grid y = entry of the table, which is the row.
+template <typename A, int V>
+__global__ void __launch_bounds__(kThreads) moments_kernel(Frame f, MixedTable table, A* partial) {
+  __shared__ A all[3][kThreads];
+  const Place<V> at(f);
+  const MixedBranch branch = table.branch[blockIdx.y];
+  A n = A(0), mean[V] = {}, squares[V] = {};
+  const int64_t end = min((at.tile + 1) * f.tile, f.positions);
+  for (int64_t p = at.tile * f.tile + at.level; at.inside && p < end; p += static_cast<int64_t>(kFlight) * f.depth) {
+    A x[kFlight][V], sum[V] = {};
+    int count = 0;
+#pragma unroll
+    for (int u = 0; u < kFlight; ++u)
+      if (p + static_cast<int64_t>(u) * f.depth < end) {
+        load(branch.dtype, branch.x, at.offset(f, p + static_cast<int64_t>(u) * f.depth), x[u]);
+        ++count;
+      } else {
+#pragma unroll
+        for (int v = 0; v < V; ++v) x[u][v] = A(0);
+      }
+    const A part = static_cast<A>(count), inverse = reciprocal(part), share = part * reciprocal(n + part);
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+#pragma unroll
+      for (int u = 0; u < kFlight; ++u) sum[v] += x[u][v];
+      const A centre = sum[v] * inverse, delta = centre - mean[v];
+      A spread = A(0);
+#pragma unroll
+      for (int u = 0; u < kFlight; ++u) spread += u < count ? (x[u][v] - centre) * (x[u][v] - centre) : A(0);
+      mean[v] += delta * share;
+      squares[v] += spread + delta * delta * n * share;
+    }
+    n += part;
+  }
+  if (!f.shape.channels_last) {  // all values of a packet belong to one channel
+    A total = n;
+#pragma unroll
+    for (int v = 1; v < V; ++v) merge(total, mean[0], squares[0], n, mean[v], squares[v]);
+    n = total;
+  }
+  A* out = partial + ((blockIdx.y * f.shape.groups + at.group) * f.tiles + at.tile) * 3 * f.shape.channels;
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    if (v > 0 && !f.shape.channels_last) break;
+    __syncthreads();
+    all[0][threadIdx.x] = n, all[1][threadIdx.x] = mean[v], all[2][threadIdx.x] = squares[v];
+    for (int half = f.depth / 2; half > 0; half /= 2) {
+      __syncthreads();
+      if (at.level < half) {
+        const int a = threadIdx.x, b = a + half * f.lanes;
+        merge(all[0][a], all[1][a], all[2][a], all[0][b], all[1][b], all[2][b]);
+      }
+    }
+    if (at.level == 0 && at.inside)
+      for (int j = 0; j < 3; ++j) out[j * f.shape.channels + at.channel + v] = all[j][threadIdx.x];
+  }
+}
+
+// Block (32 channels, 8 mergers); grid (channel blocks, entries of the table, groups).
+template <typename A>
+__global__ void __launch_bounds__(32 * kMergers)
+    statistics_kernel(Frame f, MixedTable table, const A* partial, double eps, A* mean, A* rstd) {
+  __shared__ double all[3][kMergers][32];
+  const int64_t channels = f.shape.channels, c = static_cast<int64_t>(blockIdx.x) * 32 + threadIdx.x;
+  const A* from = partial + (blockIdx.y * f.shape.groups + blockIdx.z) * f.tiles * 3 * channels + c;
+  double n = 0, centre = 0, squares = 0;
+  for (int64_t t = threadIdx.y; c < channels && t < f.tiles; t += kMergers) {
+    const A* at = from + t * 3 * channels;
+    merge<double>(n, centre, squares, at[0], at[channels], at[2 * channels]);
+  }
+  all[0][threadIdx.y][threadIdx.x] = n, all[1][threadIdx.y][threadIdx.x] = centre, all[2][threadIdx.y][threadIdx.x] = squares;
+  __syncthreads();
+  if (threadIdx.y != 0 || c >= channels) return;
+  for (int j = 1; j < kMergers; ++j)
+    merge<double>(n, centre, squares, all[0][j][threadIdx.x], all[1][j][threadIdx.x], all[2][j][threadIdx.x]);
+  const int64_t to = (blockIdx.z * f.shape.branches + table.branch[blockIdx.y].index) * channels + c;
+  mean[to] = static_cast<A>(centre);
+  rstd[to] = static_cast<A>(1.0 / sqrt(squares / (n > 0 ? n : 1.0) + eps));
+}
+
+template <typename A>
+__global__ void __launch_bounds__(kThreads) given_kernel(Frame f, MixedTable table, const A* given_mean,
+                                                         const A* given_rstd, int64_t given_groups, A* mean, A* rstd) {
+  const MixedBranch branch = table.branch[blockIdx.y];
+  const int64_t row = f.shape.channels, from = ((given_groups == 1 ? 0 : blockIdx.z) * f.shape.branches + branch.index) * row;
+  const int64_t to = (blockIdx.z * f.shape.branches + branch.index) * row;
+  for (int64_t c = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; c < row; c += static_cast<int64_t>(gridDim.x) * kThreads) {
+    mean[to + c] = branch.flag ? given_mean[from + c] : A(0);
+    rstd[to + c] = branch.flag ? given_rstd[from + c] : A(1);
+  }
+}
+
+// A thread writes kFlight packets of one column.
+template <typename A, int V>
+__global__ void __launch_bounds__(kThreads)
+    output_kernel(Frame f, MixedTable table, const A* weights, const A* mean, const A* rstd, A* carry, bool first, bool last,
+                  void* out, DType out_dtype) {
+  const Place<V> at(f);
+  const int64_t start = at.tile * f.depth * kFlight + at.level;
+  if (!at.inside || start >= f.positions) return;
+  A total[kFlight][V] = {};
+  int64_t offset[kFlight];
+  int count = 0;
+#pragma unroll
+  for (int u = 0; u < kFlight; ++u) {
+    const int64_t p = start + static_cast<int64_t>(u) * f.depth;
+    count += p < f.positions;
+    offset[u] = at.offset(f, p < f.positions ? p : start);  // past the end: the first one again, not written
+    if (!first) load_as<A>(carry, offset[u], total[u]);
+  }
+  for (int k = 0; k < table.count; ++k) {
+    const MixedBranch& branch = table.branch[k];
+    const int64_t row = at.group * f.shape.branches + branch.index;
+    A centre[V], scale[V], x[kFlight][V];
+#pragma unroll
+    for (int u = 0; u < kFlight; ++u) load(branch.dtype, branch.x, offset[u], x[u]);
+    load_row(f, mean + row * f.shape.channels, at.channel, centre);
+    load_row(f, rstd + row * f.shape.channels, at.channel, scale);
+    const A weight = weights[row];
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      scale[v] *= weight;
+#pragma unroll
+      for (int u = 0; u < kFlight; ++u) total[u][v] += (x[u][v] - centre[v]) * scale[v];
+    }
+  }
+#pragma unroll
+  for (int u = 0; u < kFlight; ++u) {
+    if (u >= count) break;
+    if (last) {
+      store(out_dtype, out, offset[u], total[u]);
+    } else {
+      store_as<A>(carry, offset[u], total[u]);
+    }
+  }
+}
+
+// partial [row][group][tile][channels]: rows = entries of the table, one more for the sum of grad. Grid y = four entries.
+template <typename A, int V>
+__global__ void __launch_bounds__(kThreads) products_kernel(Frame f, MixedTable table, const void* grad, DType grad_dtype,
+                                                            const A* mean, A* partial, bool sum_grad) {
+  __shared__ A all[kThreads];
+  const Place<V> at(f);
+  const int base = static_cast<int>(blockIdx.y) * kTogether, wanted = min(kTogether, table.count - base);
+  A sum[kTogether + 1][V] = {}, centre[kTogether][V] = {};
+#pragma unroll
+  for (int j = 0; j < kTogether; ++j)
+    if (at.inside && j < wanted)
+      load_row(f, mean + (at.group * f.shape.branches + table.branch[base + j].index) * f.shape.channels, at.channel, centre[j]);
+  const int64_t end = min((at.tile + 1) * f.tile, f.positions);
+#pragma unroll 2
+  for (int64_t p = at.tile * f.tile + at.level; at.inside && p < end; p += f.depth) {
+    const int64_t offset = at.offset(f, p);
+    A g[V];
+    load(grad_dtype, grad, offset, g);
+#pragma unroll
+    for (int v = 0; v < V; ++v) sum[kTogether][v] += g[v];
+#pragma unroll
+    for (int j = 0; j < kTogether; ++j) {
+      if (j >= wanted) break;
+      A x[V];
+      load(table.branch[base + j].dtype, table.branch[base + j].x, offset, x);
+#pragma unroll
+      for (int v = 0; v < V; ++v) sum[j][v] += g[v] * (x[v] - centre[j][v]);
+    }
+  }
+#pragma unroll
+  for (int j = 0; j <= kTogether; ++j) {
+    const bool is_grad = j == kTogether;
+    const bool writes = is_grad ? sum_grad && blockIdx.y == 0 : j < wanted;
+    const int64_t row = is_grad ? table.count : base + j;
+    A* out = partial + ((row * f.shape.groups + at.group) * f.tiles + at.tile) * f.shape.channels;
+    if (!f.shape.channels_last) {
+#pragma unroll
+      for (int v = 1; v < V; ++v) sum[j][0] += sum[j][v];
+    }
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      if (!writes || (v > 0 && !f.shape.channels_last)) break;  // the same for the whole block
+      __syncthreads();
+      all[threadIdx.x] = sum[j][v];
+      for (int half = f.depth / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (at.level < half) all[threadIdx.x] += all[threadIdx.x + half * f.lanes];
+      }
+      if (at.level == 0 && at.inside) out[at.channel + v] = all[threadIdx.x];
+    }
+  }
+}
+
+// Block (32 channels, 8 mergers); grid (channel blocks, rows of the partial sums, groups). sums [G,K+1,C].
+template <typename A>
+__global__ void __launch_bounds__(32 * kMergers)
+    products_merge_kernel(Frame f, MixedTable table, const A* partial, const A* rstd, A* sums) {
+  __shared__ double all[kMergers][32];
+  const int64_t channels = f.shape.channels, c = static_cast<int64_t>(blockIdx.x) * 32 + threadIdx.x;
+  const A* from = partial + (blockIdx.y * f.shape.groups + blockIdx.z) * f.tiles * channels + c;
+  double total = 0;
+  for (int64_t t = threadIdx.y; c < channels && t < f.tiles; t += kMergers) total += static_cast<double>(from[t * channels]);
+  all[threadIdx.y][threadIdx.x] = total;
+  __syncthreads();
+  if (threadIdx.y != 0 || c >= channels) return;
+  for (int j = 1; j < kMergers; ++j) total += all[j][threadIdx.x];
+  const bool is_grad = static_cast<int>(blockIdx.y) == table.count;
+  const int64_t k = is_grad ? f.shape.branches : table.branch[blockIdx.y].index;
+  const double scale = is_grad ? 1.0 : static_cast<double>(rstd[(blockIdx.z * f.shape.branches + k) * channels + c]);
+  sums[(blockIdx.z * (f.shape.branches + 1) + k) * channels + c] = static_cast<A>(total * scale);
+}
+
+// One warp a weight; grid (K, G).
+template <typename A>
+__global__ void __launch_bounds__(32) weights_kernel(Frame f, const A* sums, A* d_weights) {
+  const A* row = sums + (blockIdx.y * (f.shape.branches + 1) + blockIdx.x) * f.shape.channels;
+  double total = 0;
+  for (int64_t c = threadIdx.x; c < f.shape.channels; c += 32) total += static_cast<double>(row[c]);
+  for (int d = 16; d > 0; d >>= 1) total += __shfl_down_sync(0xffffffffu, total, d);
+  if (threadIdx.x == 0) d_weights[blockIdx.y * f.shape.branches + blockIdx.x] = static_cast<A>(total);
+}
+
+// dx_k = w r (g - g0/M - xhat g1/M), or w r g where the statistics are constants; kFlight packets of g stay in registers.
+template <typename A, int V>
+__global__ void __launch_bounds__(kThreads)
+    gradients_kernel(Frame f, MixedTable table, const void* grad, DType grad_dtype, const A* weights, const A* mean,
+                     const A* rstd, const A* sums) {
+  const Place<V> at(f);
+  const int64_t start = at.tile * f.depth * kFlight + at.level, channels = f.shape.channels, branches = f.shape.branches;
+  if (!at.inside || start >= f.positions) return;
+  A g[kFlight][V], g0[V];
+  int64_t offset[kFlight];
+  int count = 0;
+#pragma unroll
+  for (int u = 0; u < kFlight; ++u) {
+    const int64_t p = start + static_cast<int64_t>(u) * f.depth;
+    count += p < f.positions;
+    offset[u] = at.offset(f, p < f.positions ? p : start);
+    load(grad_dtype, grad, offset[u], g[u]);
+  }
+  const A share = static_cast<A>(f.share);
+  load_row(f, sums + (at.group * (branches + 1) + branches) * channels, at.channel, g0);
+  for (int k = 0; k < table.count; ++k) {
+    const MixedBranch& branch = table.branch[k];
+    const int64_t row = at.group * branches + branch.index;
+    A scale[V], centre[V] = {}, slope[V] = {}, x[kFlight][V] = {};
+    load_row(f, rstd + row * channels, at.channel, scale);
+    if (branch.flag) {
+#pragma unroll
+      for (int u = 0; u < kFlight; ++u) load(branch.dtype, branch.x, offset[u], x[u]);
+      load_row(f, mean + row * channels, at.channel, centre);
+      load_row(f, sums + (at.group * (branches + 1) + branch.index) * channels, at.channel, slope);
+    }
+    const A weight = weights[row];
+#pragma unroll
+    for (int u = 0; u < kFlight; ++u) {
+      A dx[V];
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        const A inner = branch.flag ? g[u][v] - share * (g0[v] + (x[u][v] - centre[v]) * scale[v] * slope[v]) : g[u][v];
+        dx[v] = weight * scale[v] * inner;
+      }
+      if (u < count) store(branch.dtype, branch.dx, offset[u], dx);
+    }
+  }
+}
+
+}  // namespace mixed
+}  // namespace ddarts
