@@ -40,10 +40,10 @@ def plan_chunks(
     *,
     keeps_graph: bool,
 ) -> list[tuple[AblatedGroup, ...]]:
-    """Split the groups, in branching order, into chunks whose activations fit ``memory`` (1 = those of the whole network).
+    """Split the groups, in branching order, into chunks whose activations fit ``memory`` (1: the whole network's).
 
-    A cell's activations are taken as proportional to its input and output states. With a graph a group holds those of all
-    cells after its branching; without one, the groups alive hold one cell's at a time.
+    A cell's activations are taken as proportional to its input and output states. With a graph a group holds those of
+    all cells after its branching; without one, the groups alive hold one cell's at a time.
     """
     cost = [float(before.numel() + after.numel()) for before, after in itertools.pairwise(states[1:])]
     budget = memory * sum(cost)

@@ -1,13 +1,13 @@
 """What every cell adds to the network, in one pass and with exact gradients (D-DARTS, Eqs. 7-10).
 
-The marginal contribution of cell i is M_i = L - L_i, with L the loss of the whole network and L_i the loss without cell i,
-both on one validation batch. Run one after the other, that is N + 1 networks. Here the whole network (the trunk) runs once;
-right after cell i a group joins a growing batch whose cell i was removed, so that everything before cell i is shared:
-N(N+1)/2 cell evaluations instead of N(N+1).
+The marginal contribution of cell i is M_i = L - L_i, with L the loss of the whole network and L_i the loss without
+cell i, both on one validation batch. Run one after the other, that is N + 1 networks. Here the whole network (the
+trunk) runs once; right after cell i a group joins a growing batch whose cell i was removed, so that everything before
+cell i is shared: N(N+1)/2 cell evaluations instead of N(N+1).
 
 Only two gradients are needed for the loss of every cell, whatever N is: G = dL/dweights, and S = d(sum_j L_j)/dweights.
-S reaches the weights on two ways, directly in the ablated groups and through the trunk states from which they branched off;
-the second way is one more backward through the trunk, fed with what the groups left at its states.
+S reaches the weights on two ways, directly in the ablated groups and through the trunk states from which they branched
+off; the second way is one more backward through the trunk, fed with what the groups left at its states.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Contributions:
 
 
 def removed_cells(owner: Sequence[int], removal: Removal = "all") -> tuple[AblatedGroup, ...]:
-    """The ablated groups of a network whose cell c reads row ``owner[c]`` of the table, in the order in which they branch off.
+    """The ablated groups of a network whose cell c reads row ``owner[c]``, in the order in which they branch off.
 
     ``all`` removes every cell of a row together; ``owners`` removes the first cell of each row alone.
     """
@@ -80,13 +80,13 @@ def contributions(
 ) -> Contributions:
     """Marginal contributions of all cells on one batch.
 
-    table: [rows, E, O] architecture parameters; ``to_weights`` maps them to op weights [cells, E, O] (relaxation and sharing).
+    table: [rows, E, O] architecture parameters; ``to_weights`` maps them to op weights [cells, E, O].
     owner: the row of every cell; by default cell i reads row i.
     inactive: what stands in for a removed cell. ``bypass``: copies of its second preprocessed input, subsampled in a
     reduction; ``zero``: zeros; ``half``: all op weights 1/2; ``random``: op weights drawn from U(0, 1), once per call.
     gradient: ``exact`` also returns S; ``stopgrad_mean`` and ``none`` need the values alone, which then cost no graph.
-    memory: budget for the ablated groups, in units of the activations of one plain step; groups that do not fit together
-    are run one chunk after the other. The result depends on it by rounding only.
+    memory: budget for the ablated groups, in units of the activations of one plain step; groups that do not fit
+    together are run one chunk after the other. The result depends on it by rounding only.
 
     Running statistics are updated once, by the whole network. The gradients of the network's weights are not computed
     and their ``.grad`` is left alone. Nothing here waits for the device.

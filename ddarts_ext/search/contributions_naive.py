@@ -1,26 +1,23 @@
-"""Marginal contributions as they are defined: one whole forward per removed cell. The oracle of the one-pass version."""
+"""Marginal contributions as they are defined, one whole network per removed cell: the oracle of the one-pass version."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ddarts_ext.nn.forward_pass import Pass
-from ddarts_ext.search.contributions import (
-    AblationGradient,
-    Contributions,
-    Inactive,
-    Removal,
-    removed_cells,
-)
+from ddarts_ext.search.contributions import AblationGradient, Contributions, Inactive, Removal, removed_cells
+
+if TYPE_CHECKING:
+    from ddarts_ext.nn.supernet import Supernet
 
 
 def contributions_naive(
-    net: Any,
+    net: Supernet,
     table: Tensor,
     to_weights: Callable[[Tensor], Tensor],
     images: Tensor,
@@ -30,35 +27,24 @@ def contributions_naive(
     inactive: Inactive = "bypass",
     gradient: AblationGradient = "exact",
     removal: Removal = "all",
-    memory: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Contributions:
-    """The same as :func:`ddarts_ext.search.contributions.contributions`, by N + 1 forwards and N + 1 backwards.
-
-    ``memory`` is not used: one network is held at a time.
-    """
+    """The same as :func:`ddarts_ext.search.contributions.contributions`, by N + 1 forwards and as many backwards."""
     leaf = table.detach().requires_grad_(True)
     groups = removed_cells(range(len(net.cells)) if owner is None else owner, removal)
-    exact = gradient == "exact"
-    drawn = None
-    if inactive == "random":
-        shape = to_weights(table.detach()).shape
-        drawn = torch.rand(shape, generator=generator, device=table.device, dtype=table.dtype)
-    logits = _forward(net, images, to_weights(leaf), Pass() if net.training else Pass(statistics="running"))
+    drawn = drawn_weights(to_weights(table.detach()), inactive, generator)
+    whole = Pass() if net.training else Pass(statistics="running")
+    logits = logits_without(net, to_weights(leaf), images, (), drawn, whole)
     loss = F.cross_entropy(logits, labels)
     full = torch.autograd.grad(loss, leaf)[0]
     without: dict[int, Tensor] = {}
-    summed = torch.zeros_like(full)
-    own = torch.zeros_like(full)
+    summed, own = torch.zeros_like(full), torch.zeros_like(full)
     p = Pass(statistics="batch" if net.training else "running")
     for group in groups:
-        with torch.set_grad_enabled(exact):
-            weights = to_weights(leaf)
-            removed = F.cross_entropy(
-                _forward(net, images, weights, p, removed=group.cells, inactive=inactive, drawn=drawn), labels
-            )
+        with torch.set_grad_enabled(gradient == "exact"):
+            removed = F.cross_entropy(logits_without(net, to_weights(leaf), images, group.cells, drawn, p), labels)
         without[group.row] = removed.detach()
-        if exact and removed.requires_grad:
+        if removed.requires_grad:
             found = torch.autograd.grad(removed, leaf, allow_unused=True)[0]
             if found is not None:
                 summed += found
@@ -68,31 +54,32 @@ def contributions_naive(
         torch.stack([without[row] for row in sorted(without)]),
         logits.detach(),
         full,
-        summed if exact else None,
-        own if exact and removal == "owners" else None,
+        summed if gradient == "exact" else None,
+        own if gradient == "exact" and any(group.sharing for group in groups) else None,
     )
 
 
-def _forward(
-    net: Any,
-    images: Tensor,
-    weights: Tensor,
-    p: Pass,
-    *,
-    removed: Sequence[int] = (),
-    inactive: str = "bypass",
-    drawn: Tensor | None = None,
+def logits_without(
+    net: Supernet, weights: Tensor, images: Tensor, removed: Collection[int], drawn: Tensor | None, p: Pass
 ) -> Tensor:
+    """Logits of the network without the cells ``removed``, differentiable in ``weights`` [cells, E, O].
+
+    drawn: the op weights with which a removed cell is evaluated; None for the bypass.
+    """
     s0, s1 = net.stem_states(images, p)
     for index, cell in enumerate(net.cells):
         if index not in removed:
             out = cell(s0, s1, weights[index], p)
-        elif inactive == "bypass":
+        elif drawn is None:
             out = cell.removed(s1, p)
-        elif drawn is not None:
-            out = cell(s0, s1, drawn[index], p)
         else:
-            out = cell(s0, s1, torch.full_like(weights[index], 0.5 if inactive == "half" else 0.0), p)
+            out = cell(s0, s1, drawn[index], p)
         s0, s1 = s1, out
-    logits: Tensor = net.head(s1, p)
-    return logits
+    return net.head(s1, p)
+
+
+def drawn_weights(weights: Tensor, inactive: Inactive, generator: torch.Generator | None) -> Tensor | None:
+    """The op weights of a removed cell: zeros, halves or random numbers; None for the bypass."""
+    if inactive == "random":
+        return torch.rand(weights.shape, generator=generator, device=weights.device, dtype=weights.dtype)
+    return None if inactive == "bypass" else torch.full_like(weights, 0.5 if inactive == "half" else 0.0)

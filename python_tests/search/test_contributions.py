@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+import torch.nn.functional as F
 from nn.golden import alphas, fill, images, targets
-from search.naive_contributions import formula_gradient, naive_losses
 
 from ddarts_ext import spaces
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.search.ablated_pass import plan_chunks
 from ddarts_ext.search.contributions import contributions, removed_cells
+from ddarts_ext.search.contributions_naive import contributions_naive, drawn_weights, logits_without
 from ddarts_ext.search.objectives import ablation
 
 FORMS = {
@@ -39,6 +42,28 @@ def table_for(net: Supernet, rows: int) -> torch.Tensor:
     return torch.randn(rows, len(net.space.edges), len(net.space.ops), dtype=torch.float64)
 
 
+def formula_gradient(
+    net: Supernet,
+    table: torch.Tensor,
+    to_weights: Callable[[torch.Tensor], torch.Tensor],
+    data: tuple[torch.Tensor, torch.Tensor],
+    removals: Sequence[Sequence[int]],
+    inactive: str,
+    form: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """All ablation losses and, per row, the gradient of its own: autograd through N + 1 networks and the formula."""
+    leaf = table.clone().requires_grad_(True)
+    weights, p = to_weights(leaf), Pass(statistics="batch")
+    drawn = drawn_weights(weights.detach(), inactive, None)
+    losses = [
+        F.cross_entropy(logits_without(net, weights, data[0], cells, drawn, p), data[1]) for cells in [(), *removals]
+    ]
+    contributions = losses[0] - torch.stack(losses[1:])
+    values = form(contributions, contributions.mean())
+    rows = [torch.autograd.grad(value, leaf, retain_graph=True)[0][i] for i, value in enumerate(values)]
+    return values.detach(), torch.stack(rows)
+
+
 @pytest.mark.parametrize(
     ("cells", "inactive"),
     [
@@ -55,26 +80,16 @@ def table_for(net: Supernet, rows: int) -> torch.Tensor:
 def test_equals_the_naive_oracle(cells: int, inactive: str) -> None:
     net, (x, y) = network(cells, steps=2 if cells == 4 else 1), batch(2)
     table = table_for(net, cells)
-    generator = torch.Generator().manual_seed(5)
-    drawn = torch.rand(table.shape, generator=generator, dtype=torch.float64)
-    inactive_weights = {"half": torch.full_like(table, 0.5), "random": drawn}.get(inactive)
-
-    def losses(leaf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        removals = [(i,) for i in range(cells)]
-        return naive_losses(net, torch.sigmoid(leaf), x, y, removals, inactive, inactive_weights)
-
-    leaf = table.clone().requires_grad_(True)
-    loss, without = losses(leaf)
-    full = torch.autograd.grad(loss, leaf, retain_graph=True)[0]
-    ablated = torch.autograd.grad(without.sum(), leaf)[0]
+    generator = torch.Generator()
+    expected = contributions_naive(
+        net, table, torch.sigmoid, x, y, inactive=inactive, generator=generator.manual_seed(5)
+    )
     for memory in (0.0, 1.0, math.inf):
         found = contributions(
             net, table, torch.sigmoid, x, y, inactive=inactive, memory=memory, generator=generator.manual_seed(5)
         )
-        torch.testing.assert_close(found.loss, loss.detach(), **EXACT)
-        torch.testing.assert_close(found.without, without.detach(), **EXACT)
-        torch.testing.assert_close(found.full_gradient, full, **EXACT)
-        torch.testing.assert_close(found.ablated_gradient, ablated, **EXACT)
+        for ours, theirs in zip(dataclasses.astuple(found), dataclasses.astuple(expected), strict=True):
+            torch.testing.assert_close(ours, theirs, **EXACT)
         assert found.own_gradient is None
 
 
@@ -83,10 +98,8 @@ def test_own_loss_of_every_cell_has_its_exact_gradient(sign: str) -> None:
     net, (x, y) = network(4), batch()
     table = table_for(net, 4)
 
-    def losses(leaf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return naive_losses(net, torch.sigmoid(leaf), x, y, [(i,) for i in range(4)], "bypass")
-
-    values, gradient = formula_gradient(table, losses, FORMS[sign])
+    removals = [(i,) for i in range(4)]
+    values, gradient = formula_gradient(net, table, torch.sigmoid, (x, y), removals, "bypass", FORMS[sign])
     found = contributions(net, table, torch.sigmoid, x, y)
     result = ablation(found.loss, found.without, found.full_gradient, found.ablated_gradient, sign=sign)
     torch.testing.assert_close(result.value, values, **EXACT)
@@ -107,13 +120,9 @@ def test_shared_rows(owner: tuple[int, ...], inactive: str, removal: str) -> Non
 
     cells = [[c for c, row in enumerate(owner) if row == i] for i in range(3)]
     removals = cells if removal == "all" else [found[:1] for found in cells]
-    half = torch.full((6, *table.shape[1:]), 0.5, dtype=torch.float64)
-
-    def losses(leaf: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return naive_losses(net, to_weights(leaf), x, y, removals, inactive, half)
-
-    values, gradient = formula_gradient(table, losses, FORMS["recommended"])
-    _, constant = formula_gradient(table, losses, lambda m, mean: (m - mean.detach()) / mean.detach().abs())
+    arguments = (net, table, to_weights, (x, y), removals, inactive)
+    values, gradient = formula_gradient(*arguments, FORMS["recommended"])
+    _, constant = formula_gradient(*arguments, lambda m, mean: (m - mean.detach()) / mean.detach().abs())
     for memory in (0.0, math.inf):
         options = {"owner": owner, "removal": removal, "inactive": inactive, "memory": memory}
         for mode, expected in (("exact", gradient), ("stopgrad_mean", constant)):
@@ -156,10 +165,10 @@ def test_eval_mode_reads_running_statistics() -> None:
     table = table_for(net, 4)
     net(x, torch.sigmoid(table), Pass())
     net.eval()
-    loss, without = naive_losses(net, torch.sigmoid(table), x, y, [(i,) for i in range(4)], "bypass")
+    expected = contributions_naive(net, table, torch.sigmoid, x, y)
     found = contributions(net, table, torch.sigmoid, x, y)
-    torch.testing.assert_close(found.loss, loss, **EXACT)
-    torch.testing.assert_close(found.without, without, **EXACT)
+    torch.testing.assert_close(found.loss, expected.loss, **EXACT)
+    torch.testing.assert_close(found.without, expected.without, **EXACT)
 
 
 def test_chunks_cover_all_groups_in_order_and_shrink_with_the_budget() -> None:
@@ -171,7 +180,8 @@ def test_chunks_cover_all_groups_in_order_and_shrink_with_the_budget() -> None:
             chunks = plan_chunks(groups, states, memory, keeps_graph=graph)
             assert [group for chunk in chunks for group in chunk] == list(groups)
             counts.append(len(chunks))
-        assert counts == sorted(counts, reverse=True) and counts[-1] == 1
+        assert counts == sorted(counts, reverse=True)
+        assert counts[-1] == 1
 
 
 GOLDEN = {
