@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +79,7 @@ def ablated_losses(
     before: Tensor | None = None
     current: Tensor | None = None
     alive = 0
-    for index, cell in enumerate(net.cells):
+    for index, cell in enumerate(cast("list[Cell]", list(net.cells))):
         if index < groups[0].branches_off:
             continue
         if before is not None and current is not None:
@@ -136,7 +136,8 @@ def _cell_of_groups(
     """Output of one cell for all groups alive; in some of them the cell may be removed as well (shared alphas)."""
     count = len(removed)
     if not any(removed):
-        return cell(s0, s1, weights, Pass(groups=count, statistics=stand_in.statistics))
+        whole: Tensor = cell(s0, s1, weights, Pass(groups=count, statistics=stand_in.statistics))
+        return whole
     inputs = list(zip(s0.chunk(count), s1.chunk(count), strict=True))
     output: Tensor | None = None
     for (before, current), gone, group_weights in zip(inputs, removed, weights.unbind(0), strict=True):

@@ -1,9 +1,9 @@
-"""Marginal contributions as they are defined, one whole network per removed cell: the oracle of the one-pass version."""
+"""Marginal contributions by their definition, one whole network per removed cell: the oracle of the one-pass version."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.search.contributions import AblationGradient, Contributions, Inactive, Removal, removed_cells
 
 if TYPE_CHECKING:
+    from ddarts_ext.nn.cell import Cell
     from ddarts_ext.nn.supernet import Supernet
 
 
@@ -67,7 +68,7 @@ def logits_without(
     drawn: the op weights with which a removed cell is evaluated; None for the bypass.
     """
     s0, s1 = net.stem_states(images, p)
-    for index, cell in enumerate(net.cells):
+    for index, cell in enumerate(cast("list[Cell]", list(net.cells))):
         if index not in removed:
             out = cell(s0, s1, weights[index], p)
         elif drawn is None:
