@@ -3,7 +3,8 @@
 Were torch a build requirement, pip would download the newest CUDA build into every isolated build and compile against
 that instead of the torch that is installed. So an installed torch is borrowed: its folder goes to the end of sys.path.
 Only where there is none, a range of torch is asked for. ``DDARTS_TORCH_REQ=torch==2.13.0`` asks for exactly that, and
-``DDARTS_TORCH_SITE`` names the folder to borrow from where a tool hides the outer environment (``python -m build``, uv).
+``DDARTS_TORCH_SITE`` names the folder to borrow from where a tool hides the outer environment (``python -m build``,
+uv).
 """
 
 from __future__ import annotations

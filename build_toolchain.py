@@ -28,7 +28,11 @@ CXX_FLAGS = (
     f"-fno-math-errno -fno-trapping-math -ffp-contract=fast {TORCH_TARGET}"
 ).split()
 # The macros are those that torch.utils.cpp_extension adds: the same code must compile with and without it.
-NVCC_FLAGS = ["-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", "-D__CUDA_NO_HALF_OPERATORS__", "-D__CUDA_NO_HALF_CONVERSIONS__", "-D__CUDA_NO_BFLOAT16_CONVERSIONS__", "-D__CUDA_NO_HALF2_OPERATORS__", "--expt-relaxed-constexpr"]
+NVCC_FLAGS = [
+    *("-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", "--expt-relaxed-constexpr"),
+    *("-D__CUDA_NO_HALF_OPERATORS__", "-D__CUDA_NO_HALF_CONVERSIONS__"),
+    *("-D__CUDA_NO_BFLOAT16_CONVERSIONS__", "-D__CUDA_NO_HALF2_OPERATORS__"),
+]
 
 # Every csrc/cpu source is compiled once per capability; see csrc/common/simd.h.
 CAPABILITY_FLAGS = {"baseline": [], "avx2": ["-mavx2", "-mfma", "-mf16c"]}
@@ -134,7 +138,7 @@ def cuda_include() -> Path | None:
 
 
 def architectures() -> str:
-    """TORCH_CUDA_ARCH_LIST, else what the visible devices are (asks torch), else 8.0 and 9.0 with PTX for later ones."""
+    """TORCH_CUDA_ARCH_LIST, else what the visible devices are (asks torch), else 8.0 and 9.0 with PTX for others."""
     named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip()
     if named:
         return named.replace(" ", ";")

@@ -2,7 +2,7 @@
 
 DDARTS_CUDA = auto (default: CUDA kernels where torch has CUDA and a matching nvcc is found) | 1 (a missing toolchain is
 an error; works beside a CPU-only torch, to check that the sources compile) | 0. TORCH_CUDA_ARCH_LIST, CUDA_HOME, NVCC,
-CXX, MAX_JOBS as usual. DDARTS_NO_EXTENSION=1 installs pure Python. DDARTS_OPS=mixed_sum,pool3x3 compiles these ops alone.
+CXX, MAX_JOBS as usual. DDARTS_NO_EXTENSION=1 installs pure Python. DDARTS_OPS=mixed_sum,pool3x3 compiles these alone.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def choose_cuda() -> tuple[toolchain.Cuda | None, str]:
         return None, "torch was built without CUDA"
     cuda = toolchain.find_cuda()
     reason = cuda if isinstance(cuda, str) else ""
-    if isinstance(cuda, toolchain.Cuda) and torch.version.cuda is not None:
-        if cuda.version.split(".")[0] != torch.version.cuda.split(".")[0]:
-            reason = f"{cuda.nvcc} is CUDA {cuda.version}, torch was built with {torch.version.cuda}"
+    wanted = torch.version.cuda
+    if not isinstance(cuda, str) and wanted is not None and cuda.version.split(".")[0] != wanted.split(".")[0]:
+        reason = f"{cuda.nvcc} is CUDA {cuda.version}, torch was built with {wanted}"
     if reason and wish == "1":
         raise SystemExit(f"build: DDARTS_CUDA=1 needs a CUDA toolchain: {reason}")
-    return (None, reason) if reason else (cuda, "")  # type: ignore[return-value]
+    return (None, reason) if isinstance(cuda, str) or reason else (cuda, "")
 
 
 def extension_arguments() -> dict[str, Any]:

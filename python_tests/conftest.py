@@ -11,7 +11,7 @@ import torch
 
 
 @pytest.fixture(scope="session")
-def emulated() -> Iterator[object]:
+def emulated() -> object:
     """The CUDA kernels on CPU tensors: ``emulated.op("mixed_sum")(...)``; skips where nothing can compile them.
 
     ``for order in emulated.orders():`` runs the threads in several orders; ``emulated.check_addresses(op, code)`` runs
@@ -25,7 +25,7 @@ def emulated() -> Iterator[object]:
         pytest.skip("the CUDA emulation needs a C++ compiler")
     if build.toolchain.cuda_include() is None:
         pytest.skip("the CUDA emulation needs the headers of a CUDA toolkit")
-    yield build.Emulated()
+    return build.Emulated()
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,8 @@ def compile_library(sources: list[Path], *, sanitize: bool = False) -> Path:
         raise FileNotFoundError("no CUDA headers: install a toolkit or the nvidia-cuda-nvcc and -runtime packages")
     compiler = os.environ.get("CXX", "g++")
     lib = Path(torch.__file__).parent
-    flags = ["-x", "c++", "-std=c++20", "-O1", "-g", "-fPIC", "-shared", "-fvisibility=hidden", "-fno-strict-aliasing", "-DDDARTS_EMULATE"]
+    flags = ["-x", "c++", "-std=c++20", "-O1", "-g", "-fPIC", "-shared", "-fvisibility=hidden"]
+    flags += ["-fno-strict-aliasing", "-DDDARTS_EMULATE"]
     flags += [toolchain.TORCH_TARGET, f"-I{HERE}", "-isystem", str(include), "-isystem", str(lib / "include")]
     if sanitize:
         flags += ["-fsanitize=address", "-fno-omit-frame-pointer"]
@@ -132,7 +133,7 @@ class Emulated:
 
 
 def run_sanitized(library: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Python code, which finds ``torch`` and ``library``, in a process where AddressSanitizer watches every allocation."""
+    """Python code, which finds ``torch`` and ``library``, in a process that AddressSanitizer watches."""
     runtime = subprocess.run(
         [os.environ.get("CXX", "g++"), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     ).stdout.strip()
