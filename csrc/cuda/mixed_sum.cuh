@@ -336,7 +336,7 @@ __global__ void __launch_bounds__(32) weights_kernel(Frame f, const A* sums, A* 
 
 // dx_k = w r (g - g0/M - xhat g1/M), or w r g where the statistics are constants; kFlight packets of g stay in registers.
 template <typename A, int V>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     gradients_kernel(Frame f, MixedTable table, const void* grad, DType grad_dtype, const A* weights, const A* mean,
                      const A* rstd, const A* sums) {
   const Place<V> at(f);

@@ -44,5 +44,5 @@ def assert_close(
     atol = row.atol
     if scaled and expected.numel():
         finite = expected[expected.isfinite()]
-        atol *= max(1.0, float(finite.abs().max())) if finite.numel() else 1.0
+        atol *= max(1.0, float(finite.detach().abs().max())) if finite.numel() else 1.0
     torch.testing.assert_close(actual.double(), expected.double(), rtol=row.rtol, atol=atol, equal_nan=True)
