@@ -55,7 +55,8 @@ cudaError_t norm_statistics(DType dtype, const void* x, void* partial, void* mea
     const bool wide = divides(shape, 16 / sizeof(T)) && aligned(x);
     DDARTS_NORM_WIDTH(T, wide, {
       const Grid grid(shape, N, parts);
-      DDARTS_LAUNCH((norm_statistics_parts<T, N, kLast>), grid.blocks, grid.threads, 0, stream, static_cast<const T*>(x), part, shape);
+      DDARTS_LAUNCH((norm_statistics_parts<T, N, kLast>), grid.blocks, grid.threads, 0, stream, static_cast<const T*>(x), part, shape,
+                    Divisor(shape.pixels / N));
     });
     DDARTS_LAUNCH((norm_statistics_join<A>), dim3(grid_size(shape.groups * shape.channels, kNormThreads)), dim3(kNormThreads),
                   0, stream, part, parts, static_cast<A*>(mean), static_cast<A*>(rstd), static_cast<A>(eps), shape);
@@ -70,7 +71,7 @@ cudaError_t norm_apply(DType dtype, const void* x, void* out, const NormParamete
     DDARTS_NORM_WIDTH(T, wide, {
       const Grid grid(shape, N, 0);
       DDARTS_LAUNCH((norm_apply_kernel<T, N, kLast>), grid.blocks, grid.threads, 0, stream, static_cast<const T*>(x),
-                    static_cast<T*>(out), parameters, relu, shape);
+                    static_cast<T*>(out), parameters, relu, shape, Divisor(shape.pixels / N));
     });
   });
   return cudaGetLastError();
@@ -87,7 +88,8 @@ cudaError_t norm_gradient_sums(DType dtype, const void* grad, const void* x, con
     DDARTS_NORM_WIDTH(T, wide, {
       const Grid grid(shape, N, parts);
       DDARTS_LAUNCH((norm_gradient_parts<T, N, kLast>), grid.blocks, grid.threads, 0, stream, static_cast<const T*>(grad),
-                    static_cast<const T*>(x), parameters, relu, part, shape);
+                    static_cast<const T*>(x), parameters, relu, part, shape,
+                    Divisor(shape.pixels / N));
     });
     DDARTS_LAUNCH((norm_gradient_join<A>), dim3(grid_size(shape.channels, kNormThreads)), dim3(kNormThreads), 0, stream, part,
                   parts, static_cast<const A*>(parameters.rstd), static_cast<A*>(sums), static_cast<A*>(dweight),
@@ -104,7 +106,8 @@ cudaError_t norm_input_gradient(DType dtype, const void* grad, const void* x, co
     DDARTS_NORM_WIDTH(T, wide, {
       const Grid grid(shape, N, 0);
       DDARTS_LAUNCH((norm_dx_kernel<T, N, kLast>), grid.blocks, grid.threads, 0, stream, static_cast<const T*>(grad),
-                    static_cast<const T*>(x), parameters, relu, static_cast<const A*>(sums), static_cast<T*>(dx), shape);
+                    static_cast<const T*>(x), parameters, relu, static_cast<const A*>(sums), static_cast<T*>(dx), shape,
+                    Divisor(shape.pixels / N));
     });
   });
   return cudaGetLastError();

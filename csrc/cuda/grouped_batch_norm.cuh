@@ -11,6 +11,7 @@
 #pragma once
 
 #include "../common/cuda_compat.cuh"
+#include "../common/divisor.cuh"
 #include "grouped_batch_norm.h"
 
 #include <cstdint>
@@ -20,12 +21,12 @@ namespace {
 
 constexpr int kNormThreads = 256, kAhead = 4;  // kAhead: rows loaded before the first is used
 
-// Where row r of a chunk of group g begins.
+// Where row r of a chunk of group g begins; parts: rows of one image.
 template <int N, bool kLast>
-__device__ __forceinline__ int64_t address(const NormShape& s, int64_t g, int64_t chunk, int64_t r) {
+__device__ __forceinline__ int64_t address(const NormShape& s, const Divisor& parts, int64_t g, int64_t chunk, int64_t r) {
   if constexpr (kLast) return (g * s.batch * s.pixels + r) * s.channels + chunk * N;
-  const int64_t parts = s.pixels / N, image = r / parts;
-  return ((g * s.batch + image) * s.channels + chunk) * s.pixels + (r - image * parts) * N;
+  const int64_t image = parts.divide(r);
+  return ((g * s.batch + image) * s.channels + chunk) * s.pixels + (r - image * parts.by) * N;
 }
 template <int N, bool kLast>
 __device__ __forceinline__ int64_t rows_of(const NormShape& s) {
@@ -116,7 +117,7 @@ __device__ __forceinline__ void write_part(A (&first)[N], A (&second)[N], A coun
 }
 
 template <typename T, int N, bool kLast>
-__global__ void __launch_bounds__(kNormThreads) norm_statistics_parts(const T* __restrict__ x, accumulate_t<T>* partial, NormShape s) {
+__global__ void __launch_bounds__(kNormThreads, 2) norm_statistics_parts(const T* __restrict__ x, accumulate_t<T>* partial, NormShape s, Divisor image) {
   using A = accumulate_t<T>;
   const int64_t chunks = chunks_of<N, kLast>(s), rows = rows_of<N, kLast>(s);
   const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.y;
@@ -132,7 +133,7 @@ __global__ void __launch_bounds__(kNormThreads) norm_statistics_parts(const T* _
         const int n = static_cast<int>(min(static_cast<int64_t>(kAhead), (rows - r + step - 1) / step));
 #pragma unroll
         for (int k = 0; k < kAhead; ++k)
-          if (k < n) in[k] = load<T, N>(x + address<N, kLast>(s, g, chunk, r + k * step));
+          if (k < n) in[k] = load<T, N>(x + address<N, kLast>(s, image, g, chunk, r + k * step));
         const A inverse = A(1) / static_cast<A>(n), share = static_cast<A>(n) / (count + static_cast<A>(n));
 #pragma unroll
         for (int j = 0; j < N; ++j) {  // the rows at hand in two passes over registers, then joined to what came before
@@ -159,7 +160,7 @@ __global__ void __launch_bounds__(kNormThreads) norm_statistics_parts(const T* _
 
 // One thread a group and channel: mean = sum n_i mean_i / M; M2 = sum M2_i + n_i (mean_i - mean)^2.
 template <typename A>
-__global__ void __launch_bounds__(kNormThreads) norm_statistics_join(const A* __restrict__ partial, int64_t parts, A* mean, A* rstd, A eps, NormShape s) {
+__global__ void __launch_bounds__(kNormThreads, 2) norm_statistics_join(const A* __restrict__ partial, int64_t parts, A* mean, A* rstd, A eps, NormShape s) {
   const int64_t plane = s.groups * s.channels, all = parts * plane;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < plane; i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
     const A m = static_cast<A>(s.batch * s.pixels), inverse = m > A(0) ? A(1) / m : A(0);
@@ -177,7 +178,7 @@ __global__ void __launch_bounds__(kNormThreads) norm_statistics_join(const A* __
 }
 
 template <typename T, int N, bool kLast>
-__global__ void __launch_bounds__(kNormThreads) norm_apply_kernel(const T* __restrict__ x, T* out, NormParameters p, bool relu, NormShape s) {
+__global__ void __launch_bounds__(kNormThreads, 2) norm_apply_kernel(const T* __restrict__ x, T* out, NormParameters p, bool relu, NormShape s, Divisor image) {
   using A = accumulate_t<T>;
   const int64_t chunks = chunks_of<N, kLast>(s), rows = rows_of<N, kLast>(s);
   for (int64_t g = blockIdx.z; g < s.groups; g += gridDim.z) {
@@ -186,7 +187,7 @@ __global__ void __launch_bounds__(kNormThreads) norm_apply_kernel(const T* __res
       q.template read<kLast>(p, s, g, chunk);
 #pragma unroll 2
       for (int64_t r = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y; r < rows; r += static_cast<int64_t>(gridDim.x) * blockDim.y) {
-        const int64_t at = address<N, kLast>(s, g, chunk, r);
+        const int64_t at = address<N, kLast>(s, image, g, chunk, r);
         const Packed<T, N> in = load<T, N>(x + at);
         Packed<T, N> result;
 #pragma unroll
@@ -207,8 +208,8 @@ __device__ __forceinline__ A passed(const Chunk<A, N>& q, bool relu, A grad, A x
 }
 
 template <typename T, int N, bool kLast>
-__global__ void __launch_bounds__(kNormThreads)
-    norm_gradient_parts(const T* __restrict__ grad, const T* __restrict__ x, NormParameters p, bool relu, accumulate_t<T>* partial, NormShape s) {
+__global__ void __launch_bounds__(kNormThreads, 2)
+    norm_gradient_parts(const T* __restrict__ grad, const T* __restrict__ x, NormParameters p, bool relu, accumulate_t<T>* partial, NormShape s, Divisor image) {
   using A = accumulate_t<T>;
   const int64_t chunks = chunks_of<N, kLast>(s), rows = rows_of<N, kLast>(s);
   for (int64_t g = blockIdx.z; g < s.groups; g += gridDim.z) {
@@ -222,7 +223,7 @@ __global__ void __launch_bounds__(kNormThreads)
         q.template read<kLast>(p, s, g, chunk);
 #pragma unroll 2
         for (int64_t r = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y; r < rows; r += static_cast<int64_t>(gridDim.x) * blockDim.y) {
-          const int64_t at = address<N, kLast>(s, g, chunk, r);
+          const int64_t at = address<N, kLast>(s, image, g, chunk, r);
           const Packed<T, N> dy = load<T, N>(grad + at), in = load<T, N>(x + at);
 #pragma unroll
           for (int j = 0; j < N; ++j) {
@@ -240,7 +241,7 @@ __global__ void __launch_bounds__(kNormThreads)
 
 // One thread a channel: sums [2][G*C] over the parts, then the gradients of weight and bias over the groups.
 template <typename A>
-__global__ void __launch_bounds__(kNormThreads)
+__global__ void __launch_bounds__(kNormThreads, 2)
     norm_gradient_join(const A* __restrict__ partial, int64_t parts, const A* __restrict__ rstd, A* sums, A* dweight, A* dbias, NormShape s) {
   const int64_t plane = s.groups * s.channels, all = parts * plane;
   for (int64_t c = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; c < s.channels; c += static_cast<int64_t>(gridDim.x) * blockDim.x) {
@@ -260,9 +261,9 @@ __global__ void __launch_bounds__(kNormThreads)
 
 // dx = (d - G0/M - (x - mean) r^2 G/M) scale with G the sum of d (x - mean); with given statistics dx = d scale.
 template <typename T, int N, bool kLast>
-__global__ void __launch_bounds__(kNormThreads)
+__global__ void __launch_bounds__(kNormThreads, 2)
     norm_dx_kernel(const T* __restrict__ grad, const T* __restrict__ x, NormParameters p, bool relu,
-                   const accumulate_t<T>* __restrict__ sums, T* dx, NormShape s) {
+                   const accumulate_t<T>* __restrict__ sums, T* dx, NormShape s, Divisor image) {
   using A = accumulate_t<T>;
   const int64_t chunks = chunks_of<N, kLast>(s), rows = rows_of<N, kLast>(s), plane = s.groups * s.channels;
   const A inverse = A(1) / static_cast<A>(s.batch * s.pixels);
@@ -279,7 +280,7 @@ __global__ void __launch_bounds__(kNormThreads)
         slope[j] = sums ? sums[plane + i] * r * r * inverse : A(0);
       }
       for (int64_t r = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y; r < rows; r += static_cast<int64_t>(gridDim.x) * blockDim.y) {
-        const int64_t at = address<N, kLast>(s, g, chunk, r);
+        const int64_t at = address<N, kLast>(s, image, g, chunk, r);
         const Packed<T, N> dy = load<T, N>(grad + at);
         Packed<T, N> in{}, result;
         if (relu || sums) in = load<T, N>(x + at);

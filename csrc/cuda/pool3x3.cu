@@ -36,16 +36,20 @@ void forward(const T* x, T* maximum, T* average, uint8_t* argmax, const PoolShap
   if (path == Path::rows) {
     const Grid grid(rows, s.out_width / N);
     if (s.stride == 1) {
-      DDARTS_LAUNCH((pool3x3_rows<T, N, 1, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, x, maximum, average, argmax, s);
+      DDARTS_LAUNCH((pool3x3_rows<T, N, 1, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, x, maximum, average, argmax, s,
+                    Divisor(s.out_height), Divisor(1));
     } else {
-      DDARTS_LAUNCH((pool3x3_rows<T, N, 2, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, x, maximum, average, argmax, s);
+      DDARTS_LAUNCH((pool3x3_rows<T, N, 2, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, x, maximum, average, argmax, s,
+                    Divisor(s.out_height), Divisor(1));
     }
   } else if (path == Path::vector_pixels) {
     const Grid grid(rows, s.out_width * s.values / N);
-    DDARTS_LAUNCH((pool3x3_pixels<T, N, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, x, maximum, average, argmax, s);
+    DDARTS_LAUNCH((pool3x3_pixels<T, N, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, x, maximum, average, argmax, s,
+                    Divisor(s.out_height), Divisor(s.values / N));
   } else {
     const Grid grid(rows, s.out_width * s.values);
-    DDARTS_LAUNCH((pool3x3_pixels<T, 1, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, x, maximum, average, argmax, s);
+    DDARTS_LAUNCH((pool3x3_pixels<T, 1, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, x, maximum, average, argmax, s,
+                    Divisor(s.out_height), Divisor(s.values));
   }
 }
 
@@ -57,16 +61,20 @@ void backward(const T* gm, const T* ga, const uint8_t* argmax, T* dx, const Pool
   if (path == Path::rows) {
     const Grid grid(rows, s.width / N);
     if (s.stride == 1) {
-      DDARTS_LAUNCH((pool3x3_backward_rows<T, N, 1, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, gm, ga, argmax, dx, s);
+      DDARTS_LAUNCH((pool3x3_backward_rows<T, N, 1, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, gm, ga, argmax, dx, s,
+                    Divisor(s.height), Divisor(1));
     } else {
-      DDARTS_LAUNCH((pool3x3_backward_rows<T, N, 2, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, gm, ga, argmax, dx, s);
+      DDARTS_LAUNCH((pool3x3_backward_rows<T, N, 2, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, gm, ga, argmax, dx, s,
+                    Divisor(s.height), Divisor(1));
     }
   } else if (path == Path::vector_pixels) {
     const Grid grid(rows, s.width * s.values / N);
-    DDARTS_LAUNCH((pool3x3_backward_pixels<T, N, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, gm, ga, argmax, dx, s);
+    DDARTS_LAUNCH((pool3x3_backward_pixels<T, N, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, gm, ga, argmax, dx, s,
+                    Divisor(s.height), Divisor(s.values / N));
   } else {
     const Grid grid(rows, s.width * s.values);
-    DDARTS_LAUNCH((pool3x3_backward_pixels<T, 1, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, gm, ga, argmax, dx, s);
+    DDARTS_LAUNCH((pool3x3_backward_pixels<T, 1, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, gm, ga, argmax, dx, s,
+                    Divisor(s.height), Divisor(s.values));
   }
 }
 

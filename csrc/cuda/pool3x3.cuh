@@ -1,5 +1,6 @@
 // 3x3 max and average pooling, padding 1, forward and backward.
 //
+// rows and parts, the divisors: rows of a plane that the kernel walks, and N-th parts of a pixel (1 in `rows` kernels).
 // Memory: planes x height x width x values (pool3x3.h), so that one layout rule serves contiguous and channels-last.
 // A thread makes N consecutive outputs, 16 bytes: in the `pixels` kernels N values of one pixel (channels-last, N divides
 // C; or N = 1, which serves any shape of either layout), in the `rows` kernels N pixels of one row (contiguous, where the
@@ -12,6 +13,7 @@
 #pragma once
 
 #include "../common/cuda_compat.cuh"
+#include "../common/divisor.cuh"
 #include "pool3x3.h"
 
 #include <cstdint>
@@ -69,23 +71,22 @@ __device__ __forceinline__ accumulate_t<T> widen_or_code(T v) {
 
 // Calls body(plane, row, item) for this thread's share of planes x rows x items.
 template <typename Body>
-__device__ __forceinline__ void over_items(int64_t planes, int64_t rows, int64_t items, const Body& body) {
+__device__ __forceinline__ void over_items(int64_t planes, const Divisor& rows, int64_t items, const Body& body) {
   const int64_t row_step = static_cast<int64_t>(gridDim.x) * blockDim.y;
   const int64_t item_step = static_cast<int64_t>(gridDim.y) * blockDim.x;
-  for (int64_t r = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y; r < planes * rows; r += row_step) {
-    const int64_t plane = r / rows;
+  for (int64_t r = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y; r < planes * rows.by; r += row_step) {
+    const int64_t plane = rows.divide(r);
     for (int64_t i = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x; i < items; i += item_step)
-      body(plane, r - plane * rows, i);
+      body(plane, r - plane * rows.by, i);
   }
 }
 
 template <typename T, int N, bool kMax, bool kAvg>
-__global__ void __launch_bounds__(kPoolThreads)
-    pool3x3_pixels(const T* __restrict__ x, T* maximum, T* average, uint8_t* argmax, PoolShape s) {
+__global__ void __launch_bounds__(kPoolThreads, 2)
+    pool3x3_pixels(const T* __restrict__ x, T* maximum, T* average, uint8_t* argmax, PoolShape s, Divisor rows, Divisor parts) {
   using A = accumulate_t<T>;
-  const int64_t parts = s.values / N;
-  over_items(s.planes, s.out_height, s.out_width * parts, [&](int64_t plane, int64_t oh, int64_t item) {
-    const int64_t ow = item / parts, c = (item - ow * parts) * N;
+  over_items(s.planes, rows, s.out_width * parts.by, [&](int64_t plane, int64_t oh, int64_t item) {
+    const int64_t ow = parts.divide(item), c = (item - ow * parts.by) * N;
     const int64_t top = oh * s.stride - 1, left = ow * s.stride - 1;
     A best[N], sum[N];
     int code[N];
@@ -122,11 +123,11 @@ __global__ void __launch_bounds__(kPoolThreads)
 }
 
 template <typename T, int N, int kStride, bool kMax, bool kAvg>
-__global__ void __launch_bounds__(kPoolThreads)
-    pool3x3_rows(const T* __restrict__ x, T* maximum, T* average, uint8_t* argmax, PoolShape s) {
+__global__ void __launch_bounds__(kPoolThreads, 2)
+    pool3x3_rows(const T* __restrict__ x, T* maximum, T* average, uint8_t* argmax, PoolShape s, Divisor rows, Divisor parts) {
   using A = accumulate_t<T>;
   constexpr int kColumns = kStride * (N - 1) + 3;
-  over_items(s.planes, s.out_height, s.out_width / N, [&](int64_t plane, int64_t oh, int64_t item) {
+  over_items(s.planes, rows, s.out_width / N, [&](int64_t plane, int64_t oh, int64_t item) {
     const int64_t ow = item * N, top = oh * kStride - 1, left = ow * kStride - 1;
     A best[N], sum[N];
     int code[N];
@@ -165,33 +166,32 @@ __global__ void __launch_bounds__(kPoolThreads)
     const int64_t at = (plane * s.out_height + oh) * s.out_width + ow;
     if constexpr (kMax) store<T, N>(maximum + at, best), store_codes<N>(argmax + at, code);
     if constexpr (kAvg) {
-      const A rows = reciprocal<A>(inside(oh, kStride, s.height));
+      const A by_rows = reciprocal<A>(inside(oh, kStride, s.height));
 #pragma unroll
-      for (int j = 0; j < N; ++j) sum[j] *= rows * reciprocal<A>(inside(ow + j, kStride, s.width));
+      for (int j = 0; j < N; ++j) sum[j] *= by_rows * reciprocal<A>(inside(ow + j, kStride, s.width));
       store<T, N>(average + at, sum);
     }
   });
 }
 
 template <typename T, int N, bool kMax, bool kAvg>
-__global__ void __launch_bounds__(kPoolThreads)
+__global__ void __launch_bounds__(kPoolThreads, 2)
     pool3x3_backward_pixels(const T* __restrict__ grad_maximum, const T* __restrict__ grad_average,
-                            const uint8_t* __restrict__ argmax, T* dx, PoolShape s) {
+                            const uint8_t* __restrict__ argmax, T* dx, PoolShape s, Divisor rows, Divisor parts) {
   using A = accumulate_t<T>;
-  const int64_t parts = s.values / N;
-  over_items(s.planes, s.height, s.width * parts, [&](int64_t plane, int64_t h, int64_t item) {
-    const int64_t w = item / parts, c = (item - w * parts) * N;
+  over_items(s.planes, rows, s.width * parts.by, [&](int64_t plane, int64_t h, int64_t item) {
+    const int64_t w = parts.divide(item), c = (item - w * parts.by) * N;
     A sum[N];
 #pragma unroll
     for (int j = 0; j < N; ++j) sum[j] = A(0);
 #pragma unroll
     for (int row = 0; row < 3; ++row) {  // this pixel lies in row `row` and column `column` of the window
-      const int64_t oh = (h + 1 - row) / s.stride;
+      const int64_t oh = (h + 1 - row) >> (s.stride - 1);
       if (h + 1 < row || oh * s.stride != h + 1 - row || oh >= s.out_height) continue;
-      const A rows = reciprocal<A>(inside(oh, s.stride, s.height));
+      const A by_rows = reciprocal<A>(inside(oh, s.stride, s.height));
 #pragma unroll
       for (int column = 0; column < 3; ++column) {
-        const int64_t ow = (w + 1 - column) / s.stride;
+        const int64_t ow = (w + 1 - column) >> (s.stride - 1);
         if (w + 1 < column || ow * s.stride != w + 1 - column || ow >= s.out_width) continue;
         const int64_t at = ((plane * s.out_height + oh) * s.out_width + ow) * s.values + c;
         if constexpr (kMax) {
@@ -202,7 +202,7 @@ __global__ void __launch_bounds__(kPoolThreads)
         }
         if constexpr (kAvg) {
           const Packed<T, N> grad = load<T, N>(grad_average + at);
-          const A scale = rows * reciprocal<A>(inside(ow, s.stride, s.width));
+          const A scale = by_rows * reciprocal<A>(inside(ow, s.stride, s.width));
 #pragma unroll
           for (int j = 0; j < N; ++j) sum[j] += widen(grad.v[j]) * scale;
         }
@@ -224,12 +224,12 @@ __device__ __forceinline__ void load_columns(const T* from, bool has_left, bool 
 }
 
 template <typename T, int N, int kStride, bool kMax, bool kAvg>
-__global__ void __launch_bounds__(kPoolThreads)
+__global__ void __launch_bounds__(kPoolThreads, 2)
     pool3x3_backward_rows(const T* __restrict__ grad_maximum, const T* __restrict__ grad_average,
-                          const uint8_t* __restrict__ argmax, T* dx, PoolShape s) {
+                          const uint8_t* __restrict__ argmax, T* dx, PoolShape s, Divisor rows, Divisor parts) {
   using A = accumulate_t<T>;
   constexpr int kLeft = kStride == 1 ? 1 : 0, kMiddle = N / kStride, kColumns = kLeft + kMiddle + 1;
-  over_items(s.planes, s.height, s.width / N, [&](int64_t plane, int64_t h, int64_t item) {
+  over_items(s.planes, rows, s.width / N, [&](int64_t plane, int64_t h, int64_t item) {
     const int64_t w = item * N, first = w / kStride - kLeft;  // first: output column of grad[0] below
     const bool has_left = first >= 0, has_right = first + kColumns <= s.out_width;
     A sum[N];
@@ -248,9 +248,9 @@ __global__ void __launch_bounds__(kPoolThreads)
       }
       if constexpr (kAvg) {
         load_columns<kLeft, kMiddle>(grad_average + at, has_left, has_right, A(0), share);
-        const A rows = reciprocal<A>(inside(oh, kStride, s.height));
+        const A by_rows = reciprocal<A>(inside(oh, kStride, s.height));
 #pragma unroll
-        for (int j = 0; j < kColumns; ++j) share[j] *= rows * reciprocal<A>(inside(first + j, kStride, s.width));
+        for (int j = 0; j < kColumns; ++j) share[j] *= by_rows * reciprocal<A>(inside(first + j, kStride, s.width));
       }
 #pragma unroll
       for (int j = 0; j < N; ++j) {

@@ -121,7 +121,7 @@ def grouped_batch_norm_backward_reference(
     """(dx like x, dweight, dbias): the last two [C] in the dtype of weight and bias, or empty where those are None."""
     g, wide = _by_group(grad, groups), _by_group(x, groups)
     mean, rstd = mean.detach(), rstd.detach()
-    if batch_statistics and torch.is_grad_enabled():
+    if batch_statistics and torch.is_grad_enabled() and wide.numel() > 0:
         # The second derivative sees that the statistics depend on x: the same values again, as functions of x.
         variance, average = torch.var_mean(wide, (1, 3, 4), unbiased=False)
         mean = average
