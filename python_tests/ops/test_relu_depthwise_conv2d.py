@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from tolerances import DTYPES, assert_close
 from torch import Tensor
 
 from ddarts_ext.ops.relu_depthwise_conv2d import (
@@ -16,7 +17,6 @@ from ddarts_ext.ops.relu_depthwise_conv2d import (
     relu_depthwise_conv2d_backward_reference,
     relu_depthwise_conv2d_reference,
 )
-from tolerances import DTYPES, assert_close
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
@@ -319,3 +319,72 @@ def test_errors_say_what_was_expected_and_what_came(
 ) -> None:
     with pytest.raises(error, match="^relu_depthwise_conv2d: .*" + message):
         relu_depthwise_conv2d(*arguments, **{"dilations": [1], **settings})
+
+
+EMULATED_CASES: list[tuple[tuple[int, ...], int, list[tuple[int, int]]]] = [
+    ((2, 20, 9, 17), 1, [(3, 1), (5, 2)]),
+    ((2, 3, 9, 10), 2, [(3, 2), (5, 1), (7, 2)]),
+    ((4, 16, 1, 1), 1, [(7, 1)]),
+    ((2, 5, 3, 2), 2, [(5, 2)] * 2),
+]
+
+
+def check_emulated(emulated: Any, x: Tensor, weights: list[Tensor], dilations: list[int], stride: int, groups: int,
+                   normalize: bool, given: tuple[Tensor, Tensor] | None) -> None:  # fmt: skip
+    """Both emulated ops against their references in float64."""
+    statistics = (None, None) if given is None else given
+    exact = [s if s is None else s.double() for s in statistics]
+    x64, weights64 = x.double(), [w.double() for w in weights]
+    want, mean, rstd = relu_depthwise_conv2d_reference(
+        x64, weights64, dilations, stride, normalize, exact[0], exact[1], groups, 1e-5
+    )
+    got = emulated.op("relu_depthwise_conv2d")(x, weights, dilations, stride, normalize, *statistics, groups, 1e-5)
+    for a, b in zip(got[0], want, strict=True):
+        assert_close(a, b)
+    assert_close(got[1], mean)
+    assert_close(got[2], rstd)
+    grads = [normal(w.shape, x.dtype, 50 + i) for i, w in enumerate(want)]
+    rest = (normalize and given is None, groups, True, True)
+    dx, dweights = relu_depthwise_conv2d_backward_reference(
+        [g.double() for g in grads], x64, weights64, dilations, stride, normalize, mean, rstd, *rest
+    )
+    ours = emulated.op("relu_depthwise_conv2d_backward")(
+        grads, x, weights, dilations, stride, normalize, got[1], got[2], *rest
+    )
+    assert_close(ours[0], dx, gradient=True)
+    for a, b in zip(ours[1], dweights, strict=True):
+        assert_close(a, b, x.dtype, gradient=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_emulated_cuda_kernels(emulated: Any, dtype: torch.dtype, layout: str) -> None:
+    for index, _ in enumerate(emulated.orders()):
+        for shape, stride, filters in EMULATED_CASES[index:] + EMULATED_CASES[:1]:
+            x, weights, dilations = make(shape, filters, dtype)
+            x = x.contiguous(memory_format=LAYOUTS[layout])
+            acc = torch.float64 if dtype == torch.float64 else torch.float32
+            statistics = (torch.zeros(1, shape[1], dtype=acc), torch.full((1, shape[1]), 1.5, dtype=acc))
+            check_emulated(emulated, x, weights, dilations, stride, 1, False, None)
+            check_emulated(emulated, x, weights, dilations, stride, 2, True, None)
+            check_emulated(emulated, x, weights, dilations, stride, 2, True, statistics)
+
+
+def test_emulated_cuda_kernels_with_more_filters_than_a_launch_takes(emulated: Any) -> None:
+    x, weights, dilations = make((2, 3, 5, 4), [(3, 1)] * 20 + [(5, 2)] * 15)
+    check_emulated(emulated, x[..., ::2], weights, dilations, 1, 2, True, None)
+    check_emulated(emulated, x[:0], weights, dilations, 2, 1, False, None)
+
+
+def test_emulated_cuda_kernels_stay_inside_their_tensors(emulated: Any) -> None:
+    emulated.check_addresses(
+        "relu_depthwise_conv2d",
+        """
+for dtype in (torch.float32, torch.float16):
+    for shape, stride in (((2, 20, 9, 17), 1), ((2, 3, 9, 10), 2)):
+        x = torch.randn(shape).to(dtype)
+        weights = [torch.randn(shape[1], 1, k, k) for k in (3, 7)]
+        out, mean, rstd = ops.relu_depthwise_conv2d(x, weights, [1, 2], stride, True, None, None, 2, 1e-5)
+        ops.relu_depthwise_conv2d_backward(out, x, weights, [1, 2], stride, True, mean, rstd, True, 2, True, True)
+""",
+    )

@@ -1,0 +1,339 @@
+// relu_depthwise_conv2d: a = relu(x) or relu((x - mean) rstd), out_f = depthwise convolution of a with w_f, for all f.
+//
+// A block of 256 threads owns a tile of pixels (8 x 16 outputs at stride 1, 4 x 8 at stride 2) and 64 bytes of channels:
+// the input tile with its halo is brought into shared memory once, prologue applied on the way, zeros outside of the
+// image; every filter is computed from it. grid: x = (sample, tile row, tile column), y = block of channels.
+// A thread owns one channel and 8 neighbouring pixels: of each input row it reads 8 s + (k - 1) d values into registers
+// and uses them for all k taps. Shared memory [row][column][channel] is free of bank conflicts: lanes are channels.
+// The input gradient is the same on tiles of g, mirrored filters, zeros put between the pixels of g at stride 2.
+// Weight gradient: a thread owns one channel and a few taps; a block adds up tiles in order, and a second kernel adds the
+// blocks in order. No atomics anywhere: deterministic. Bytes: x once and F outputs; halos come out of the L2 cache.
+#pragma once
+
+#include "../common/cuda_compat.cuh"
+#include "relu_depthwise_conv2d.h"
+
+namespace ddarts {
+namespace depthwise {
+
+constexpr int kThreads = 256;
+constexpr int kPixels = 8;  // of a thread
+template <typename A>
+constexpr int kChannels = 64 / static_cast<int>(sizeof(A));
+template <typename A>
+constexpr int kGradientChannels = 32 / static_cast<int>(sizeof(A));
+constexpr int kGradientTile = 8;
+constexpr int tile_rows(int stride) { return stride == 1 ? 8 : 4; }
+constexpr int tile_columns(int stride) { return stride == 1 ? 16 : 8; }
+
+template <typename A>
+struct Affine {
+  A mean, rstd;
+};
+
+template <typename A>
+__device__ __forceinline__ Affine<A> affine(const DepthwiseProblem& p, int64_t n, int64_t c) {
+  if (p.mean == nullptr) return {A(0), A(1)};
+  const int64_t at = n / p.batch * p.c + c;
+  return {static_cast<const A*>(p.mean)[at], static_cast<const A*>(p.rstd)[at]};
+}
+
+// shared[r][j][l] = f(row, column, channel) of the image at (top + r, left + j); threads walk along what is dense.
+template <typename A, typename F>
+__device__ __forceinline__ void fill_tile(A* shared, int rows, int columns, int channels, bool channels_dense, F f) {
+  const int total = rows * columns * channels;
+  for (int i = threadIdx.x; i < total; i += kThreads) {
+    int r, j, l;
+    if (channels_dense) {
+      l = i % channels, j = i / channels % columns, r = i / channels / columns;
+    } else {
+      j = i % columns, r = i / columns % rows, l = i / columns / rows;
+    }
+    shared[(r * columns + j) * channels + l] = f(r, j, l);
+  }
+}
+
+template <typename T, typename A>
+__device__ __forceinline__ void fill_activation(const DepthwiseProblem& p, A* shared, int64_t n, int64_t top, int64_t left,
+                                                int rows, int columns, int64_t first, int channels) {
+  const T* x = static_cast<const T*>(p.x) + n * p.strides.n;
+  fill_tile(shared, rows, columns, channels, p.strides.c == 1, [&](int r, int j, int l) {
+    const int64_t i = top + r, q = left + j, c = first + l;
+    if (i < 0 || i >= p.h || q < 0 || q >= p.w || c >= p.c) return A(0);
+    const Affine<A> s = affine<A>(p, n, c);
+    const A z = (static_cast<A>(widen(x[c * p.strides.c + i * p.strides.h + q * p.strides.w])) - s.mean) * s.rstd;
+    return z < A(0) ? A(0) : z;
+  });
+}
+
+// acc[t] += sum_{y,x} in[y D][(t S + x D)] w[y][x]; in: this thread's channel, strides of rows and columns in scalars.
+template <typename A, int K, int D, int S, bool Mirror>
+__device__ __forceinline__ void correlate(A (&acc)[kPixels], const A* in, int row, int column, const A* w) {
+  constexpr int kWindow = (kPixels - 1) * S + (K - 1) * D + 1;
+#pragma unroll 1
+  for (int y = 0; y < K; ++y) {
+    A window[kWindow];
+#pragma unroll
+    for (int j = 0; j < kWindow; ++j) window[j] = in[y * D * row + j * column];
+#pragma unroll
+    for (int x = 0; x < K; ++x) {
+      const A tap = w[Mirror ? (K - 1 - y) * K + K - 1 - x : y * K + x];
+#pragma unroll
+      for (int t = 0; t < kPixels; ++t) acc[t] += tap * window[t * S + x * D];
+    }
+  }
+}
+
+template <typename A, int S, bool Mirror>
+__device__ __forceinline__ void correlate(A (&acc)[kPixels], const A* in, int row, int column, const DepthwiseFilter& f,
+                                          int64_t c) {
+  const A* w = static_cast<const A*>(f.weight) + c * f.k * f.k;
+  switch (f.k * 2 + f.dilation) {
+    case 7: return correlate<A, 3, 1, S, Mirror>(acc, in, row, column, w);
+    case 8: return correlate<A, 3, 2, S, Mirror>(acc, in, row, column, w);
+    case 11: return correlate<A, 5, 1, S, Mirror>(acc, in, row, column, w);
+    case 12: return correlate<A, 5, 2, S, Mirror>(acc, in, row, column, w);
+    case 15: return correlate<A, 7, 1, S, Mirror>(acc, in, row, column, w);
+    default: return correlate<A, 7, 2, S, Mirror>(acc, in, row, column, w);
+  }
+}
+
+struct Place {
+  int64_t n, top, left, first;  // sample, first pixel and first channel of the block
+};
+
+template <typename A>
+__device__ __forceinline__ Place place(int64_t block, int64_t h, int64_t w, int rows, int columns, int channels) {
+  const int64_t across = (w + columns - 1) / columns, down = (h + rows - 1) / rows;
+  return {block / across / down, block / across % down * rows, block % across * columns,
+          static_cast<int64_t>(blockIdx.y) * channels};
+}
+
+template <typename T, int S>
+__global__ void __launch_bounds__(kThreads) forward_kernel(DepthwiseProblem p) {
+  using A = accumulate_t<T>;
+  constexpr int kC = kChannels<A>, kRows = tile_rows(S), kColumns = tile_columns(S);
+  DDARTS_DYNAMIC_SHARED(A, tile);
+  const Place at = place<A>(blockIdx.x, p.out_h, p.out_w, kRows, kColumns, kC);
+  const int columns = (kColumns - 1) * S + 1 + 2 * p.pad, rows = (kRows - 1) * S + 1 + 2 * p.pad;
+  fill_activation<T, A>(p, tile, at.n, at.top * S - p.pad, at.left * S - p.pad, rows, columns, at.first, kC);
+  __syncthreads();
+  const int lane = threadIdx.x % kC, segment = threadIdx.x / kC;
+  const int row = segment / (kColumns / kPixels), column = segment % (kColumns / kPixels) * kPixels;
+  const int64_t c = at.first + lane, i = at.top + row;
+  if (c >= p.c || row >= kRows || i >= p.out_h) return;
+  for (int f = 0; f < p.count; ++f) {
+    const DepthwiseFilter& filter = p.filters[f];
+    const int skip = p.pad - filter.dilation * (filter.k - 1) / 2;
+    A acc[kPixels] = {};
+    const A* in = tile + ((row * S + skip) * columns + column * S + skip) * kC + lane;
+    correlate<A, S, false>(acc, in, columns * kC, kC, filter, c);
+    T* out = static_cast<T*>(filter.data) + at.n * filter.strides.n + c * filter.strides.c + i * filter.strides.h;
+#pragma unroll
+    for (int t = 0; t < kPixels; ++t) {
+      const int64_t j = at.left + column + t;
+      if (j < p.out_w) out[j * filter.strides.w] = narrow<T>(acc[t]);
+    }
+  }
+}
+
+// sums [blockIdx.x][c][2] of dz and dz * a over the tile, where given.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) input_gradient_kernel(DepthwiseProblem p, accumulate_t<T>* dz,
+                                                                  DepthwiseStrides strides, bool add, bool last,
+                                                                  double* sums) {
+  using A = accumulate_t<T>;
+  constexpr int kC = kChannels<A>, kRows = tile_rows(1), kColumns = tile_columns(1);
+  __shared__ double parts[kThreads][2];
+  DDARTS_DYNAMIC_SHARED(A, tile);
+  const Place at = place<A>(blockIdx.x, p.h, p.w, kRows, kColumns, kC);
+  const int lane = threadIdx.x % kC, segment = threadIdx.x / kC;
+  const int row = segment / (kColumns / kPixels), column = segment % (kColumns / kPixels) * kPixels;
+  const int64_t c = at.first + lane, i = at.top + row;
+  const bool mine = c < p.c && row < kRows && i < p.h;
+  A acc[kPixels] = {};
+  for (int f = 0; f < p.count; ++f) {
+    const DepthwiseFilter& filter = p.filters[f];
+    const int pad = filter.dilation * (filter.k - 1) / 2, columns = kColumns + 2 * pad;
+    const T* g = static_cast<const T*>(filter.data) + at.n * filter.strides.n;
+    __syncthreads();  // the tile may still be read for the filter before
+    fill_tile(tile, kRows + 2 * pad, columns, kC, filter.strides.c == 1, [&](int r, int q, int l) {
+      const int64_t y = at.top - pad + r, x = at.left - pad + q, channel = at.first + l;
+      const bool on = y >= 0 && x >= 0 && y % p.stride == 0 && x % p.stride == 0 && channel < p.c;
+      if (!on || y / p.stride >= p.out_h || x / p.stride >= p.out_w) return A(0);
+      return static_cast<A>(widen(g[channel * filter.strides.c + y / p.stride * filter.strides.h + x / p.stride * filter.strides.w]));
+    });
+    __syncthreads();
+    if (mine) correlate<A, 1, true>(acc, tile + (row * columns + column) * kC + lane, columns * kC, kC, filter, c);
+  }
+  A sum = A(0), product = A(0);
+  if (mine) {
+    const Affine<A> s = affine<A>(p, at.n, c);
+    const T* x = static_cast<const T*>(p.x) + at.n * p.strides.n + c * p.strides.c + i * p.strides.h;
+    A* out = dz + at.n * strides.n + c * strides.c + i * strides.h;
+#pragma unroll
+    for (int t = 0; t < kPixels; ++t) {
+      const int64_t j = at.left + column + t;
+      if (j >= p.w) continue;
+      A value = acc[t] + (add ? out[j * strides.w] : A(0));
+      if (last) {
+        const A z = (static_cast<A>(widen(x[j * p.strides.w])) - s.mean) * s.rstd;
+        if (z <= A(0)) value = A(0);
+        sum += value;
+        product += value * (z <= A(0) ? A(0) : z);
+      }
+      out[j * strides.w] = value;
+    }
+  }
+  if (sums == nullptr) return;
+  parts[threadIdx.x][0] = sum, parts[threadIdx.x][1] = product;
+  __syncthreads();
+  if (threadIdx.x >= kC || c >= p.c) return;
+  for (int which = 0; which < 2; ++which) {
+    double total = 0;
+    for (int q = threadIdx.x; q < kThreads; q += kC) total += parts[q][which];
+    sums[(static_cast<int64_t>(blockIdx.x) * p.c + c) * 2 + which] = total;
+  }
+}
+
+// One thread a (group, channel, which): means of the tiles' sums, in order.
+__global__ void __launch_bounds__(kThreads) mean_kernel(const double* sums, int64_t tiles_of_group, int64_t groups,
+                                                        int64_t channels, double values, double* means) {
+  const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
+  if (i >= groups * channels * 2) return;
+  const int64_t group = i / (channels * 2), at = i % (channels * 2);
+  double total = 0;
+  for (int64_t t = 0; t < tiles_of_group; ++t) total += sums[(group * tiles_of_group + t) * channels * 2 + at];
+  means[i] = total / values;
+}
+
+// dx = r dz, or r (dz - mean(dz) - xhat mean(dz xhat)); without a norm dx = dz, rounded.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) finish_kernel(DepthwiseProblem p, const accumulate_t<T>* dz, T* dx,
+                                                          DepthwiseStrides strides, const double* means) {
+  using A = accumulate_t<T>;
+  const int64_t total = p.n * p.c * p.h * p.w;
+  for (int64_t k = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x; k < total; k += static_cast<int64_t>(gridDim.x) * kThreads) {
+    int64_t n, c, i, j;
+    if (strides.c == 1) {
+      c = k % p.c, j = k / p.c % p.w, i = k / p.c / p.w % p.h, n = k / p.c / p.w / p.h;
+    } else {
+      j = k % p.w, i = k / p.w % p.h, c = k / p.w / p.h % p.c, n = k / p.w / p.h / p.c;
+    }
+    const int64_t at = n * strides.n + c * strides.c + i * strides.h + j * strides.w;
+    const Affine<A> s = affine<A>(p, n, c);
+    A value = dz[at];
+    if (means != nullptr) {
+      const double* m = means + (n / p.batch * p.c + c) * 2;
+      const T x = static_cast<const T*>(p.x)[n * p.strides.n + c * p.strides.c + i * p.strides.h + j * p.strides.w];
+      value -= static_cast<A>(m[0]) + (static_cast<A>(widen(x)) - s.mean) * s.rstd * static_cast<A>(m[1]);
+    }
+    dx[at] = narrow<T>(value * s.rstd);
+  }
+}
+
+// partial[chunk][first + tap][c]; grid: x = chunk, y = block of channels, z = filter.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) weight_gradient_kernel(DepthwiseProblem p, accumulate_t<T>* partial, int64_t taps) {
+  using A = accumulate_t<T>;
+  constexpr int kC = kGradientChannels<A>, kTile = kGradientTile, kSlots = kThreads / kC;
+  constexpr int kMost = (49 + kSlots - 1) / kSlots;  // taps of a thread
+  DDARTS_DYNAMIC_SHARED(A, gradient);  // the tile of g, then that of the activation
+  A* tile = gradient + kTile * kTile * kC;
+  const DepthwiseFilter& filter = p.filters[blockIdx.z];
+  const int k = filter.k, d = filter.dilation, pad = d * (k - 1) / 2, side = (kTile - 1) * p.stride + 1 + 2 * pad;
+  const int lane = threadIdx.x % kC, slot = threadIdx.x / kC;
+  const int64_t across = (p.out_w + kTile - 1) / kTile, down = (p.out_h + kTile - 1) / kTile, tiles = p.n * across * down;
+  A acc[kMost] = {};
+  int offset[kMost];
+#pragma unroll
+  for (int q = 0; q < kMost; ++q) {
+    const int tap = slot + q * kSlots;
+    offset[q] = tap < k * k ? (tap / k * d * side + tap % k * d) * kC + lane : lane;
+  }
+  for (int64_t t = blockIdx.x * tiles / gridDim.x; t < (blockIdx.x + 1) * tiles / gridDim.x; ++t) {
+    const Place at = place<A>(t, p.out_h, p.out_w, kTile, kTile, kC);
+    const T* g = static_cast<const T*>(filter.data) + at.n * filter.strides.n;
+    __syncthreads();  // the tiles may still be read
+    fill_tile(gradient, kTile, kTile, kC, filter.strides.c == 1, [&](int r, int q, int l) {
+      const int64_t i = at.top + r, j = at.left + q, c = at.first + l;
+      if (i >= p.out_h || j >= p.out_w || c >= p.c) return A(0);
+      return static_cast<A>(widen(g[c * filter.strides.c + i * filter.strides.h + j * filter.strides.w]));
+    });
+    fill_activation<T, A>(p, tile, at.n, at.top * p.stride - pad, at.left * p.stride - pad, side, side, at.first, kC);
+    __syncthreads();
+    for (int i = 0; i < kTile; ++i)
+      for (int j = 0; j < kTile; ++j) {
+        const A value = gradient[(i * kTile + j) * kC + lane];
+        const A* in = tile + (i * side + j) * p.stride * kC;
+#pragma unroll
+        for (int q = 0; q < kMost; ++q) acc[q] += value * in[offset[q]];
+      }
+  }
+  const int64_t c = static_cast<int64_t>(blockIdx.y) * kC + lane;
+#pragma unroll
+  for (int q = 0; q < kMost; ++q) {
+    const int tap = slot + q * kSlots;
+    if (tap < k * k && c < p.c) partial[(blockIdx.x * taps + filter.first + tap) * p.c + c] = acc[q];
+  }
+}
+
+// dw[first * C + c k k + tap] = sum over chunks, in order; grid: x = elements of a filter, y = filter.
+template <typename A>
+__global__ void __launch_bounds__(kThreads) weight_sum_kernel(DepthwiseProblem p, const A* partial, int64_t chunks, int64_t taps, A* dw) {
+  const DepthwiseFilter& filter = p.filters[blockIdx.y];
+  const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x, area = filter.k * filter.k;
+  if (i >= area * p.c) return;
+  const int64_t c = i % p.c, tap = i / p.c;
+  double total = 0;
+  for (int64_t chunk = 0; chunk < chunks; ++chunk) total += partial[(chunk * taps + filter.first + tap) * p.c + c];
+  dw[filter.first * p.c + c * area + tap] = static_cast<A>(total);
+}
+
+// scratch[n][c] = mean and sum of squares about it, of one image: a block a (sample, 8 channels), two passes.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) image_statistics_kernel(DepthwiseProblem p, double* scratch) {
+  constexpr int kC = 8, kSlots = kThreads / kC;
+  __shared__ double parts[kThreads];
+  const bool dense = p.strides.c == 1;
+  const int lane = dense ? threadIdx.x % kC : threadIdx.x / kSlots, slot = dense ? threadIdx.x / kC : threadIdx.x % kSlots;
+  const int64_t n = blockIdx.x, c = static_cast<int64_t>(blockIdx.y) * kC + lane, pixels = p.h * p.w;
+  const T* x = static_cast<const T*>(p.x) + n * p.strides.n + c * p.strides.c;
+  double mean = 0, result = 0;
+  for (int pass = 0; pass < 2; ++pass) {
+    double sum = 0;
+    for (int64_t q = slot; c < p.c && q < pixels; q += kSlots) {
+      const double value = static_cast<double>(widen(x[q / p.w * p.strides.h + q % p.w * p.strides.w])) - mean;
+      sum += pass == 0 ? value : value * value;
+    }
+    __syncthreads();  // parts may still be read
+    parts[lane * kSlots + slot] = sum;
+    __syncthreads();
+    result = 0;
+    for (int q = 0; q < kSlots; ++q) result += parts[lane * kSlots + q];
+    if (pass == 0) mean = result / static_cast<double>(pixels);
+  }
+  if (slot != 0 || c >= p.c) return;
+  scratch[(n * p.c + c) * 2] = mean;
+  scratch[(n * p.c + c) * 2 + 1] = result;
+}
+
+// One thread a (group, channel): Chan's rule over the group's images, in order.
+template <typename A>
+__global__ void __launch_bounds__(kThreads) merge_statistics_kernel(const double* scratch, int64_t groups, int64_t batch,
+                                                                    int64_t channels, double pixels, double eps, A* mean, A* rstd) {
+  const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
+  if (i >= groups * channels) return;
+  double count = 0, middle = 0, squares = 0;
+  for (int64_t n = i / channels * batch; n < (i / channels + 1) * batch; ++n, count += pixels) {
+    const double* part = scratch + (n * channels + i % channels) * 2;
+    const double delta = part[0] - middle;
+    middle += delta * pixels / (count + pixels);
+    squares += part[1] + delta * delta * count * pixels / (count + pixels);
+  }
+  mean[i] = static_cast<A>(batch ? middle : squares / count);
+  rstd[i] = static_cast<A>(1.0 / sqrt(squares / count + eps));
+}
+
+}  // namespace depthwise
+}  // namespace ddarts

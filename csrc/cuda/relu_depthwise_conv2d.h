@@ -1,0 +1,51 @@
+// Launchers of relu_depthwise_conv2d; see relu_depthwise_conv2d.cuh. Weights and statistics are of the accumulation type.
+#pragma once
+
+#include "../common/dtype.h"
+
+namespace ddarts {
+
+constexpr int kDepthwiseFilters = 32;  // in one launch: kernel arguments, so that a graph can capture it
+
+struct DepthwiseStrides {
+  int64_t n, c, h, w;
+};
+
+struct DepthwiseFilter {
+  const void* weight;  // [C,k,k]
+  void* data;          // forward: output; backward: incoming gradient
+  DepthwiseStrides strides;
+  int k, dilation;
+  int64_t first;  // of its taps in the partial sums of the weight gradients
+};
+
+struct DepthwiseProblem {
+  const void* x;
+  DepthwiseStrides strides;
+  int64_t n, c, h, w, out_h, out_w;
+  int64_t batch;  // samples of a group
+  int stride;
+  const void *mean, *rstd;  // [G,C], or null
+  DepthwiseFilter filters[kDepthwiseFilters];
+  int count, pad;  // filters of this launch, their largest padding
+};
+
+// Blocks over pixels of the input-gradient launch, and over chunks of the weight-gradient launch: sizes of scratch.
+int64_t depthwise_input_tiles(const DepthwiseProblem& p);
+int64_t depthwise_weight_chunks(const DepthwiseProblem& p);
+
+// scratch: double [n, c, 2].
+cudaError_t depthwise_statistics(DType dtype, const DepthwiseProblem& p, int64_t groups, double eps, void* mean,
+                                 void* rstd, double* scratch, cudaStream_t stream);
+cudaError_t depthwise_forward(DType dtype, const DepthwiseProblem& p, cudaStream_t stream);
+// dz [N,C,H,W] of the accumulation type, added to if `add`; its last launch (`last`) applies the ReLU's mask.
+cudaError_t depthwise_input_gradient(DType dtype, const DepthwiseProblem& p, void* dz, const DepthwiseStrides& strides,
+                                     bool add, bool last, double* sums, cudaStream_t stream);
+// dx from dz, and from its sums [tiles, c, 2] where `sums` is given (statistics of the batch). means: scratch [G, c, 2].
+cudaError_t depthwise_finish(DType dtype, const DepthwiseProblem& p, const void* dz, void* dx,
+                             const DepthwiseStrides& strides, const double* sums, double* means, cudaStream_t stream);
+// partial: [chunks, taps, c] of the accumulation type; dw: [taps * c], filter after filter, each [C,k,k].
+cudaError_t depthwise_weight_gradient(DType dtype, const DepthwiseProblem& p, void* partial, int64_t taps, void* dw,
+                                      cudaStream_t stream);
+
+}  // namespace ddarts
