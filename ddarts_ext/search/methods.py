@@ -87,6 +87,26 @@ class Discretisation:
 
 
 @dataclass(frozen=True)
+class Distance:
+    """How far the search has come, in distances between architectures: settings of the part ``distance``.
+
+    early_stop: end the search once the distance to the start has settled (D-DARTS, section 3.5): it differs by at most
+    ``stop_tolerance`` from each of the ``stop_window`` epochs before. The first ``stop_after`` epochs in which alphas
+    move do not count. track_distance: keep the distances in the history whether or not the search may stop by them.
+    distance_rule: how the architecture of an epoch is read; ``auto`` is ``edge`` where the method has a threshold.
+    distance_scores: op scores, ``median``, ``mean`` or a score file.
+    """
+
+    track_distance: bool = False
+    early_stop: bool = False
+    stop_tolerance: float = 0.001
+    stop_window: int = 4
+    stop_after: int = 5
+    distance_rule: str = _one_of("auto", *RULES, default="auto")
+    distance_scores: str = "median"
+
+
+@dataclass(frozen=True)
 class Method:
     """A search method. ``parts``: names of what runs between epochs, see parts.py. ``source``: where the settings are from."""
 
@@ -100,6 +120,7 @@ class Method:
     architect: Architect = Architect()
     weights: Weights = Weights()
     discretisation: Discretisation = Discretisation()
+    distance: Distance = Distance()
     epochs: int = 50
     cells: int = 8
     channels: int = 16
@@ -146,8 +167,9 @@ _PARTS: dict[str, dict[str, _Setting]] = {
     "architect": _settings(Architect),
     "weights": _settings(Weights),
     "discretisation": _settings(Discretisation),
+    "distance": _settings(Distance),
 }
-_AT_LEAST_ONE = ("order", "ablation_every")
+_AT_LEAST_ONE = ("order", "ablation_every", "stop_window")
 
 
 def setting_names() -> tuple[str, ...]:
@@ -160,6 +182,10 @@ def _checked(name: str, value: Any, setting: _Setting) -> Any:
         raise ValueError(f"search: {name} must be one of {', '.join(setting.choices)}, got {value!r}")
     if value is None and type(None) in get_args(setting.kind):
         return None
+    if setting.kind is bool:
+        if not isinstance(value, bool):
+            raise TypeError(f"search: {name} must be true or false, got {value!r}")
+        return value
     if setting.kind in (float, float | None):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise TypeError(f"search: {name} must be a number, got {value!r}")
@@ -241,6 +267,24 @@ register(
         batch=128,
     )
 )
+register(
+    Method(
+        name="dartopti",
+        summary="starts from a network that exists (--start) and improves it; cells that were equal stay equal",
+        source="D-DARTS, 2108.09306, section 3.4 and its implementation; 5 epochs of pre-training, then 50",
+        space="dartopti",
+        relaxation="sigmoid",
+        sharing="sequence",
+        objectives=Objectives(zero_one_weight=7.0, ablation_weight=0.5),
+        architect=Architect(alpha_lr=3e-3, alpha_lr_min=0.001, alpha_betas=(0.9, 0.999), alpha_start=5),
+        weights=Weights(weight_lr=0.005),
+        discretisation=Discretisation(rules=("sparse", "edge")),
+        distance=Distance(track_distance=True, early_stop=True),
+        epochs=55,
+        channels=32,
+        batch=128,
+    )
+)
 
 
 def preset(size: tuple[int, int], train_images: int) -> Mapping[str, Any]:
@@ -250,4 +294,4 @@ def preset(size: tuple[int, int], train_images: int) -> Mapping[str, Any]:
     """
     if max(size) > 16 or train_images > 10_000:
         return {}
-    return {"cells": 4, "channels": 8, "batch": 32, "weight_lr": 0.05, "alpha_lr": 0.02}
+    return {"cells": 4, "channels": 8, "batch": 64, "weight_lr": 0.05, "alpha_lr": 0.02}
