@@ -1,4 +1,4 @@
-"""Argument checks and dtype rules that every op shares. All run in Python, before dispatch, on shapes and dtypes alone."""
+"""Argument checks and dtype rules that every op shares. They run before dispatch, on shapes and dtypes alone."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def check_given_statistics(
 
 
 def check_batch_values(op: str, values: int, shape: Sequence[int]) -> None:
-    """ValueError, as torch's batch norm raises it, when a channel of a group has a single value to take statistics of."""
+    """ValueError, as from torch's batch norm, when a channel of a group has a single value to take statistics of."""
     if values == 1:
         raise ValueError(
             f"{op}: batch statistics must have more than 1 value per channel and group, got input size {list(shape)}"
