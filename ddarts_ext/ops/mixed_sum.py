@@ -55,7 +55,7 @@ def mixed_sum(
     mean, rstd: given statistics [1 or G,K,C] (eval mode); default: those of the batch, biased variance, ``eps``.
 
     Sums are float64 if a branch is float64, else float32. Returns :class:`MixedSum`: ``out`` has the promoted dtype
-    of the branches and the layout (channels_last or contiguous) of the first one; mean and rstd have the dtype of the sums.
+    of the branches and the layout (channels_last or contiguous) of the first one; mean and rstd that of the sums.
     Branches and weights have gradients, twice differentiable; given statistics are constants.
     Raises TypeError for dtypes, ValueError for shapes, devices, and for batch statistics of a single value.
     """
