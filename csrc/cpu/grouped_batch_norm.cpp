@@ -125,25 +125,30 @@ void tile_statistics(const A* __restrict__ x, int64_t n, const Geometry& g, A* _
   std::copy_n(lanes, g.p, m2);
 }
 
-// mean and rstd of every group and channel from its tiles.
+// mean and rstd of every group and channel from its tiles; few values, so in double: tiles' means may be large.
 template <typename A>
 void join_statistics(const Geometry& g, const std::vector<A>& means, const std::vector<A>& m2s, double eps, A* mean, A* rstd) {
-  std::vector<A> square(static_cast<size_t>(g.channels));
-  const A m = static_cast<A>(std::max<int64_t>(g.values(), 1));
+  std::vector<double> sum(static_cast<size_t>(g.channels)), square(sum.size());
+  const double inverse = 1.0 / static_cast<double>(std::max<int64_t>(g.values(), 1));
   for (int64_t group = 0; group < g.groups; ++group) {
-    A* mu = mean + group * g.channels;
-    std::fill_n(mu, g.channels, A(0));
-    std::fill(square.begin(), square.end(), A(0));
-    for (int64_t i = 0; i < g.parts(); ++i)
-      for (int64_t c = 0; c < g.channels; ++c) mu[c] += static_cast<A>(g.part_values(i)) / m * means[g.part(group, i, c)];
-    for (int64_t i = 0; i < g.parts(); ++i)
+    std::fill(sum.begin(), sum.end(), 0.0);
+    std::fill(square.begin(), square.end(), 0.0);
+    for (int64_t i = 0; i < g.parts(); ++i) {
+      const double share = static_cast<double>(g.part_values(i)) * inverse;
+      for (int64_t c = 0; c < g.channels; ++c) sum[c] += share * means[g.part(group, i, c)];
+    }
+    for (int64_t i = 0; i < g.parts(); ++i) {
+      const double values = static_cast<double>(g.part_values(i));
       for (int64_t c = 0; c < g.channels; ++c) {
         const int64_t at = g.part(group, i, c);
-        const A d = means[at] - mu[c];
-        square[c] += m2s[at] + static_cast<A>(g.part_values(i)) * d * d;
+        const double d = means[at] - sum[c];
+        square[c] += m2s[at] + values * d * d;
       }
-    for (int64_t c = 0; c < g.channels; ++c)
-      rstd[group * g.channels + c] = A(1) / std::sqrt(square[c] / m + static_cast<A>(eps));
+    }
+    for (int64_t c = 0; c < g.channels; ++c) {
+      mean[group * g.channels + c] = static_cast<A>(sum[c]);
+      rstd[group * g.channels + c] = static_cast<A>(1.0 / std::sqrt(square[c] * inverse + eps));
+    }
   }
 }
 

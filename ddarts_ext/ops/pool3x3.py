@@ -5,7 +5,7 @@ With window W(o) of output pixel o, cut off at the border, and |W(o)| the pixels
     maximum[o] = max_{p in W(o)} x[p]            dx[p] += sum_{o: argmax(o) = p} g_max[o]
     average[o] = sum_{p in W(o)} x[p] / |W(o)|   dx[p] += sum_{o: p in W(o)} g_avg[o] / |W(o)|
 
-What is kept for the backward is one byte an output: the position of the maximum in its window, 3 * row + column. Ties go
+Kept for the backward is one byte an output: the position of the maximum in its window, 3 * row + column. Ties go
 to the first pixel in row order and a NaN wins, the last one if there are several, exactly as in ``torch.max_pool2d``.
 The backward gathers: every input pixel collects from the windows it lies in, in a fixed order.
 """
@@ -42,7 +42,7 @@ def pool3x3(x: Tensor, *, stride: int = 1, maximum: bool = True, average: bool =
     ``F.max_pool2d(x, 3, stride, 1)`` and ``F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)``, with the same
     argmax for ties and NaN. Gradients flow to ``x`` from whichever output has one.
 
-    Raises TypeError for a ``x`` that is not floating, ValueError for wrong shapes, another stride, or no output asked for.
+    Raises TypeError for a ``x`` that is not floating, ValueError for wrong shapes, another stride, or no output wanted.
     """
     check_4d(_OP, "x", x)
     if x.shape[2] < 1 or x.shape[3] < 1:

@@ -14,7 +14,16 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from ddarts_ext.ops.pool3x3 import pool3x3, pool3x3_backward_reference, pool3x3_reference
 
-SHAPES = [(2, 3, 5, 7), (1, 1, 1, 1), (2, 16, 1, 5), (3, 5, 6, 1), (2, 16, 8, 8), (1, 9, 33, 40), (2, 3, 2, 2), (0, 3, 4, 4)]
+SHAPES = [
+    (2, 3, 5, 7),
+    (1, 1, 1, 1),
+    (2, 16, 1, 5),
+    (3, 5, 6, 1),
+    (2, 16, 8, 8),
+    (1, 9, 33, 40),
+    (2, 3, 2, 2),
+    (0, 3, 4, 4),
+]
 ASKED = [(True, True), (True, False), (False, True)]
 LAYOUTS = ["contiguous", "channels_last", "transposed"]
 
@@ -53,7 +62,8 @@ def check(op: Any, backward: Any, x: Tensor, stride: int, maximum: bool, average
     rest = (got[2], x.shape[2], x.shape[3], stride, got[0 if maximum else 1].is_contiguous() is False)
     dx = backward(*grads, *rest)
     expected_dx = pool3x3_backward_reference(*(None if g is None else g.double() for g in grads), *rest)
-    assert dx.dtype == x.dtype and dx.stride() == expected_dx.stride()
+    assert dx.dtype == x.dtype
+    assert dx.stride() == expected_dx.stride()
     assert_close(dx, expected_dx, gradient=True)
 
 
@@ -81,12 +91,17 @@ def test_equals_torch_in_values_and_in_which_pixel_gets_the_gradient(kind: str, 
 
 def test_the_last_nan_and_the_first_maximum_win() -> None:
     nan, inf = float("nan"), float("inf")
-    for window, position in (([[nan, 1.0], [nan, 9.0]], 2), ([[4.0, 4.0], [4.0, 4.0]], 0), ([[-inf, -inf], [-inf, -inf]], 0)):
+    for window, position in (
+        ([[nan, 1.0], [nan, 9.0]], 2),
+        ([[4.0, 4.0], [4.0, 4.0]], 0),
+        ([[-inf, -inf], [-inf, -inf]], 0),
+    ):
         x = torch.tensor(window, dtype=torch.float64).reshape(1, 1, 2, 2).requires_grad_()
         maximum = pool3x3(x, average=False).maximum
         assert maximum is not None
         maximum[0, 0, 0, 0].backward()
-        assert x.grad is not None and x.grad.flatten().tolist() == [float(i == position) for i in range(4)]
+        assert x.grad is not None
+        assert x.grad.flatten().tolist() == [float(i == position) for i in range(4)]
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -94,12 +109,15 @@ def test_the_last_nan_and_the_first_maximum_win() -> None:
 def test_a_gradient_may_reach_one_output_only(stride: int, wanted: str) -> None:
     x = torch.randn(2, 3, 6, 5, dtype=torch.float64, requires_grad=True)
     out, expected = getattr(pool3x3(x, stride=stride), wanted), torch_pools(x, stride)[wanted == "average"]
-    torch.testing.assert_close(torch.autograd.grad(out.square().sum(), x), torch.autograd.grad(expected.square().sum(), x))
+    torch.testing.assert_close(
+        torch.autograd.grad(out.square().sum(), x), torch.autograd.grad(expected.square().sum(), x)
+    )
 
 
 def test_what_is_not_asked_for_is_none() -> None:
     x = torch.randn(1, 2, 4, 4)
-    assert pool3x3(x, average=False).average is None and pool3x3(x, maximum=False).maximum is None
+    assert pool3x3(x, average=False).average is None
+    assert pool3x3(x, maximum=False).maximum is None
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -111,7 +129,8 @@ def test_gradients(stride: int, asked: tuple[bool, bool], shape: tuple[int, ...]
 
     for layout in LAYOUTS[:2]:
         x = arranged(torch.randn(shape, dtype=torch.float64), layout).requires_grad_()
-        assert gradcheck(pooled, x) and gradgradcheck(pooled, x)
+        assert gradcheck(pooled, x)
+        assert gradgradcheck(pooled, x)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -136,7 +155,8 @@ def test_autocast_leaves_the_dtype_alone() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             pooled = pool3x3(torch.randn(1, 2, 4, 4, dtype=dtype))
-        assert pooled.maximum is not None and pooled.maximum.dtype == dtype
+        assert pooled.maximum is not None
+        assert pooled.maximum.dtype == dtype
 
 
 def test_any_number_of_threads_gives_the_same_bits() -> None:
