@@ -23,8 +23,8 @@ constexpr int kChannels = 64 / static_cast<int>(sizeof(A));
 template <typename A>
 constexpr int kGradientChannels = 32 / static_cast<int>(sizeof(A));
 constexpr int kGradientTile = 8;
-constexpr int tile_rows(int stride) { return stride == 1 ? 8 : 4; }
-constexpr int tile_columns(int stride) { return stride == 1 ? 16 : 8; }
+__host__ __device__ constexpr int tile_rows(int stride) { return stride == 1 ? 8 : 4; }
+__host__ __device__ constexpr int tile_columns(int stride) { return stride == 1 ? 16 : 8; }
 
 template <typename A>
 struct Affine {
