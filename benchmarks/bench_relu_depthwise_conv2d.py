@@ -1,4 +1,4 @@
-"""The depthwise convolutions of one edge (sep 3x3, sep 5x5, dil 3x3, dil 5x5), which read one input; forward and backward."""
+"""The depthwise filters of one edge (sep 3x3, 5x5, dil 3x3, 5x5), which read one input; forward and backward."""
 
 from __future__ import annotations
 
