@@ -9,7 +9,9 @@ from typing import Any
 from ddarts_ext import spaces
 from ddarts_ext.data import Augmentation, Dataset
 from ddarts_ext.search import methods
+from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.methods import Method
+from ddarts_ext.search.start import Start
 
 PRECISIONS = ("float32", "bf16")
 STEMS = ("cifar", "imagenet", "imagenet_stride4")
@@ -22,7 +24,7 @@ class SearchConfig:
 
     split: part of the training images whose batches move the weights; the rest moves the alphas and judges.
     reductions: indices of the reduction cells, None for thirds. steps: intermediate nodes of a cell, None for the space's.
-    sequence: for methods whose cells share alphas by number, the number of every cell.
+    sequence: for methods whose cells share alphas by number, the number of every cell. start: the network to start at.
     """
 
     data: str
@@ -36,11 +38,13 @@ class SearchConfig:
     steps: int | None = None
     reductions: tuple[int, ...] | None = None
     sequence: tuple[int, ...] | None = None
+    start: Start | None = None
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for config.json."""
-        return {"version": 1, "command": "search", **asdict(self)}
+        start = None if self.start is None else self.start.to_json()
+        return {"version": 1, "command": "search", **asdict(self), "start": start}
 
     def space(self) -> spaces.Space:
         return spaces.get(self.method.space, steps=self.steps)
@@ -57,10 +61,12 @@ def resolve(
     wanted = {name: value for name, value in given.items() if value is not None}
     small = methods.preset(dataset.size, len(dataset.train)) if isinstance(method, str) else {}
     settings = {**small, **wanted}
-    sizes = {name: _positive(name, settings.pop(name)) for name in _SIZES if name in settings}
+    sizes: dict[str, Any] = {name: _positive(name, settings.pop(name)) for name in _SIZES if name in settings}
     if space is not None:
         sizes["space"] = space
     chosen = replace(chosen, **sizes).with_settings(**settings)
+    if (chosen.distance.track_distance or chosen.distance.early_stop) and "distance" not in chosen.parts:
+        chosen = replace(chosen, parts=(*chosen.parts, "distance"))
     if "augmentation" not in fixed:
         # A search sees crops and flips, no cutout: DARTS, section 3.1.
         fixed["augmentation"] = replace(dataset.augmentation, cutout=0, autoaugment=None)
@@ -90,6 +96,30 @@ def _check(config: SearchConfig) -> None:
     if config.method.channels % 2:
         raise ValueError(f"search: channels must be even, as reductions halve them, got {config.method.channels}")
     _check_indices(config.reductions, config.method.cells)
+    _check_start(config)
+
+
+def _check_start(config: SearchConfig) -> None:
+    method = config.method
+    if method.sharing == "sequence" and config.sequence is None:
+        raise ValueError(
+            f"search: start must be given for method {method.name}: ResNet18, ResNet50, Xception, InceptionV4 or a "
+            "genotype file"
+        )
+    if method.epochs <= method.architect.alpha_start:
+        raise ValueError(
+            f"search: epochs must be more than the {method.architect.alpha_start} before alphas move (alpha_start), "
+            f"got {method.epochs}"
+        )
+    if config.start is None:
+        return
+    # Also finds cells that share alphas and differ, before anything is computed.
+    determined = {"cells": method.cells, "steps": config.steps, "reductions": config.reductions}
+    for name, expected in config.start.sizes(method.space).items():
+        if name in determined and determined[name] != expected:
+            raise ValueError(f"search: {name} must be {expected!r} as in the start, got {determined[name]!r}")
+    owner = owners(method.sharing, method.cells, config.reductions or (), config.sequence)
+    config.start.table(config.space(), owner)
 
 
 def _check_indices(reductions: Sequence[int] | None, cells: int) -> None:

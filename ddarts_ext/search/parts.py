@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ddarts_ext.search.methods import Method
     from ddarts_ext.search.state import SearchState
 
 
@@ -27,5 +28,11 @@ class Part:
         """Take up what :meth:`state_dict` gave."""
 
 
-PARTS: dict[str, Callable[[], Part]] = {}
-"""Parts that a method can name; a part with settings is given to the Searcher as an object."""
+def _distance(method: Method) -> Part:
+    from ddarts_ext.search.distance_part import DistancePart
+
+    return DistancePart.of(method)
+
+
+PARTS: dict[str, Callable[[Method], Part]] = {"distance": _distance}
+"""Parts that a method can name, made from the method's settings; others are given to the Searcher as objects."""

@@ -12,12 +12,15 @@ import torch.nn.functional as F
 
 from ddarts_ext.data import Augmentation, Dataset, load
 from ddarts_ext.data.batches import halves, in_order, permuted, redrawn
+from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.search import methods
 from ddarts_ext.search.config import SearchConfig, resolve
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts import PARTS, Part
 from ddarts_ext.search.result import SearchResult, read
 from ddarts_ext.search.run_folder import RunFolder
+from ddarts_ext.search.start import Start
 from ddarts_ext.search.state import SearchState, initial_state
 from ddarts_ext.search.step import Stepper
 from ddarts_ext.search.sums import Sums, judge
@@ -33,6 +36,7 @@ class Searcher:
 
     data: a name or path for :func:`ddarts_ext.data.load`, or a :class:`Dataset`.
     method: ``darts``, ``fairdarts``, ``ddarts`` or a :class:`Method`. space: another one than the method's.
+    start: for DARTOpti, the network to start from: a name or file, a genotype, or a :class:`Start` with its options.
     epochs, cells, channels, batch: of the search; by default the method's, or smaller ones for small images.
     seed: everything random follows from it. device: ``cpu``, ``cuda``; by default a GPU where there is one.
     out: folder of the run; without one nothing is written. resume: continue the run in it, if there is one.
@@ -51,6 +55,7 @@ class Searcher:
         method: str | Method = "ddarts",
         *,
         space: str | None = None,
+        start: str | Path | Genotype | Start | None = None,
         epochs: int | None = None,
         cells: int | None = None,
         channels: int | None = None,
@@ -76,6 +81,13 @@ class Searcher:
             raise ValueError("search: out must be the folder of the run to resume, got None")
         dataset = load(data)
         sizes = {"epochs": epochs, "cells": cells, "channels": channels, "batch": batch}
+        begin = None if start is None else Start.load(start)
+        if begin is not None:
+            known = begin.sizes(space or methods.get(method).space)
+            sizes["cells"] = known["cells"] if cells is None else cells
+            steps = known["steps"] if steps is None else steps
+            reductions = known["reductions"] if reductions is None else reductions
+            sequence = known["sequence"] if sequence is None else sequence
         fixed: dict[str, Any] = {} if augmentation is None else {"augmentation": augmentation}
         self.config: SearchConfig = resolve(
             dataset,
@@ -91,6 +103,7 @@ class Searcher:
             steps=steps,
             reductions=None if reductions is None else tuple(reductions),
             sequence=None if sequence is None else tuple(sequence),
+            start=begin,
             **fixed,
         )
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
@@ -98,7 +111,7 @@ class Searcher:
         self.resume = resume
         self.folder = None if out is None else RunFolder(out, "search")
         self.progress = progress if progress is not None else Progress()
-        self._parts = tuple(PARTS[name]() for name in self.config.method.parts) + tuple(parts)
+        self._parts = tuple(PARTS[name](self.config.method) for name in self.config.method.parts) + tuple(parts)
 
     def search(self) -> SearchResult:
         """Run the search, or what is left of it, and read the result."""
@@ -123,7 +136,7 @@ class Searcher:
         return state
 
     def _epochs(self, state: SearchState) -> None:
-        method = self.config.method
+        method = self._effective(state)
         weight_part, alpha_part = halves(len(self.dataset.train), self.config.split)
         steps = max(1, len(weight_part) // method.batch)
         stepper = Stepper(state, method, autocast(self.device, self.config.precision))
@@ -148,13 +161,24 @@ class Searcher:
                 self.folder.save(state.checkpoint(), state.history)
             self.progress.epoch(_line(record))
 
+    def _effective(self, state: SearchState) -> Method:
+        """The method without what is zero by construction: one row alone is as useful as the mean over all rows."""
+        method = self.config.method
+        if len(state.architecture.table) > 1 or not method.objectives.ablation_weight:
+            return method
+        if state.epoch == 0:
+            self.progress.say("search: all cells share one architecture, so the ablation loss is 0 and is left out")
+        return method.with_settings(ablation_weight=0.0)
+
     def _set_rates(self, state: SearchState, epoch: int) -> Mapping[str, float]:
         method = self.config.method
         architect, weights = method.architect, method.weights
         weight_lr = cosine(weights.weight_lr, weights.weight_lr_min, epoch, method.epochs)
         alpha_lr = architect.alpha_lr
         if architect.alpha_lr_min is not None:
-            alpha_lr = cosine(alpha_lr, architect.alpha_lr_min, epoch, method.epochs)
+            # The alphas' cosine begins with their first step, the weights' with the pre-training.
+            first = architect.alpha_start
+            alpha_lr = cosine(alpha_lr, architect.alpha_lr_min, max(0, epoch - first), method.epochs - first)
         for optimizer, rate in ((state.weight_optimizer, weight_lr), (state.alpha_optimizer, alpha_lr)):
             for group in optimizer.param_groups:
                 group["lr"] = rate
@@ -244,11 +268,12 @@ def _line(record: Mapping[str, Any]) -> str:
 def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of :class:`Searcher` that a config.json was written with."""
     method = config["method"]
-    parts = {name: method[name] for name in ("objectives", "architect", "weights", "discretisation")}
+    parts = {name: method[name] for name in ("objectives", "architect", "weights", "discretisation", "distance")}
     same = ("seed", "precision", "deterministic", "split", "stem", "steps", "reductions", "sequence")
     return {
         "data": config["source"],
         "method": method["name"],
+        "start": None if config.get("start") is None else Start.from_json(config["start"]),
         "augmentation": Augmentation(**config["augmentation"]),
         **{name: method[name] for name in ("space", "epochs", "cells", "channels", "batch")},
         **{name: config[name] for name in same},

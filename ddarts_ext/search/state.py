@@ -104,6 +104,9 @@ def initial_state(
             method.relaxation,
             initial_scale=method.architect.alpha_init,
         )
+    if config.start is not None:
+        with torch.no_grad():
+            architecture.table.copy_(config.start.table(space, architecture.owner))
     net, architecture = net.to(device), architecture.to(device)
     return SearchState(
         space=space,
