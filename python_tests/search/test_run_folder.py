@@ -28,7 +28,7 @@ def search(out):
     def split(n):
         return MemorySplit(torch.randint(0, 256, (n, 1, 4, 4), generator=g, dtype=torch.uint8), torch.arange(n) % 2)
     data = Dataset("noise", split(16), split(4), ("a", "b"), (4, 4), 1, (0.5,), (0.25,), Augmentation(crop_padding=1))
-    Searcher(data, "ddarts", cells=3, channels=2, steps=1, epochs=9, batch=4, ablation_inactive="random", seed=3,
+    Searcher(data, "ddarts", cells=3, channels=2, steps=1, epochs=12, batch=4, ablation_inactive="random", seed=3,
              out=out, resume=True, device="cpu").search()
 
 def started(out):
@@ -38,6 +38,10 @@ def started(out):
         os._exit(0)
     return child
 
+def ended(child):
+    # Looks without taking the exit status, so that the number stays this child's.
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
 def epochs(out):
     history = out / "history.jsonl"
     return len(history.read_text().splitlines()) if history.exists() else 0
@@ -45,15 +49,15 @@ def epochs(out):
 root = Path(sys.argv[1])
 began = time.monotonic()
 assert os.waitpid(started(root / "whole"), 0)[1] == 0
-epoch_seconds = (time.monotonic() - began) / 9
+epoch_seconds = (time.monotonic() - began) / 12
 moments = random.Random(5)
 for _ in range(5):
     done, child = epochs(root / "killed"), started(root / "killed")
     # One epoch further, so that the kills fall into different epochs; then at any moment of the next.
-    while epochs(root / "killed") == done and os.waitpid(child, os.WNOHANG) == (0, 0):
+    while epochs(root / "killed") == done and not ended(child):
         time.sleep(0.001)
-    time.sleep(moments.random() * epoch_seconds)
-    os.kill(child, signal.SIGKILL)
+    time.sleep(moments.random() * epoch_seconds / 2)
+    os.kill(child, signal.SIGKILL)  # of a child that has ended, but was not waited for, this does nothing
     os.waitpid(child, 0)
     print("killed after epoch", epochs(root / "killed"))
 assert os.waitpid(started(root / "killed"), 0)[1] == 0

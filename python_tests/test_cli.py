@@ -1,0 +1,111 @@
+"""The commands: what they print, and that wrong input is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from ddarts_ext import cli
+
+CYCLE = '{"genes": [["skip_connect:2<-3", "skip_connect:3<-2"]], "seq": [0], "concat": [2, 3], "reductions": []}'
+UNKNOWN_OP = '{"genes": [["conv_9x9:2<-0"]], "seq": [0], "concat": [2], "reductions": []}'
+UNKNOWN_NODE = '{"genes": [["skip_connect:9<-0"]], "seq": [0], "concat": [2], "reductions": []}'
+
+
+def fails(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line of an error with exit code 2."""
+    monkeypatch.setattr(sys, "argv", ["ddarts", *arguments])
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main()
+    assert exit_info.value.code == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert error.startswith("ddarts: ")
+    return error
+
+
+@pytest.mark.parametrize("command", ["search", "train", "derive", "describe", "distance", "plot", "info", "bench"])
+def test_every_command_helps(command: str) -> None:
+    result = CliRunner().invoke(cli.app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("search",), "--data must be given"),
+        (("search", "--data", "/no/such/folder"), "does not exist"),
+        (("search", "--data", "digits", "--method", "evolution"), "method must be one of darts, fairdarts, ddarts"),
+        (("search", "--data", "digits", "--space", "moon"), "name must be one of"),
+        (("search", "--data", "digits", "--channels", "7"), "channels must be even"),
+        (("search", "--data", "digits", "--epochs", "0"), "epochs must be >= 1"),
+        (("search", "--data", "digits", "--set", "speed=3"), "setting must be one of"),
+        (("search", "--data", "digits", "--set", "ablation_sign=up"), "ablation_sign must be one of"),
+        (("search", "--data", "digits", "--set", "weight_lr=fast"), "weight_lr must be a number"),
+        (("search", "--data", "digits", "--set", "weight_lr"), "--set must be NAME=VALUE"),
+        (("search", "--data", "digits", "--device", "abacus"), "device must be auto, cpu, cuda"),
+        (("search", "--data", "digits", "--precision", "int4"), "precision must be one of"),
+        (("search", "--data", "digits", "--resume"), "out must be the folder of the run to resume"),
+        (("train", "no-such-genotype", "--data", "digits"), "genotype"),
+        (("train", "DARTS_V2"), "data must be given"),
+        (("train", "DARTS_V2", "--data", "digits", "--channels", "9"), "channels must be even"),
+        (("train", "DARTS_V2", "--data", "digits", "--set", "luck=1"), "setting must be one of"),
+        (("describe", "no-such-genotype"), "genotype"),
+        (("derive", "ResNet18", "--cells", "14"), "derive: genotype must have 2 reduction cells"),
+        (("plot", "/no/such/run"), "must be the folder of a run"),
+    ],
+)
+def test_wrong_input_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], message: str
+) -> None:
+    assert message in fails(monkeypatch, capsys, *arguments)
+
+
+@pytest.mark.parametrize(("text", "message"), [(UNKNOWN_OP, "conv_9x9"), (UNKNOWN_NODE, "9"), (CYCLE, "source"), ("{", "JSON")])
+def test_wrong_genotypes_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, message: str
+) -> None:
+    path = tmp_path / "genotype.json"
+    path.write_text(text)
+    assert message in fails(monkeypatch, capsys, "describe", str(path))
+
+
+def test_folder_with_one_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("PIL")
+    (tmp_path / "train" / "only").mkdir(parents=True)
+    assert "2 or more classes, got 1" in fails(monkeypatch, capsys, "search", "--data", str(tmp_path))
+
+
+def test_describe_counts_the_published_network() -> None:
+    """DARTS_V2 with 20 cells and 36 channels: 3,349,342 parameters and 528,359,040 multiply-adds."""
+    result = CliRunner().invoke(cli.app, ["describe", "DARTS_V2", "--layers", "20", "--json"])
+    figures = json.loads(result.output)
+    assert figures["parameters"] == 3_349_342
+    assert figures["multiply_adds"]["convolutions"] == 528_359_040
+    assert figures["reductions"] == [6, 13]
+
+
+def test_derive_writes_a_larger_network(tmp_path: Path) -> None:
+    out = tmp_path / "large.json"
+    result = CliRunner().invoke(cli.app, ["derive", "D-DARTS_sparse_cifar10", "--cells", "14", "--out", str(out)])
+    if result.exit_code:
+        pytest.skip("no genotype of individual cells ships with the package")
+    assert len(json.loads(out.read_text())["seq"]) == 14
+
+
+def test_distance_of_an_architecture_to_itself() -> None:
+    result = CliRunner().invoke(cli.app, ["distance", "ResNet18", "ResNet18", "--json"])
+    assert json.loads(result.output)["distance"] == 0
+
+
+def test_list_of_methods() -> None:
+    output = CliRunner().invoke(cli.app, ["search", "--list"]).output
+    assert all(f"  {name}: " in output for name in ("darts", "fairdarts", "ddarts"))
+    assert "zero_one_weight=7.0" in output
