@@ -13,9 +13,30 @@ from ddarts_ext.commands import options
 def search(
     data: options.Data = None,
     method: Annotated[
-        str | None, typer.Option(help="darts, fairdarts or ddarts; --list says what each is. [default: ddarts]")
+        str | None,
+        typer.Option(help="darts, fairdarts, ddarts or dartopti; --list says what each is. [default: ddarts]"),
     ] = None,
     space: Annotated[str | None, typer.Option(help="Another search space than the method's.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="Network to start from (dartopti): ResNet18, ResNet50, Xception, InceptionV4, or a genotype file."
+        ),
+    ] = None,
+    off_logit: Annotated[
+        float | None,
+        typer.Option(help="Alpha of the ops that the start does not have; -10 starts at the network. [default: 0]"),
+    ] = None,
+    input_node: Annotated[
+        int | None,
+        typer.Option(
+            help="1: edges of the start that read node 0 read node 1, the cell before. [default: as they are]"
+        ),
+    ] = None,
+    early_stop: Annotated[
+        bool | None,
+        typer.Option(help="Stop once the distance to the start has settled. [default: dartopti only]"),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs. [default: the method's]")] = None,
     cells: Annotated[int | None, typer.Option(help="Cells of the supernet. [default: 8; 4 for small images]")] = None,
     channels: Annotated[
@@ -39,6 +60,7 @@ def search(
         typer.echo(_methods())
         return
     from ddarts_ext.search.searcher import Searcher
+    from ddarts_ext.search.start import Start
     from ddarts_ext.training.progress import for_terminal
 
     given: dict[str, Any] = {
@@ -52,17 +74,26 @@ def search(
         "seed": seed,
         "precision": precision,
         "deterministic": deterministic,
+        "early_stop": early_stop,
         **options.parsed(settings),
     }
     given = {name: value for name, value in given.items() if value is not None}
     stored = _stored(out) if resume and out is not None else {}
     arguments = {**stored, **given}
+    begin = start if start is not None else stored.get("start")
+    if begin is not None:
+        arguments["start"] = Start.load(begin, off_logit, input_node)
+    elif off_logit is not None or input_node is not None:
+        raise ValueError("search: --start must be given with --off-logit and --input-node")
     if "data" not in arguments:
         raise ValueError("search: --data must be given: digits, cifar10:FOLDER, a .npz file or an image folder")
     result = Searcher(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
     typer.echo(result.genotype)
-    last = result.history[-1]["valid"]
-    typer.echo(f"rule {result.rule}, validation accuracy of the supernet {last['accuracy']:.2%}")
+    last = result.history[-1]
+    typer.echo(f"rule {result.rule}, validation accuracy of the supernet {last['valid']['accuracy']:.2%}")
+    if "distance" in last:
+        settled = ", settled" if last["distance"].get("settled") else ""
+        typer.echo(f"distance to the start {last['distance']['start']:.6f} after {last['epoch'] + 1} epochs{settled}")
     if out is not None:
         typer.echo(f"genotype in {out / 'genotype.json'}")
 
@@ -91,7 +122,7 @@ def _methods() -> str:
         ]
     lines.append("settings for --set, with the values of ddarts:")
     shown = methods.get("ddarts")
-    for part in (shown.objectives, shown.architect, shown.weights, shown.discretisation):
+    for part in (shown.objectives, shown.architect, shown.weights, shown.discretisation, shown.distance):
         for item in fields(part):
             choices = " | ".join(item.metadata.get("choices", ()))
             lines.append(f"  {item.name}={getattr(part, item.name)}{f'   ({choices})' if choices else ''}")
