@@ -1,7 +1,9 @@
-"""``relu_depthwise_conv2d``: ReLU, or ReLU of a batch norm, then any number of depthwise convolutions of the same input.
+"""``relu_depthwise_conv2d``: ReLU, or ReLU of a batch norm, then depthwise convolutions of the same input.
 
-The first half of separable and dilated convolutions (DARTS, arXiv:1806.09055, section 3.1): every operation that reads a
-state begins with the ReLU of that state and a depthwise filter of its own, so one call serves all of them from one read.
+The first half of separable and dilated convolutions (DARTS, arXiv:1806.09055, section 3.1): every operation that
+reads a
+state begins with the ReLU of that state and a depthwise filter of its own, so one call serves all of them from one
+read.
 """
 
 from __future__ import annotations
@@ -41,23 +43,26 @@ def relu_depthwise_conv2d(
     groups: int = 1,
     eps: float = 1e-5,
 ) -> ReluDepthwise:
-    """``outputs[f] = conv2d(relu(z), weights[f], stride, padding=d(k-1)/2, dilation=d, groups=C)`` for all filters at once.
+    """``outputs[f] = conv2d(relu(z), weights[f], stride, padding=d(k-1)/2, dilation=d, groups=C)`` for all filters at
+    once.
 
-    z is ``x``, or with ``normalize`` ``(x - mean) * rstd``: the batch norm without affine that precedes the ReLU inside a
-    separable convolution. Its statistics are those of each of ``groups`` equal, contiguous parts of the batch, unless
+    z is ``x``, or with ``normalize`` ``(x - mean) * rstd``: the batch norm without affine that precedes the ReLU
+    inside a separable convolution. Its statistics are those of each of ``groups`` equal, contiguous parts of the batch, unless
     ``mean`` and ``rstd`` are given (constants: they get no gradient).
 
     x: [G*B,C,H,W] of any floating dtype and layout; outputs have its dtype, and its layout where that is contiguous or
     channels-last. weights: [C,1,k,k] with k of 3, 5, 7. dilations: 1 or 2, one a filter. stride: 1 or 2. mean, rstd:
-    [1 or G,C]. Sums and statistics are in float32 (float64 for float64). Gradients: x (through batch statistics too) and
-    weights, any number of times; deterministic. Under autocast, x and weights are cast as by ``conv2d``.
+    [1 or G,C]. Sums and statistics are in float32 (float64 for float64). Gradients: x (through batch statistics too)
+    and weights, any number of times; deterministic. Under autocast, x and weights are cast as by ``conv2d``.
 
     Raises ValueError for shapes and settings outside these, TypeError for dtypes that are not floating.
     """
     weights, dilations = list(weights), list(dilations)
     _check(x, weights, dilations, stride, normalize, mean, rstd, groups)
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(x.device.type)
+    device = x.device.type
+    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if autocast and x.dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(device)
         x, weights = x.to(dtype), [weight.to(dtype) for weight in weights]
     return ReluDepthwise(*_forward(x, weights, dilations, stride, normalize, mean, rstd, groups, eps))
 
