@@ -47,8 +47,8 @@ def relu_depthwise_conv2d(
     once.
 
     z is ``x``, or with ``normalize`` ``(x - mean) * rstd``: the batch norm without affine that precedes the ReLU
-    inside a separable convolution. Its statistics are those of each of ``groups`` equal, contiguous parts of the batch, unless
-    ``mean`` and ``rstd`` are given (constants: they get no gradient).
+    inside a separable convolution. Its statistics are those of each of ``groups`` equal, contiguous parts of the batch,
+    unless ``mean`` and ``rstd`` are given (constants: they get no gradient).
 
     x: [G*B,C,H,W] of any floating dtype and layout; outputs have its dtype, and its layout where that is contiguous or
     channels-last. weights: [C,1,k,k] with k of 3, 5, 7. dilations: 1 or 2, one a filter. stride: 1 or 2. mean, rstd:
