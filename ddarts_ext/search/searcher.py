@@ -127,7 +127,7 @@ class Searcher:
         return result
 
     def _start(self) -> SearchState:
-        state = initial_state(self.config, self.dataset, self.device, self._parts)
+        state = self._initial()
         if self.folder is not None:
             config = {**self.config.to_json(), "source": self.source}
             checkpoint = self.folder.open(config, resume=self.resume, changeable=_MAY_CHANGE)
@@ -135,9 +135,23 @@ class Searcher:
                 state.restore(checkpoint, self.folder.history())
         return state
 
+    def _initial(self) -> SearchState:
+        return initial_state(self.config, self.dataset, self.device, self._parts)
+
+    def _divided(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Indices of the images that move the weights, and of those that move the alphas and judge."""
+        return halves(len(self.dataset.train), self.config.split)
+
+    def _moves_alphas(self, epoch: int) -> bool:
+        return epoch >= self.config.method.architect.alpha_start
+
+    def _rows(self, part: torch.Tensor, state: SearchState) -> torch.Tensor:
+        """The training batches of an epoch, indices [S, B]."""
+        return permuted(part, self.config.method.batch, state.order)
+
     def _epochs(self, state: SearchState) -> None:
         method = self._effective(state)
-        weight_part, alpha_part = halves(len(self.dataset.train), self.config.split)
+        weight_part, alpha_part = self._divided()
         steps = max(1, len(weight_part) // method.batch)
         stepper = Stepper(state, method, autocast(self.device, self.config.precision))
         self.progress.start("search", method.epochs, steps, state.epoch)
@@ -188,9 +202,9 @@ class Searcher:
         self, stepper: Stepper, weight_part: torch.Tensor, alpha_part: torch.Tensor, epoch: int, sums: Sums
     ) -> None:
         method, state = self.config.method, stepper.state
-        searching = epoch >= method.architect.alpha_start
+        searching = self._moves_alphas(epoch)
         state.net.train()
-        train_rows = permuted(weight_part, method.batch, state.order)
+        train_rows = self._rows(weight_part, state)
         valid_rows = redrawn(alpha_part, method.batch, len(train_rows), state.order)
         valid = self.dataset.train.batches(valid_rows) if searching else None
         for step, train_batch in enumerate(self.dataset.train.batches(train_rows)):
@@ -258,10 +272,12 @@ def _figures(state: SearchState, sums: Sums) -> dict[str, Any]:
 
 
 def _line(record: Mapping[str, Any]) -> str:
-    train, valid = record["train"], record["valid"]
-    return (
-        f"train loss {train['loss']:.3f} accuracy {train['accuracy']:.1%}  "
-        f"validation loss {valid['loss']:.3f} accuracy {valid['accuracy']:.1%}"
+    """Losses and accuracies; a search that judges on no images has those of training alone."""
+    names = {"train": "train", "valid": "validation"}
+    return "  ".join(
+        f"{label} loss {record[part]['loss']:.3f} accuracy {record[part]['accuracy']:.1%}"
+        for part, label in names.items()
+        if part in record
     )
 
 
