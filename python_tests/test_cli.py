@@ -66,7 +66,9 @@ def test_wrong_input_is_one_line(
     assert message in fails(monkeypatch, capsys, *arguments)
 
 
-@pytest.mark.parametrize(("text", "message"), [(UNKNOWN_OP, "conv_9x9"), (UNKNOWN_NODE, "9"), (CYCLE, "source"), ("{", "JSON")])
+@pytest.mark.parametrize(
+    ("text", "message"), [(UNKNOWN_OP, "conv_9x9"), (UNKNOWN_NODE, "9"), (CYCLE, "source"), ("{", "JSON")]
+)
 def test_wrong_genotypes_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, message: str
 ) -> None:

@@ -1,1 +1,1 @@
-"""The commands of ``ddarts``, one file for each group. Heavy imports happen inside a command, so that --help is quick."""
+"""The commands of ``ddarts``, one file for each group. Heavy imports happen inside a command, so --help is quick."""

@@ -36,7 +36,9 @@ class Augmentation:
             if getattr(self, name) < 0:
                 raise ValueError(f"augmentation: {name} must be 0 or more pixels, got {getattr(self, name)}")
         if self.autoaugment is not None and self.autoaugment not in POLICIES:
-            raise ValueError(f"augmentation: autoaugment must be one of {', '.join(POLICIES)}, got {self.autoaugment!r}")
+            raise ValueError(
+                f"augmentation: autoaugment must be one of {', '.join(POLICIES)}, got {self.autoaugment!r}"
+            )
 
 
 def suited(size: tuple[int, int], channels: int) -> Augmentation:
@@ -44,7 +46,9 @@ def suited(size: tuple[int, int], channels: int) -> Augmentation:
     shorter = min(size)
     photographs = channels == 3
     return Augmentation(
-        crop_padding=max(1, round(shorter / 8)), flip=photographs, cutout=shorter // 2 if photographs and shorter >= 24 else 0
+        crop_padding=max(1, round(shorter / 8)),
+        flip=photographs,
+        cutout=shorter // 2 if photographs and shorter >= 24 else 0,
     )
 
 
@@ -121,6 +125,7 @@ def _kornia_auto() -> Any:
         from kornia.augmentation import auto
     except ImportError as error:
         raise ValueError(
-            f"augmentation: autoaugment needs the package kornia (pip install kornia), which does not import here: {error}"
+            "augmentation: autoaugment needs the package kornia (pip install kornia), "
+            f"which does not import here: {error}"
         ) from error
     return auto

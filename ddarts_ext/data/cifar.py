@@ -18,7 +18,7 @@ _AUGMENTATION = Augmentation(crop_padding=4, flip=True, cutout=16)
 
 @dataclass(frozen=True)
 class _Layout:
-    """One published data set: its files, the bytes of labels before each image, and its normalisation (SPEC of D-DARTS)."""
+    """One published data set: its files, the bytes of labels before each image, and its normalisation."""
 
     train_files: tuple[str, ...]
     test_files: tuple[str, ...]
@@ -126,7 +126,7 @@ def _through_torchvision(
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], tuple[str, ...]]:
     layout = _LAYOUTS[name]
     wanted = f"{layout.train_files[0]} ... {layout.test_files[0]}"
-    pickled = (root is not None and any(root.glob("**/data_batch_1"))) or (root is not None and any(root.glob("**/meta")))
+    pickled = root is not None and any(next(root.glob(f"**/{name}"), None) for name in ("data_batch_1", "meta"))
     hint = " (the folder holds the pickled Python layout, which is not read: it can run code)" if pickled else ""
     if pickled or (root is None and not download):
         raise FileNotFoundError(

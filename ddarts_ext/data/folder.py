@@ -1,4 +1,4 @@
-"""Image folders: ``train/<class>/*`` and, beside it, ``test`` or ``val``. Small ones are read whole, large ones stream."""
+"""Image folders: ``train/<class>/*``, beside it ``test`` or ``val``. Small ones are read whole, large ones stream."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ def load_folder(root: Path, image_size: int | None = None) -> Dataset:
     _pillow()
     train_root = root / "train"
     if not train_root.is_dir():
-        raise FileNotFoundError(f"data: image folder {root} must hold train/<class>/<images>, and {train_root} does not exist")
+        raise FileNotFoundError(
+            f"data: image folder {root} must hold train/<class>/<images>, and {train_root} does not exist"
+        )
     classes = tuple(sorted(p.name for p in train_root.iterdir() if p.is_dir()))
     if len(classes) < 2:
         raise ValueError(f"data: {train_root} must hold one folder for each of 2 or more classes, got {len(classes)}")

@@ -28,8 +28,8 @@ def load(
     """Load a data set.
 
     data: ``"digits"`` (1,797 real 8x8 images that come with scikit-learn), ``"cifar10"`` or ``"cifar100"`` (from
-    ``root``, or written ``"cifar10:FOLDER"``), a ``.npz`` file with x_train, y_train, x_test, y_test (uint8 NHWC or NHW),
-    an image folder with ``train/<class>/*``, or a :class:`Dataset`, which is handed through.
+    ``root``, or written ``"cifar10:FOLDER"``), a ``.npz`` file with x_train, y_train, x_test, y_test (uint8 NHWC or
+    NHW), an image folder with ``train/<class>/*``, or a :class:`Dataset`, which is handed through.
     image_size: for image folders, the side of the square that images are resized to.
     download: let torchvision download CIFAR into ``root``.
     augmentation: fields of :class:`Augmentation` that replace the data set's defaults.
@@ -60,7 +60,8 @@ def _load(data: str | Path, root: str | Path | None, image_size: int | None, dow
         return folder.load_folder(path, image_size)
     if not path.exists():
         raise FileNotFoundError(
-            f"data: data must be digits, cifar10, cifar100, a .npz file or an image folder, and {str(data)!r} does not exist"
+            "data: data must be digits, cifar10, cifar100, a .npz file or an image folder, "
+            f"and {str(data)!r} does not exist"
         )
     if path.suffix != ".npz":
         raise ValueError(f"data: a data file must be .npz, got {path.name}")
@@ -94,7 +95,7 @@ def _digits() -> Dataset:
 def every_fifth(labels: Tensor) -> Tensor:
     """Mask of a fixed fifth of every class: its 5th, 10th, ... image in order."""
     chosen = torch.zeros(len(labels), dtype=torch.bool)
-    for label in labels.unique():
+    for label in torch.unique(labels):
         chosen[(labels == label).nonzero()[4::5]] = True
     return chosen
 
@@ -128,7 +129,9 @@ def _npz(path: Path) -> Dataset:
         with np.load(path, allow_pickle=False) as archive:
             missing = [key for key in _ARRAYS if key not in archive.files]
             if missing:
-                raise ValueError(f"data: {path} must hold the arrays {', '.join(_ARRAYS)}, and lacks {', '.join(missing)}")
+                raise ValueError(
+                    f"data: {path} must hold the arrays {', '.join(_ARRAYS)}, and lacks {', '.join(missing)}"
+                )
             arrays = {key: archive[key] for key in _ARRAYS}
     except (OSError, EOFError, ValueError) as error:
         if str(error).startswith("data:"):
@@ -150,11 +153,15 @@ def _npz(path: Path) -> Dataset:
 def _images(path: Path, arrays: dict[str, Any], part: str) -> tuple[Tensor, Tensor]:
     x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
     if x.dtype != np.uint8 or x.ndim not in (3, 4) or 0 in x.shape:
-        raise ValueError(f"data: x_{part} in {path} must be uint8 [N, H, W] or [N, H, W, C], got {x.dtype} {list(x.shape)}")
+        raise ValueError(
+            f"data: x_{part} in {path} must be uint8 [N, H, W] or [N, H, W, C], got {x.dtype} {list(x.shape)}"
+        )
     if x.ndim == 4 and x.shape[3] > 16:
         raise ValueError(f"data: x_{part} in {path} must have channels last (NHWC), got {list(x.shape)}")
     y = y.reshape(-1)
     if y.dtype.kind not in "iu" or len(y) != len(x) or int(y.min()) < 0:
-        raise ValueError(f"data: y_{part} in {path} must be {len(x)} whole numbers from 0, got {y.dtype} of length {len(y)}")
+        raise ValueError(
+            f"data: y_{part} in {path} must be {len(x)} whole numbers from 0, got {y.dtype} of length {len(y)}"
+        )
     images = torch.from_numpy(x if x.ndim == 4 else x[..., None]).permute(0, 3, 1, 2).contiguous()
     return images, torch.from_numpy(y.astype(np.int64))

@@ -28,11 +28,11 @@ def unrolled_gradient(
     buffers: Sequence[Tensor | None] | None = None,
     hessian: str = "fd",
 ) -> tuple[Tensor, Tensor]:
-    """Second-order gradient of DARTS (Eqs. 6 to 8): ``(gradient as table, validation loss [] at the unrolled weights)``.
+    """Second-order gradient of DARTS (Eqs. 6 to 8): (gradient as table, validation loss [] at the unrolled weights).
 
     One step of SGD is looked ahead: w' = w - lr (momentum * buffer + grad L_train(w) + weight_decay * w). With
     v = grad_w' L_val(w') the gradient is grad_table L_val(w') - lr * d/dtable [grad_w L_train(w) . v].
-    hessian: ``fd`` takes the product by a central difference with step 0.01 / |v| over all weights (the published rule);
+    hessian: ``fd`` takes the product by a central difference with step 0.01 / |v| over all weights (as published);
     ``exact`` differentiates twice.
     """
     if hessian not in HESSIANS:
@@ -87,4 +87,5 @@ def _hessian_product(
         leaf = table.detach().requires_grad_(True)
         return torch.autograd.grad(train_loss(moved, leaf), leaf)[0]
 
-    return (slope(1.0) - slope(-1.0)) / (2 * epsilon).to(table.dtype)
+    product: Tensor = (slope(1.0) - slope(-1.0)) / (2 * epsilon).to(table.dtype)
+    return product

@@ -69,7 +69,7 @@ class ArchitectureParameters(nn.Module):
         return self.owner == tuple(range(len(self.owner)))
 
     def to_weights(self, table: Tensor) -> Tensor:
-        """Op weights [cells, edges, ops] of any table of this shape: relaxed, then handed to the cells that share a row."""
+        """Op weights [cells, edges, ops] of any table of this shape: relaxed, then handed to all cells of a row."""
         relaxed = self.relax(table)
         return relaxed if self.individual else relaxed.index_select(0, self.rows)
 

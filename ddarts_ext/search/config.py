@@ -23,7 +23,7 @@ class SearchConfig:
     """Everything that determines a search but the images themselves.
 
     split: part of the training images whose batches move the weights; the rest moves the alphas and judges.
-    reductions: indices of the reduction cells, None for thirds. steps: intermediate nodes of a cell, None for the space's.
+    reductions: indices of the reduction cells, None for thirds. steps: nodes of a cell, None for the space's.
     sequence: for methods whose cells share alphas by number, the number of every cell. start: the network to start at.
     """
 
@@ -62,9 +62,9 @@ def resolve(
     small = methods.preset(dataset.size, len(dataset.train)) if isinstance(method, str) else {}
     settings = {**small, **wanted}
     sizes: dict[str, Any] = {name: _positive(name, settings.pop(name)) for name in _SIZES if name in settings}
-    if space is not None:
-        sizes["space"] = space
     chosen = replace(chosen, **sizes).with_settings(**settings)
+    if space is not None:
+        chosen = replace(chosen, space=space)
     if (chosen.distance.track_distance or chosen.distance.early_stop) and "distance" not in chosen.parts:
         chosen = replace(chosen, parts=(*chosen.parts, "distance"))
     if "augmentation" not in fixed:

@@ -1,4 +1,4 @@
-"""Marginal contributions by their definition, one whole network per removed cell: the oracle of the one-pass version."""
+"""Marginal contributions by definition, one whole network per removed cell: the oracle of the one-pass version."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Search methods as compositions of named parts: data that the one search loop reads, not copies of the loop.
 
-A method says which space it searches, how alphas become op weights (``relaxation``), which cells share them (``sharing``),
-what is added to the cross-entropy (``objectives``), how alphas and weights move (``architect``, ``weights``), how the result
-is read (``discretisation``), and the published settings. A new method is a new entry here; a new part is a new name in
-relaxation.py, objectives.py or parts.py that an entry uses.
+A method says which space it searches, how alphas become op weights (``relaxation``), which cells share them
+(``sharing``), what is added to the cross-entropy (``objectives``), how alphas and weights move (``architect``,
+``weights``), how the result is read (``discretisation``), and the published settings. A new method is a new entry here;
+a new part is a new name in relaxation.py, objectives.py or parts.py that an entry uses.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Objectives:
     """What is added to the cross-entropy of every cell. A weight of 0 leaves the part out.
 
     zero_one_over: the mean of the zero-one loss runs over one cell's row (D-DARTS) or the whole table (FairDARTS).
-    ablation_*: see :func:`ddarts_ext.search.objectives.ablation` and :func:`ddarts_ext.search.contributions.contributions`.
+    ablation_*: see :func:`.objectives.ablation` and :func:`.contributions.contributions`.
     ablation_every: contributions are computed every so many steps, and reused in between.
     ablation_memory: budget of the ablated passes, in units of one step's activations.
     """
@@ -108,7 +108,7 @@ class Distance:
 
 @dataclass(frozen=True)
 class Method:
-    """A search method. ``parts``: names of what runs between epochs, see parts.py. ``source``: where the settings are from."""
+    """A search method. parts: names of what runs between epochs, see parts.py. source: where the settings are from."""
 
     name: str
     summary: str
@@ -255,7 +255,7 @@ register(
 register(
     Method(
         name="ddarts",
-        summary="an architecture of its own for every cell, each with its own loss: cross-entropy, zero-one and ablation",
+        summary="an architecture of its own for every cell, each with its own loss: cross-entropy, zero-one, ablation",
         source="D-DARTS, 2108.09306, sections 3 and 4 (zero-one weight 7, ablation weight 0.5)",
         space="darts",
         relaxation="sigmoid",

@@ -28,7 +28,7 @@ def zero_one(weights: Tensor, form: str = "l2") -> Tensor:
 
 
 class Ablation(NamedTuple):
-    """value [N]: the ablation loss of every cell. gradient [N, E, O]: of value i with respect to row i; None for ``none``.
+    """value [N]: the ablation loss of every cell. gradient [N, E, O]: of value i with respect to row i, if any.
     contributions [N]: the marginal contributions M_i = L - L_without_i, negative where a cell is useful."""
 
     value: Tensor
@@ -50,8 +50,8 @@ def ablation(
     """Ablation loss of every cell and its gradient (D-DARTS, Eqs. 7 to 10).
 
     loss []: of the whole network; without [N]: with cell i removed; full_gradient [N, E, O]: G_i, of ``loss`` with
-    respect to row i; ablated_gradient: S_i, of the sum of ``without``; own_gradient: of ``without[i]`` with respect to row i,
-    where removing a cell leaves others that read the same row (zero when not given).
+    respect to row i; ablated_gradient: S_i, of the sum of ``without``; own_gradient: of ``without[i]`` with respect to
+    row i, where removing a cell leaves others that read the same row (zero when not given).
 
     With M_i = loss - without_i and its mean Mm, the value is c (M_i - Mm), c being
     ``recommended``: 1 / max(|Mm|, delta), which rewards useful cells whatever the sign of Mm;

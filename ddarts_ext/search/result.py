@@ -47,7 +47,7 @@ def read(
         if not empty:
             return Reading(genotype, rule, note, found)
         note = note or (
-            f"the rule {rule!r} (threshold {how.threshold}) leaves {len(empty)} of {genotype.layers} cells without an op"
+            f"the rule {rule!r} (threshold {how.threshold}) leaves {len(empty)} of {genotype.layers} cells without op"
         )
     raise ValueError(f"search: weights must leave a path through every cell, and {note}")
 
@@ -57,7 +57,7 @@ class SearchResult:
     """The outcome of a search.
 
     genotype: the architecture, by ``rule``; ``note`` says why another rule stood in, else empty. genotypes: by every
-    rule of the method. history: one record per epoch. alphas: [cells, E, O], on the CPU. run: its folder, if it has one.
+    rule of the method. history: one record per epoch. alphas: [cells, E, O], on the CPU. run: its folder, if any.
     """
 
     genotype: Genotype

@@ -58,8 +58,8 @@ class RunFolder:
     def open(self, config: Mapping[str, Any], *, resume: bool, changeable: Sequence[str] = ()) -> Record | None:
         """Start a run, or take one up again: the checkpoint, or None where there is none yet.
 
-        Raises ValueError if the folder holds a run and ``resume`` is false, or one with another configuration; fields in
-        ``changeable`` may differ.
+        Raises ValueError if the folder holds a run and ``resume`` is false, or one with another configuration; the
+        fields in ``changeable`` may differ.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         for leftover in self.path.glob(".*.*"):
@@ -81,11 +81,12 @@ class RunFolder:
         for key in sorted(set(old) | set(new)):
             if key not in changeable and old.get(key) != new.get(key):
                 raise ValueError(
-                    f"{self.command}: {key} must be {old.get(key)!r} to resume the run in {self.path}, got {new.get(key)!r}"
+                    f"{self.command}: {key} must be {old.get(key)!r} to resume the run in {self.path}, "
+                    f"got {new.get(key)!r}"
                 )
 
     def config(self) -> Record:
-        """The configuration the run was started with. Raises FileNotFoundError, or ValueError for a file that is none."""
+        """The configuration the run was started with. Raises FileNotFoundError, ValueError or TypeError."""
         if not self.config_file.is_file():
             raise FileNotFoundError(f"{self.command}: {self.path} must be the folder of a run, but has no config.json")
         try:

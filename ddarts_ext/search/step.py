@@ -75,7 +75,7 @@ class Stepper:
             logits = state.net(images, state.architecture.weights().detach(), Pass())
             loss = F.cross_entropy(logits, labels)
         state.weight_optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         if self.method.weights.clip:
             nn.utils.clip_grad_norm_(state.net.parameters(), self.method.weights.clip)
         state.weight_optimizer.step()
@@ -125,7 +125,7 @@ class Stepper:
         return gradient
 
     def _unrolled(self, train: Batch, valid: Batch, sums: Sums, *, counts: bool) -> Tensor:
-        """Gradient at weights unrolled by one step on the training batch. The look-ahead leaves no running statistics."""
+        """Gradient at weights unrolled by one step on the training batch. It updates no running statistics."""
         state, settings = self.state, self.method
         names = [name for name, _ in state.net.named_parameters()]
         parameters = [parameter for _, parameter in state.net.named_parameters()]

@@ -14,7 +14,7 @@ from ddarts_ext.search.config import PRECISIONS, STEMS
 class TrainConfig:
     """How a network with a given genotype is trained. Defaults: DARTS, 1806.09055, section 3.3, for CIFAR.
 
-    lr falls by a cosine per epoch to lr_min. auxiliary_weight: of the loss of the auxiliary head; 0 leaves the head out.
+    lr falls by a cosine per epoch to lr_min. auxiliary_weight: of the auxiliary head's loss; 0 leaves the head out.
     drop_path: probability in the last epoch; it rises linearly from 0. clip: largest global norm of the gradient.
     label_smoothing: in training alone.
     """

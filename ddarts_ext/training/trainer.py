@@ -156,7 +156,7 @@ class Trainer:
             with self.autocast():
                 logits, loss = self._loss(network, inputs, labels)
             run.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             if config.clip:
                 nn.utils.clip_grad_norm_(network.parameters(), config.clip)
             run.optimizer.step()

@@ -89,7 +89,7 @@ def test_cifar_binary_layout(tmp_path: Path, name: str, label_bytes: int) -> Non
 
 def test_pickled_cifar_is_not_opened(tmp_path: Path) -> None:
     (tmp_path / "data_batch_1").write_bytes(b"cos\nsystem\n")
-    with pytest.raises(FileNotFoundError, match="binary layout .* pickled Python layout, which is not read"):
+    with pytest.raises(FileNotFoundError, match=r"binary layout .* pickled Python layout, which is not read"):
         load("cifar10", root=tmp_path)
     with pytest.raises(FileNotFoundError, match="must be a folder with the binary layout"):
         load("cifar10")

@@ -90,8 +90,8 @@ def test_nothing_leaks_from_the_architecture_step(method: str, order: int) -> No
 
 
 def test_each_row_moves_by_its_own_loss() -> None:
-    """L_i = CE + w01 L01_i + wAB LAB_i: without the ablation loss the gradient is that of the cross-entropy plus a row's
-    zero-one loss (the mean over its own entries), from one backward."""
+    """L_i = CE + w01 L01_i + wAB LAB_i: without the ablation loss the gradient is that of the cross-entropy plus a
+    row's zero-one loss (the mean over its own entries), from one backward."""
     one, batch = stepper("ddarts", ablation_weight=0.0, zero_one_weight=7.0, alpha_weight_decay=0.0)
     state = one.state
     with torch.no_grad():
