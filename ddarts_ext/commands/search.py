@@ -14,7 +14,7 @@ def search(
     data: options.Data = None,
     method: Annotated[
         str | None,
-        typer.Option(help="darts, fairdarts, ddarts or dartopti; --list says what each is. [default: ddarts]"),
+        typer.Option(help="darts, fairdarts, ddarts, dartopti; --list says more. [default: ddarts]"),
     ] = None,
     space: Annotated[str | None, typer.Option(help="Another search space than the method's.")] = None,
     start: Annotated[
@@ -29,9 +29,7 @@ def search(
     ] = None,
     input_node: Annotated[
         int | None,
-        typer.Option(
-            help="1: edges of the start that read node 0 read node 1, the cell before. [default: as they are]"
-        ),
+        typer.Option(help="1: what reads node 0 in the start reads node 1, the cell before. [default: as they are]"),
     ] = None,
     early_stop: Annotated[
         bool | None,
