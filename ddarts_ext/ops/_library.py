@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from ddarts_ext.ops._autograd import register_autograd
+
 NAMESPACE = "ddarts_ext"
 _library = torch.library.Library(NAMESPACE, "DEF")
 _names: list[str] = []
@@ -33,7 +35,8 @@ def define_op(
     _library.impl(name, reference, "CompositeExplicitAutograd")
     torch.library.register_fake(qualified, fake, lib=_library)
     if backward is not None:
-        torch.library.register_autograd(qualified, backward, setup_context=setup_context, lib=_library)
+        overload = getattr(getattr(torch.ops, NAMESPACE), name).default
+        register_autograd(_library, overload, backward, setup_context)
     _names.append(name)
     return getattr(getattr(torch.ops, NAMESPACE), name)  # type: ignore[no-any-return]
 
