@@ -10,7 +10,7 @@ import typer
 
 def plot(
     run: Annotated[Path, typer.Argument(help="The folder of a search or a training.")],
-    out: Annotated[Path | None, typer.Option(help="For the pictures. [default: RUN/plots]")] = None,
+    out: Annotated[Path | None, typer.Option(help="Pictures. [default: RUN/plots]")] = None,
 ) -> None:
     """Draw a run: accuracy and loss, and for a search the contributions of every cell and the op weights over epochs."""
     from ddarts_ext.plot import plot_run
