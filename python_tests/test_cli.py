@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -111,3 +112,41 @@ def test_list_of_methods() -> None:
     output = CliRunner().invoke(cli.app, ["search", "--list"]).output
     assert all(f"  {name}: " in output for name in ("darts", "fairdarts", "ddarts"))
     assert "zero_one_weight=7.0" in output
+
+
+def test_search_then_resume_then_train(tmp_path: Path) -> None:
+    """The whole path on a tiny archive; --resume takes what is not said from the run, and refuses another setting."""
+    random = np.random.RandomState(0)
+    arrays = {f"x_{part}": random.randint(0, 256, (12, 4, 4), dtype=np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "tiny.npz", **arrays, y_train=np.arange(12) % 2, y_test=np.arange(12) % 2)
+    run, net = str(tmp_path / "run"), str(tmp_path / "net")
+    sizes = ["--cells", "3", "--channels", "2", "--batch", "3", "--epochs", "2", "--set", "steps=1", "--device", "cpu"]
+    runner = CliRunner()
+    result = runner.invoke(cli.app, ["search", "--data", str(tmp_path / "tiny.npz"), *sizes, "--out", run])
+    assert result.exit_code == 0, result.output
+    genotype = (tmp_path / "run" / "genotype.json").read_bytes()
+    again = runner.invoke(cli.app, ["search", "--resume", "--out", run, "--device", "cpu"])
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "run" / "genotype.json").read_bytes() == genotype
+    other = runner.invoke(cli.app, ["search", "--resume", "--out", run, "--device", "cpu", "--seed", "5"])
+    assert "seed must be 0 to resume" in str(other.exception)
+    trained = runner.invoke(
+        cli.app,
+        [
+            "train",
+            run,
+            "--data",
+            str(tmp_path / "tiny.npz"),
+            "--channels",
+            "2",
+            "--epochs",
+            "1",
+            "--out",
+            net,
+            "--device",
+            "cpu",
+        ],
+    )
+    assert trained.exit_code == 0, trained.output
+    assert "held-out accuracy" in trained.output
+    assert (tmp_path / "net" / "weights.safetensors").is_file()
