@@ -16,6 +16,7 @@ from ddarts_ext.search.architect import HESSIANS
 from ddarts_ext.search.architecture import SHARINGS
 from ddarts_ext.search.objectives import GRADIENTS, SIGN_RULES, ZERO_ONE_FORMS
 from ddarts_ext.search.relaxation import RELAXATIONS
+from ddarts_ext.search.shrinking import Shrinking
 
 INACTIVE = ("bypass", "zero", "half", "random")
 REMOVALS = ("all", "owners")
@@ -73,6 +74,7 @@ class Weights:
     weight_lr: float = 0.025
     weight_lr_min: float = 0.001
     momentum: float = 0.9
+    nesterov: bool = False
     weight_decay: float = 3e-4
     clip: float = 5.0
 
@@ -108,7 +110,11 @@ class Distance:
 
 @dataclass(frozen=True)
 class Method:
-    """A search method. parts: names of what runs between epochs, see parts.py. source: where the settings are from."""
+    """A search method.
+
+    parts: names of what runs between epochs, see parts.py. shrinking: how the supernet loses ops, for methods that the
+    Shrinker runs. source: where the settings are from.
+    """
 
     name: str
     summary: str
@@ -121,6 +127,7 @@ class Method:
     weights: Weights = Weights()
     discretisation: Discretisation = Discretisation()
     distance: Distance = Distance()
+    shrinking: Shrinking | None = None
     epochs: int = 50
     cells: int = 8
     channels: int = 16
@@ -147,6 +154,8 @@ class Method:
             part = next((p for p, names in _PARTS.items() if name in names), None)
             if part is None:
                 raise TypeError(f"search: setting must be one of {', '.join(setting_names())}, got {name!r}")
+            if parts[part] is None:
+                raise TypeError(f"search: {name} is a setting of methods that shrink, and {self.name} does not")
             parts[part] = replace(parts[part], **{name: _checked(name, value, _PARTS[part][name])})
         return replace(self, **parts)
 
@@ -168,8 +177,9 @@ _PARTS: dict[str, dict[str, _Setting]] = {
     "weights": _settings(Weights),
     "discretisation": _settings(Discretisation),
     "distance": _settings(Distance),
+    "shrinking": _settings(Shrinking),
 }
-_AT_LEAST_ONE = ("order", "ablation_every", "stop_window")
+_AT_LEAST_ONE = ("order", "ablation_every", "stop_window", "shrink_steps", "shrink_interval")
 
 
 def setting_names() -> tuple[str, ...]:
@@ -283,6 +293,22 @@ register(
         epochs=55,
         channels=32,
         batch=128,
+    )
+)
+
+register(
+    Method(
+        name="isdarts",
+        summary="no alphas: the supernet shrinks, op by op, by what its feature maps tell; space nasbench201 or darts",
+        source="IS-DARTS, 2312.12648, and its implementation; for space darts 50 epochs, 7 steps, 8 cells, 600 samples",
+        space="nasbench201",
+        relaxation="softmax",
+        sharing="normal_reduction",
+        architect=Architect(alpha_init=1e-3),
+        weights=Weights(nesterov=True),
+        shrinking=Shrinking(),
+        epochs=30,
+        cells=15,
     )
 )
 

@@ -49,6 +49,8 @@ class Searcher:
     Raises ValueError, TypeError or FileNotFoundError for wrong input, before anything is computed or written.
     """
 
+    _shrinks = False
+
     def __init__(
         self,
         data: str | Path | Dataset = "digits",
@@ -106,6 +108,9 @@ class Searcher:
             start=begin,
             **fixed,
         )
+        if (self.config.method.shrinking is not None) != self._shrinks:
+            other = "Searcher" if self._shrinks else "Shrinker"
+            raise ValueError(f"search: method {self.config.method.name} must be searched by {other}")
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
         self.dataset = dataset.to(self.device)
         self.resume = resume
@@ -284,7 +289,9 @@ def _line(record: Mapping[str, Any]) -> str:
 def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of :class:`Searcher` that a config.json was written with."""
     method = config["method"]
-    parts = {name: method[name] for name in ("objectives", "architect", "weights", "discretisation", "distance")}
+    parts = {
+        name: method[name] for name in ("objectives", "architect", "weights", "discretisation", "distance", "shrinking")
+    }
     same = ("seed", "precision", "deterministic", "split", "stem", "steps", "reductions", "sequence")
     return {
         "data": config["source"],
@@ -293,5 +300,5 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
         "augmentation": Augmentation(**config["augmentation"]),
         **{name: method[name] for name in ("space", "epochs", "cells", "channels", "batch")},
         **{name: config[name] for name in same},
-        **{name: value for part in parts.values() for name, value in part.items()},
+        **{name: value for part in parts.values() for name, value in (part or {}).items()},
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -81,6 +81,9 @@ class SearchState:
         self.history = history[: self.epoch]
 
 
+State = TypeVar("State", bound=SearchState)
+
+
 def initial_state(
     config: SearchConfig, dataset: Dataset, device: torch.device, parts: tuple[Part, ...] = ()
 ) -> SearchState:
@@ -107,9 +110,22 @@ def initial_state(
     if config.start is not None:
         with torch.no_grad():
             architecture.table.copy_(config.start.table(space, architecture.owner))
+    return assembled(SearchState, config, net, architecture, device, parts)
+
+
+def assembled(
+    kind: type[State],
+    config: SearchConfig,
+    net: Supernet,
+    architecture: ArchitectureParameters,
+    device: torch.device,
+    parts: tuple[Part, ...],
+) -> State:
+    """A supernet and its alphas on their device, with their optimisers and the sources of randomness."""
+    method = config.method
     net, architecture = net.to(device), architecture.to(device)
-    return SearchState(
-        space=space,
+    return kind(
+        space=config.space(),
         net=net,
         architecture=architecture,
         weight_optimizer=torch.optim.SGD(
@@ -117,6 +133,7 @@ def initial_state(
             lr=method.weights.weight_lr,
             momentum=method.weights.momentum,
             weight_decay=method.weights.weight_decay,
+            nesterov=method.weights.nesterov,
         ),
         # One Adam over the table is one Adam per row: every step is elementwise, and all rows have the same rate.
         alpha_optimizer=torch.optim.Adam(
