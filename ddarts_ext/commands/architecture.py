@@ -1,4 +1,4 @@
-"""``ddarts derive``, ``describe`` and ``distance``: what can be said of an architecture without training it."""
+"""``ddarts derive`` and ``describe``: what can be said of an architecture without training it."""
 
 from __future__ import annotations
 
@@ -101,22 +101,3 @@ def _figures(genotype: Any, channels: int, classes: int, image: tuple[int, int, 
 
 def _count(value: int | None) -> str:
     return "none" if value is None else f"{value:,}"
-
-
-def distance(
-    a: Source,
-    b: Source,
-    scores: Annotated[
-        str, typer.Option(help="Scores of the ops: median (the paper's table), mean, or a score file.")
-    ] = ("median"),
-    positional: Annotated[
-        bool, typer.Option("--positional", help="Compare edge by edge: a true metric, for equal numbers of cells.")
-    ] = False,
-    as_json: options.Json = False,
-) -> None:
-    """Distance between two architectures (D-DARTS, section 3.5): 0 means the same set of edges in every cell."""
-    from ddarts_ext.distance import architecture_distance
-    from ddarts_ext.genotype import Genotype
-
-    value = float(architecture_distance(Genotype.load(a), Genotype.load(b), scores=scores, positional=positional))
-    typer.echo(json.dumps({"a": a, "b": b, "distance": value}) if as_json else f"{value:.6f}")
