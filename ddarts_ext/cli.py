@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from ddarts_ext.commands import architecture, bench, info, plotting, score_ops, search, train
+from ddarts_ext.commands import architecture, bench, distance, info, plotting, score_ops, search, train
 
 app = typer.Typer(
     name="ddarts",
@@ -23,7 +23,7 @@ app.command("search")(search.search)
 app.command("train")(train.train)
 app.command("derive")(architecture.derive)
 app.command("describe")(architecture.describe)
-app.command("distance")(architecture.distance)
+app.command("distance")(distance.distance)
 app.command("score-ops")(score_ops.score_ops)
 app.command("plot")(plotting.plot)
 app.command("info")(info.info)

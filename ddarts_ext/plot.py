@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ddarts_ext import spaces
+from ddarts_ext.plot_distance import draw_distance
 from ddarts_ext.search.run_folder import Record, RunFolder
 
 
@@ -27,7 +28,9 @@ def plot_run(run: str | Path, out: str | Path | None = None) -> list[Path]:
         figures["contributions"] = lambda pyplot: _contributions(pyplot, history)
     if "alphas" in history[0]:
         figures["alphas"] = lambda pyplot: _alphas(pyplot, history, config)
-    pyplot = _pyplot()
+    if "distance" in history[0]:
+        figures["distance"] = lambda pyplot: draw_distance(pyplot, history, config)
+    pyplot = load_pyplot()
     target.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, draw in figures.items():
@@ -105,7 +108,8 @@ def _op_names(config: Record, count: int) -> list[str]:
     return names if len(names) == count else [f"op {i}" for i in range(count)]
 
 
-def _pyplot() -> Any:
+def load_pyplot() -> Any:
+    """``matplotlib.pyplot``, drawing to files. Raises ValueError where it is not installed."""
     try:
         import matplotlib as mpl
 
