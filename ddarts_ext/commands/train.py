@@ -22,7 +22,7 @@ def train(
     channels: Annotated[
         int | None, typer.Option(help="Channels of the first cell. [default: 36; 16 for small images]")
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs. [default: 600; 40 for small images]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs. [default: 600; 30 for small images]")] = None,
     batch: Annotated[int | None, typer.Option(help="Images in a batch. [default: 96; 64 for small images]")] = None,
     lr: Annotated[
         float | None, typer.Option(help="Learning rate at the start. [default: 0.025; 0.05 for small]")

@@ -66,7 +66,7 @@ def _whole(name: str, value: Any, lowest: int) -> None:
         raise ValueError(f"train: {name} must be >= {lowest}, got {value}")
 
 
-_SMALL = {"channels": 16, "epochs": 40, "batch": 64, "lr": 0.05, "auxiliary_weight": 0.0, "drop_path": 0.0}
+_SMALL = {"channels": 16, "epochs": 30, "batch": 64, "lr": 0.05, "auxiliary_weight": 0.0, "drop_path": 0.0}
 
 
 def resolve(dataset: Dataset, given: Mapping[str, Any]) -> TrainConfig:
