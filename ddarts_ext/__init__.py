@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from ddarts_ext.distance import architecture_distance
     from ddarts_ext.genotype import Genotype
     from ddarts_ext.nn import DiscreteNetwork, Supernet
-    from ddarts_ext.search import Searcher, SearchResult
+    from ddarts_ext.search import Searcher, SearchResult, Shrinker
 
 # Where each public name lives; imported when first asked for, so that one op costs no search.
 _HOME = {
@@ -19,6 +19,7 @@ _HOME = {
     "Genotype": "genotype",
     "SearchResult": "search",
     "Searcher": "search",
+    "Shrinker": "search",
     "Supernet": "nn",
     "architecture_distance": "distance",
     "derive": "derive",
@@ -30,6 +31,7 @@ __all__ = [
     "Genotype",
     "SearchResult",
     "Searcher",
+    "Shrinker",
     "Supernet",
     "architecture_distance",
     "derive",

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from ddarts_ext.commands import architecture, bench, distance, info, plotting, score_ops, search, train
+from ddarts_ext.commands import architecture, bench, distance, info, nasbench201, plotting, score_ops, search, train
 
 app = typer.Typer(
     name="ddarts",
@@ -26,6 +26,7 @@ app.command("describe")(architecture.describe)
 app.command("distance")(distance.distance)
 app.command("score-ops")(score_ops.score_ops)
 app.command("plot")(plotting.plot)
+app.command("nasbench201")(nasbench201.nasbench201)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)
 

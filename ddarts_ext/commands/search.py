@@ -14,9 +14,11 @@ def search(
     data: options.Data = None,
     method: Annotated[
         str | None,
-        typer.Option(help="darts, fairdarts, ddarts, dartopti; --list says more. [default: ddarts]"),
+        typer.Option(help="darts, fairdarts, ddarts, dartopti, isdarts; --list says more. [default: ddarts]"),
     ] = None,
-    space: Annotated[str | None, typer.Option(help="Another search space than the method's.")] = None,
+    space: Annotated[
+        str | None, typer.Option(help="Another search space than the method's; isdarts: nasbench201 or darts.")
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option(
@@ -41,6 +43,10 @@ def search(
         int | None, typer.Option(help="Channels of the first cell. [default: 16; 8 for small images]")
     ] = None,
     batch: Annotated[int | None, typer.Option(help="Images in a batch. [default: the method's]")] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="Accuracies of NAS-Bench-201, looked up for the result; see ddarts nasbench201 --help."),
+    ] = None,
     seed: options.Seed = None,
     out: options.Out = None,
     resume: options.Resume = False,
@@ -57,7 +63,9 @@ def search(
     if list_methods:
         typer.echo(_methods())
         return
+    from ddarts_ext.search import methods
     from ddarts_ext.search.searcher import Searcher
+    from ddarts_ext.search.shrinker import Shrinker
     from ddarts_ext.search.start import Start
     from ddarts_ext.training.progress import for_terminal
 
@@ -85,10 +93,19 @@ def search(
         raise ValueError("search: --start must be given with --off-logit and --input-node")
     if "data" not in arguments:
         raise ValueError("search: --data must be given: digits, cifar10:FOLDER, a .npz file or an image folder")
-    result = Searcher(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
-    typer.echo(result.genotype)
+    shrinks = methods.get(arguments.get("method", "ddarts")).shrinking is not None
+    kind: type[Searcher] = Shrinker if shrinks else Searcher
+    if table is not None:
+        if not shrinks:
+            raise ValueError("search: --table must be given with method isdarts alone")
+        arguments["table"] = table
+    result = kind(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
+    typer.echo(result.genotype.to_nb201() if result.genotype.inputs == 1 else result.genotype)
     last = result.history[-1]
-    typer.echo(f"rule {result.rule}, validation accuracy of the supernet {last['valid']['accuracy']:.2%}")
+    judged = f", validation accuracy of the supernet {last['valid']['accuracy']:.2%}" if "valid" in last else ""
+    typer.echo(f"rule {result.rule}{judged}")
+    if getattr(result, "figures", None) is not None:
+        typer.echo(result.figures)  # type: ignore[attr-defined]
     if "distance" in last:
         settled = ", settled" if last["distance"].get("settled") else ""
         typer.echo(f"distance to the start {last['distance']['start']:.6f} after {last['epoch'] + 1} epochs{settled}")
@@ -98,17 +115,22 @@ def search(
 
 def _stored(out: Path) -> dict[str, Any]:
     """Arguments of the run in ``out``, as far as it has begun."""
+    from ddarts_ext.search import searcher, shrinker
     from ddarts_ext.search.run_folder import RunFolder
-    from ddarts_ext.search.searcher import arguments_of
 
     folder = RunFolder(out, "search")
-    return arguments_of(folder.config()) if folder.config_file.exists() else {}
+    if not folder.config_file.exists():
+        return {}
+    config = folder.config()
+    shrinks = bool(config["method"].get("shrinking"))
+    return shrinker.arguments_of(config) if shrinks else searcher.arguments_of(config)
 
 
 def _methods() -> str:
     from dataclasses import fields
 
     from ddarts_ext.search import methods
+    from ddarts_ext.search.shrinking import Shrinking
 
     lines = ["methods:"]
     for method in methods.METHODS.values():
@@ -120,7 +142,10 @@ def _methods() -> str:
         ]
     lines.append("settings for --set, with the values of ddarts:")
     shown = methods.get("ddarts")
-    for part in (shown.objectives, shown.architect, shown.weights, shown.discretisation, shown.distance):
+    shrinking = Shrinking()
+    for part in (shown.objectives, shown.architect, shown.weights, shown.discretisation, shown.distance, shrinking):
+        if part is shrinking:
+            lines.append("of methods that shrink (isdarts):")
         for item in fields(part):
             choices = " | ".join(item.metadata.get("choices", ()))
             lines.append(f"  {item.name}={getattr(part, item.name)}{f'   ({choices})' if choices else ''}")

@@ -7,15 +7,17 @@ if TYPE_CHECKING:
     from ddarts_ext.search.parts import Part
     from ddarts_ext.search.result import SearchResult
     from ddarts_ext.search.searcher import Searcher
+    from ddarts_ext.search.shrinker import Shrinker
 
 _HOMES = {
     "Method": "methods",
     "Part": "parts",
     "SearchResult": "result",
     "Searcher": "searcher",
+    "Shrinker": "shrinker",
     "register": "methods",
 }
-__all__ = ["Method", "Part", "SearchResult", "Searcher", "register"]
+__all__ = ["Method", "Part", "SearchResult", "Searcher", "Shrinker", "register"]
 
 
 def __getattr__(name: str) -> Any:

@@ -50,13 +50,15 @@ class ShrinkingPart(Part):
         record["mask"] = mask.int().tolist()
         record["parameters"], record["multiply_adds"] = self._counted(state)
         shrinks = number in self.when
+        bad: Tensor | None = None
         if self.how.shrink_by == "alphas":
             bad = self._alphas(state, record)
         else:
             for name in ("alphas", "alpha_lr"):
                 record.pop(name, None)
             every = self.how.measure_every
-            bad = self._measure(state, record) if shrinks or (every and number % every == 0) else None
+            if shrinks or (every and number % every == 0):
+                bad = self._measure(state, record)
             if number == self.when[0] and self.how.measure_curve:
                 self._grow(state, record)
         if shrinks and bad is not None:
@@ -120,7 +122,6 @@ class ShrinkingPart(Part):
 
 def _masked(scores: Tensor, mask: Tensor) -> list[Any]:
     """Nested lists, None where the mask is false."""
-    values = [value if left else None for value, left in zip(scores.flatten().tolist(), mask.flatten().tolist())]
-    rows, edges, ops = mask.shape
-    flat = [values[i : i + ops] for i in range(0, len(values), ops)]
-    return [flat[row * edges : (row + 1) * edges] for row in range(rows)]
+    pairs = zip(scores.flatten(0, 1).tolist(), mask.flatten(0, 1).tolist(), strict=True)
+    edges = [[value if left else None for value, left in zip(*pair, strict=True)] for pair in pairs]
+    return [edges[i : i + mask.shape[1]] for i in range(0, len(edges), mask.shape[1])]
