@@ -86,8 +86,9 @@ class NASBench201Table:
     def load(cls, path: str | os.PathLike[str]) -> NASBench201Table:
         """Read a table: CSV (also ``.csv.xz``), or a file (``.pickle.pbz2``) or folder of NATS-Bench.
 
-        A CSV has the columns ``index``, ``arch`` and those in ``COLUMNS``, of which CIFAR-10's must be there. NATS-Bench
-        needs the package nats_bench, and a folder of it gives no ranks. NATS-Bench files are pickles, which can run code when they are read: load none that you do not trust.
+        A CSV has the columns ``index``, ``arch`` and those in ``COLUMNS``, of which CIFAR-10's must be there.
+        NATS-Bench needs the package nats_bench, and a folder of it gives no ranks; its files are pickles, which can run
+        code when they are read: load none that you do not trust.
         """
         file = Path(path)
         if not file.exists():

@@ -114,11 +114,15 @@ class SearchGraph(nn.Module):
         self._launches: list[tuple[Launch[tuple[int, int]], ...]] = [launches(entries) for entries in leaving]
         self._sizes = [len(columns) for columns in self._columns]
         active = [column for columns in self._columns for column in columns]
-        device = next((t.device for t in self.parameters()), None)
         whole = len(active) == len(space.edges) * len(space.ops)
         self.register_buffer(
-            "active", None if whole else torch.tensor(active, dtype=torch.long, device=device), persistent=False
+            "active", None if whole else torch.tensor(active, dtype=torch.long, device=self._device()), persistent=False
         )
+
+    def _device(self) -> torch.device | None:
+        """Where the cell is; a cell that was pruned to ops without weights knows it by what it multiplied before."""
+        tensors = (*self.parameters(), *self.buffers())
+        return tensors[0].device if tensors else None
 
     def _tables(self, weights: Tensor, p: Pass) -> tuple[Tensor, ...]:
         """The weights of every node's branches, [groups, K] each."""
