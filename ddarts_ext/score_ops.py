@@ -53,6 +53,8 @@ class Protocol:
         for name in ("channels", "epochs", "runs", "batch", "cells"):
             if getattr(self, name) < 1:
                 raise ValueError(f"score-ops: {name} must be >= 1, got {getattr(self, name)}")
+        if self.input_node not in (0, 1):
+            raise ValueError(f"score-ops: input_node must be 0 or 1, got {self.input_node}")
         known = set(spaces.get("dartopti").ops) | set(spaces.EXTRA_OPS)
         for op in self.ops:
             if op not in known:
@@ -147,7 +149,9 @@ def score_ops(
     if jobs < 1:
         raise ValueError(f"score-ops: jobs must be >= 1, got {jobs}")
     from ddarts_ext.score_workers import results
+    from ddarts_ext.training.device import choose_device
 
+    chosen = str(choose_device(device, "score-ops"))
     path = Path(out)
     dataset = load(protocol.data)
     about = {**asdict(protocol), "images": [len(dataset.train), len(dataset.test)], "size": list(dataset.size)}
@@ -157,7 +161,7 @@ def score_ops(
         if len(left) < len(tasks):
             say(f"score-ops: {len(tasks) - len(left)} of {len(tasks)} measurements are there, {len(left)} are left")
         began = time.monotonic()
-        for number, (task, accuracy) in enumerate(results(left, protocol, dataset, device, jobs), start=1):
+        for number, (task, accuracy) in enumerate(results(left, protocol, dataset, chosen, jobs), start=1):
             append(task, accuracy)
             seconds = (time.monotonic() - began) / number * (len(left) - number)
             say(

@@ -14,23 +14,21 @@ import torch
 
 from ddarts_ext.data import Dataset, load
 from ddarts_ext.score_ops import Protocol, Task, measure
-from ddarts_ext.training.device import choose_device
 
 
 def results(
     tasks: Sequence[Task], protocol: Protocol, dataset: Dataset, device: str, jobs: int
 ) -> Iterator[tuple[Task, float]]:
     """Every task with its accuracy in percent, as they come."""
-    chosen = choose_device(device, "score-ops")
     if jobs == 1 or len(tasks) < 2:
         for task in tasks:
-            yield task, measure(task, protocol, dataset, str(chosen))
+            yield task, measure(task, protocol, dataset, device)
         return
     # Spawned, not forked: neither CUDA nor the thread pools of torch survive a fork.
     context = get_context("spawn")
     workers = min(jobs, len(tasks))
     threads = max(1, (os.cpu_count() or 1) // workers)
-    pool = ProcessPoolExecutor(workers, context, _begin, (context.Value("i", 0), protocol, str(chosen), threads))
+    pool = ProcessPoolExecutor(workers, context, _begin, (context.Value("i", 0), protocol, device, threads))
     try:
         futures = {pool.submit(_measure, task): task for task in tasks}
         for future in as_completed(futures):

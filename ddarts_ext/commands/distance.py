@@ -81,7 +81,7 @@ def _matrix(sources: list[str], how: dict[str, Any], picture: Path | None, as_js
     from ddarts_ext.genotype import Genotype
 
     values = distance_matrix([Genotype.load(source) for source in sources], **how)
-    names = [Path(source).stem for source in sources]
+    names = [_name(source) for source in sources]
     if picture is not None:
         from ddarts_ext.plot_distance import plot_matrix
 
@@ -95,6 +95,12 @@ def _matrix(sources: list[str], how: dict[str, Any], picture: Path | None, as_js
         typer.echo(" ".join([name.ljust(width), *(f"{value:.6f}".rjust(width) for value in row)]))
     if picture is not None:
         typer.echo(f"heat map in {picture}")
+
+
+def _name(source: str) -> str:
+    """What a person calls it: NAME of FILE#NAME, else the last part of the path."""
+    path, _, member = source.partition("#")
+    return member or Path(path).name.removesuffix(".json")
 
 
 def _runs(
