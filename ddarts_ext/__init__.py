@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ddarts_ext import ops
 
 if TYPE_CHECKING:
+    from ddarts_ext.acceleration import accelerate, restore
     from ddarts_ext.derive import derive
     from ddarts_ext.discretize import discretize
     from ddarts_ext.distance import architecture_distance
@@ -21,9 +22,11 @@ _HOME = {
     "Searcher": "search",
     "Shrinker": "search",
     "Supernet": "nn",
+    "accelerate": "acceleration",
     "architecture_distance": "distance",
     "derive": "derive",
     "discretize": "discretize",
+    "restore": "acceleration",
 }
 
 __all__ = [
@@ -33,14 +36,18 @@ __all__ = [
     "Searcher",
     "Shrinker",
     "Supernet",
+    "accelerate",
     "architecture_distance",
     "derive",
     "discretize",
     "ops",
+    "restore",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value  # over a module of the same name, which the import has just put there
+    return value

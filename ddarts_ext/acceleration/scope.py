@@ -1,0 +1,139 @@
+"""One pass through an accelerated module: which ops run together, and what is still to be taken at its end."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from ddarts_ext.acceleration import layout
+from ddarts_ext.acceleration.layers import Relu, run_family
+from ddarts_ext.acceleration.mixture import Branch, Mixture, plain
+from ddarts_ext.acceleration.norms import Running
+from ddarts_ext.acceleration.plan import OpPlan, in_layout, readable
+
+_thread = threading.local()
+
+
+def current() -> Scope | None:
+    """The scope that this thread is in."""
+    return getattr(_thread, "scope", None)
+
+
+class Learned:
+    """Which ops read the same tensor, as seen in an earlier pass, so that one launch serves them.
+
+    A guess about the next pass: a launch whose outputs are not all asked for is wasted work, never a wrong result, and
+    ends the guessing (a network that samples its ops).
+    """
+
+    def __init__(self) -> None:
+        self.groups: dict[OpPlan, tuple[OpPlan, ...]] = {}
+        self.ready = False
+
+    def study(self, reads: list[tuple[OpPlan, Tensor]]) -> None:
+        found: dict[tuple[object, ...], list[OpPlan]] = {}
+        for plan, x in reads:
+            if plan.family is not None:
+                found.setdefault((id(x), *plan.family), []).append(plan)
+        for members in found.values():
+            if 1 < len(members) == len(set(members)):
+                self.groups |= dict.fromkeys(members, tuple(members))
+        self.ready = True
+
+
+class Scope:
+    """What ops of one pass share. See :func:`routed`."""
+
+    def __init__(self, learned: Learned) -> None:
+        self.running = Running()
+        self.waiting: dict[Branch, None] = {}
+        self.sums = 0
+        self.ops = 0
+        self._learned = learned
+        self._ahead: dict[OpPlan, tuple[Tensor, Tensor]] = {}
+        self._reads: list[tuple[OpPlan, Tensor]] = []
+        self._relus: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def op(self, plan: OpPlan, x: Any) -> Mixture | None:
+        """The op's output, not yet normalised; None where the op must run as it is."""
+        x = x.value() if isinstance(x, Mixture) else x
+        if not readable(x) or not plan.usable():
+            return None
+        self.ops += 1
+        if plan.zero:
+            branch = Branch(self, x, None, plan.zero)
+        elif not plan.steps:
+            branch = Branch(self, x, plan.norm)
+        else:
+            branch = Branch(self, plan.rest(self._first(plan, x), self), plan.norm)
+        return Mixture(self, [branch], [None], [])
+
+    def relu(self, x: Tensor) -> Tensor:
+        """x.relu(), taken once."""
+        found = self._relus.get(id(x))
+        if found is None or found[0] is not x:
+            found = self._relus[id(x)] = (x, in_layout(x).relu())
+        return found[1]
+
+    def _first(self, plan: OpPlan, x: Tensor) -> Tensor:
+        """The output of the plan's first step, together with those of all that are known to read ``x`` as well."""
+        step = plan.steps[0]
+        if plan.family is None:
+            return step.run(in_layout(x), self) if not isinstance(step, Relu) else self.relu(x)
+        ahead = self._ahead.get(plan)
+        if ahead is not None and ahead[0] is x:
+            del self._ahead[plan]
+            return ahead[1]
+        if not self._learned.ready:
+            self._reads.append((plan, x))
+        members = self._learned.groups.get(plan, (plan,))
+        outputs = run_family([member.steps[0] for member in members], in_layout(x), self)
+        for member, output in zip(members, outputs, strict=True):
+            if member is not plan:
+                self._ahead[member] = (x, output)
+        return outputs[members.index(plan)]
+
+    def finish(self, result: Any) -> Any:
+        """The result without mixtures, after all statistics are taken."""
+        result = plain(result)
+        for branch in list(self.waiting):
+            branch.plain()
+        self.running.flush()
+        if self._ahead:
+            self._learned.groups = {}
+        elif not self._learned.ready and self._reads:
+            self._learned.study(self._reads)
+        return result
+
+
+def routed(learned: Learned, convert: bool, call: Any, args: Any, kwargs: Any) -> tuple[Any, Scope]:
+    """``call(*args, **kwargs)`` inside a new scope: (its result, the scope).
+
+    convert: contiguous feature maps are handed over in channels-last, and the results handed back contiguous.
+    """
+    scope = Scope(learned)
+    converted = False
+    if convert:
+        leaves, spec = pytree.tree_flatten((args, kwargs))
+        wanted = [layout.wants_channels_last(leaf) for leaf in leaves]
+        converted = any(wanted)
+        if converted:
+            leaves = [layout.channels_last(leaf) if want else leaf for leaf, want in zip(leaves, wanted, strict=True)]
+            args, kwargs = pytree.tree_unflatten(leaves, spec)
+    _thread.scope = scope
+    try:
+        result = scope.finish(call(*args, **kwargs))
+    finally:
+        _thread.scope = None
+    if converted:
+        result = pytree.tree_map(lambda leaf: layout.contiguous(leaf) if isinstance(leaf, Tensor) else leaf, result)
+    return result, scope
+
+
+def compiling() -> bool:
+    """Whether torch.compile or a tracer reads the code: it gets the user's."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
