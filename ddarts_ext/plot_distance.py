@@ -55,8 +55,10 @@ def draw_distance(pyplot: Any, history: list[Record], config: Record) -> None:
         distances.plot(epochs, [record["distance"][what] for record in history], label=label)
     distances.set(xlabel="epoch", ylabel="distance", ylim=(0, None))
     accuracies = distances.twinx()
-    valid = [record["valid"]["accuracy"] for record in history]
-    accuracies.plot(epochs, valid, color="black", linewidth=1, linestyle="--", label="validation accuracy")
+    # A search that judges on no images has the accuracy of training alone.
+    part, label = ("valid", "validation accuracy") if "valid" in history[0] else ("train", "training accuracy")
+    shown = [record[part]["accuracy"] for record in history]
+    accuracies.plot(epochs, shown, color="black", linewidth=1, linestyle="--", label=label)
     accuracies.set(ylabel="accuracy")
     first = int(config.get("method", {}).get("architect", {}).get("alpha_start", 0))
     if first:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ddarts_ext.search.result import SearchResult
     from ddarts_ext.search.searcher import Searcher
     from ddarts_ext.search.shrinker import Shrinker
+    from ddarts_ext.search.start import Start
 
 _HOMES = {
     "Method": "methods",
@@ -15,9 +16,10 @@ _HOMES = {
     "SearchResult": "result",
     "Searcher": "searcher",
     "Shrinker": "shrinker",
+    "Start": "start",
     "register": "methods",
 }
-__all__ = ["Method", "Part", "SearchResult", "Searcher", "Shrinker", "register"]
+__all__ = ["Method", "Part", "SearchResult", "Searcher", "Shrinker", "Start", "register"]
 
 
 def __getattr__(name: str) -> Any:

@@ -35,7 +35,7 @@ class Searcher:
     """Searches an architecture on images.
 
     data: a name or path for :func:`ddarts_ext.data.load`, or a :class:`Dataset`.
-    method: ``darts``, ``fairdarts``, ``ddarts`` or a :class:`Method`. space: another one than the method's.
+    method: ``darts``, ``fairdarts``, ``ddarts``, ``dartopti`` or a :class:`Method`. space: another one than the method's.
     start: for DARTOpti, the network to start from: a name or file, a genotype, or a :class:`Start` with its options.
     epochs, cells, channels, batch: of the search; by default the method's, or smaller ones for small images.
     seed: everything random follows from it. device: ``cpu``, ``cuda``; by default a GPU where there is one.
@@ -279,11 +279,14 @@ def _figures(state: SearchState, sums: Sums) -> dict[str, Any]:
 def _line(record: Mapping[str, Any]) -> str:
     """Losses and accuracies; a search that judges on no images has those of training alone."""
     names = {"train": "train", "valid": "validation"}
-    return "  ".join(
+    figures = [
         f"{label} loss {record[part]['loss']:.3f} accuracy {record[part]['accuracy']:.1%}"
         for part, label in names.items()
         if part in record
-    )
+    ]
+    if "distance" in record:
+        figures.append(f"distance {record['distance']['start']:.4f}")
+    return "  ".join(figures)
 
 
 def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
