@@ -1,7 +1,7 @@
 """Second derivatives of the ops: a backward op's own gradient, taken through its reference in plain torch.
 
 The fused backward kernels are differentiated rarely (``gradgradcheck``, the unrolled architect with exact Hessian
-products), so their gradient is autograd through the reference: right for every op by construction, and no kernel of its own.
+products), so their gradient is autograd through the reference: right for every op by construction, without a kernel.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Registration shared by every op: schema, reference, fake, autograd. Device kernels are added by the compiled libraries."""
+"""Registration shared by every op: schema, reference, fake, autograd. Compiled libraries add the device kernels."""
 
 from __future__ import annotations
 

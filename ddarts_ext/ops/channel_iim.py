@@ -1,4 +1,4 @@
-"""``channel_iim``: the information measure of IS-DARTS for a list of feature maps, read where the node sum reads them."""
+"""``channel_iim``: the information measure of IS-DARTS for a list of feature maps, read as the node sum reads them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Where the op tests run: ``DDARTS_TEST_DEVICE=cuda pytest python_tests/ops`` runs all of them on a GPU.
 
-Tests create tensors without naming a device, so the default device decides. What emulates CUDA on a CPU is skipped there.
+Tests create tensors without naming a device, so the default device decides. What emulates CUDA is skipped there.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tolerances import DTYPES, assert_close
+from ops.tolerances import DTYPES, assert_close
 from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 

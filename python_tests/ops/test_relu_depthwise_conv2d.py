@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tolerances import DTYPES, assert_close
+from ops.tolerances import DTYPES, assert_close
 from torch import Tensor
 
 from ddarts_ext.ops.relu_depthwise_conv2d import (
@@ -45,7 +45,8 @@ def eager(x: Tensor, weights: Sequence[Tensor], dilations: Sequence[int], stride
         if normalize and mean is None:
             part = F.batch_norm(part, None, None, training=True, eps=1e-5)
         elif normalize:
-            assert mean is not None and rstd is not None
+            assert mean is not None
+            assert rstd is not None
             row = g if len(mean) > 1 else 0
             part = (part - mean[row][:, None, None]) * rstd[row][:, None, None]
         parts.append(part.relu())
@@ -91,8 +92,8 @@ def test_equals_eager_for_every_dtype_layout_and_prologue(dtype: torch.dtype, la
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("stride", (1, 2))
-@pytest.mark.parametrize("size", ((1, 1), (1, 5), (2, 2), (3, 7), (4, 4), (7, 3), (8, 8), (9, 17), (16, 33)), ids=str)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 2), (3, 7), (4, 4), (7, 3), (8, 8), (9, 17), (16, 33)], ids=str)
 def test_any_size_with_every_kernel_and_dilation(size: tuple[int, int], stride: int, layout: str) -> None:
     filters = list(itertools.product((3, 5, 7), (1, 2)))
     for channels in (1, 3, 8, 20):
@@ -122,7 +123,8 @@ def test_output_and_gradient_keep_the_layout() -> None:
         leaf = x.contiguous(memory_format=layout).requires_grad_()
         output = relu_depthwise_conv2d(leaf, weights, dilations=dilations).outputs[0]
         (gradient,) = torch.autograd.grad(output.sum(), leaf)
-        assert output.is_contiguous(memory_format=layout) and gradient.is_contiguous(memory_format=layout)
+        assert output.is_contiguous(memory_format=layout)
+        assert gradient.is_contiguous(memory_format=layout)
 
 
 def test_strided_inputs_and_gradients() -> None:
@@ -137,7 +139,7 @@ def test_strided_inputs_and_gradients() -> None:
             leaf, [weights[0][: view.shape[1]]], dilations=dilations[:1]).outputs, leaf, ones)[0])  # fmt: skip
 
 
-@pytest.mark.parametrize("normalize", (False, True))
+@pytest.mark.parametrize("normalize", [False, True])
 def test_unused_outputs_get_no_gradient(normalize: bool) -> None:
     x, weights, dilations = make((2, 4, 5, 5), [(3, 1), (5, 1), (3, 2)])
     leaves = [x.requires_grad_(), *(w.requires_grad_() for w in weights)]
@@ -145,8 +147,10 @@ def test_unused_outputs_get_no_gradient(normalize: bool) -> None:
     gradients = torch.autograd.grad(outputs[1].square().sum(), leaves, allow_unused=True)
     alone = relu_depthwise_conv2d(x, weights[1:2], dilations=dilations[1:2], normalize=normalize).outputs[0]
     expected = torch.autograd.grad(alone.square().sum(), [x, weights[1]])
-    assert gradients[1] is None and gradients[3] is None
-    assert torch.equal(gradients[0], expected[0]) and torch.equal(gradients[2], expected[1])
+    assert gradients[1] is None
+    assert gradients[3] is None
+    assert torch.equal(gradients[0], expected[0])
+    assert torch.equal(gradients[2], expected[1])
 
 
 def test_statistics_are_those_of_each_group_and_stable() -> None:
@@ -156,7 +160,8 @@ def test_statistics_are_those_of_each_group_and_stable() -> None:
     variance, mean = torch.var_mean(x.double().unflatten(0, (3, 2)), (1, 3, 4), correction=0)
     torch.testing.assert_close(got.mean.double(), mean, rtol=1e-6, atol=0)
     torch.testing.assert_close(got.rstd.double(), (variance + 1e-5).rsqrt(), rtol=1e-4, atol=0)
-    assert not got.mean.requires_grad and not got.rstd.requires_grad
+    assert not got.mean.requires_grad
+    assert not got.rstd.requires_grad
     plain = relu_depthwise_conv2d(x, weights, dilations=dilations)
     assert plain.mean.shape == plain.rstd.shape == (0, 5)
 
@@ -165,7 +170,8 @@ def test_given_statistics_are_returned_for_every_group() -> None:
     x, weights, dilations = make((4, 3, 4, 4), [(3, 1)])
     mean, rstd = torch.randn(1, 3), torch.rand(1, 3)
     got = relu_depthwise_conv2d(x, weights, dilations=dilations, normalize=True, mean=mean, rstd=rstd, groups=2)
-    assert torch.equal(got.mean, mean.expand(2, 3)) and torch.equal(got.rstd, rstd.expand(2, 3))
+    assert torch.equal(got.mean, mean.expand(2, 3))
+    assert torch.equal(got.rstd, rstd.expand(2, 3))
 
 
 def test_mixed_weight_dtypes() -> None:
@@ -182,7 +188,7 @@ def test_nan_and_signs_pass_as_through_relu() -> None:
     assert_close(got, F.conv2d(x.relu(), weight, None, 1, 1, 1, 8))
 
 
-@pytest.mark.parametrize("shape", ((0, 4, 5, 5), (0, 4, 1, 1)), ids=str)
+@pytest.mark.parametrize("shape", [(0, 4, 5, 5), (0, 4, 1, 1)], ids=str)
 def test_empty_batch(shape: tuple[int, ...]) -> None:
     for normalize in (False, True):
         x, weights, dilations = make(shape, [(3, 1), (5, 2)])
@@ -190,7 +196,8 @@ def test_empty_batch(shape: tuple[int, ...]) -> None:
         outputs = relu_depthwise_conv2d(x, weights, dilations=dilations, stride=2, normalize=normalize).outputs
         assert outputs[0].shape == (0, 4, (shape[2] + 1) // 2, (shape[3] + 1) // 2)
         gradients = torch.autograd.grad([o.sum() for o in outputs], leaves)
-        assert gradients[0].shape == shape and all(not g.any() for g in gradients[1:])
+        assert gradients[0].shape == shape
+        assert all(not g.any() for g in gradients[1:])
 
 
 def call(dilations: list[int], **settings: Any) -> Callable[..., tuple[Tensor, ...]]:
@@ -199,12 +206,12 @@ def call(dilations: list[int], **settings: Any) -> Callable[..., tuple[Tensor, .
 
 @pytest.mark.parametrize(
     "settings",
-    (
+    [
         {},
         {"stride": 2},
         {"normalize": True, "groups": 2},
         {"normalize": True, "stride": 2, "mean": torch.zeros(1, 3), "rstd": torch.ones(1, 3)},
-    ),
+    ],
     ids=str,
 )
 def test_first_and_second_derivatives(settings: dict[str, Any]) -> None:
@@ -251,7 +258,8 @@ def test_autocast_casts_as_conv2d_does() -> None:
     with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         got = relu_depthwise_conv2d(x.requires_grad_(), weights, dilations=dilations).outputs[0]
         exact = relu_depthwise_conv2d(x.double(), weights, dilations=dilations).outputs[0]
-    assert got.dtype == torch.bfloat16 and exact.dtype == torch.float64
+    assert got.dtype == torch.bfloat16
+    assert exact.dtype == torch.float64
     assert_close(got, exact)
     assert torch.autograd.grad(got.sum(), x)[0].dtype == torch.float32
 
@@ -273,7 +281,7 @@ def test_result_does_not_depend_on_the_number_of_threads() -> None:
         assert all(torch.equal(a, b) for a, b in zip(result, results[0], strict=True))
 
 
-@pytest.mark.parametrize("batch_statistics", (False, True))
+@pytest.mark.parametrize("batch_statistics", [False, True])
 def test_reference_is_the_definition(batch_statistics: bool) -> None:
     x, weights, dilations = make((4, 3, 6, 5), [(3, 1), (5, 2), (7, 1)], torch.float64)
     x.requires_grad_()
@@ -297,7 +305,7 @@ W = torch.zeros(3, 1, 3, 3)
 
 @pytest.mark.parametrize(
     ("arguments", "settings", "error", "message"),
-    (
+    [
         ((X[0], [W]), {}, ValueError, r"x must be \[N,C,H,W\], got \[3, 5, 5\]"),
         ((X.long(), [W]), {}, TypeError, "x must be float64, float32, float16 or bfloat16, got int64"),
         ((X[:, :, :0], [W]), {}, ValueError, "C, H and W at least 1"),
@@ -312,7 +320,7 @@ W = torch.zeros(3, 1, 3, 3)
         ((X, [W]), {"mean": X[:1, :, 0, 0]}, ValueError, "mean and rstd must be None where normalize is False"),
         ((X, [W]), {"normalize": True, "mean": X[:1, :, 0, 0]}, ValueError, "mean and rstd must be given together"),
         ((X[:1, :, :1, :1], [W]), {"normalize": True}, ValueError, "more than 1 value per channel and group"),
-    ),
+    ],
 )
 def test_errors_say_what_was_expected_and_what_came(
     arguments: tuple[Any, ...], settings: dict[str, Any], error: type[Exception], message: str
