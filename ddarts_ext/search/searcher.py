@@ -35,7 +35,7 @@ class Searcher:
     """Searches an architecture on images.
 
     data: a name or path for :func:`ddarts_ext.data.load`, or a :class:`Dataset`.
-    method: ``darts``, ``fairdarts``, ``ddarts``, ``dartopti`` or a :class:`Method`. space: another one than the method's.
+    method: ``darts``, ``fairdarts``, ``ddarts``, ``dartopti`` or a :class:`Method`. space: instead of the method's.
     start: for DARTOpti, the network to start from: a name or file, a genotype, or a :class:`Start` with its options.
     epochs, cells, channels, batch: of the search; by default the method's, or smaller ones for small images.
     seed: everything random follows from it. device: ``cpu``, ``cuda``; by default a GPU where there is one.
