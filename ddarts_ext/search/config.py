@@ -106,6 +106,11 @@ def _check_start(config: SearchConfig) -> None:
             f"search: start must be given for method {method.name}: ResNet18, ResNet50, Xception, InceptionV4 or a "
             "genotype file"
         )
+    if method.shrinking is not None and (config.start is not None or "distance" in method.parts):
+        raise ValueError(
+            f"search: start, early_stop and track_distance must be left out with method {method.name}, which has no "
+            "alphas to read an architecture from"
+        )
     if method.epochs <= method.architect.alpha_start:
         raise ValueError(
             f"search: epochs must be more than the {method.architect.alpha_start} before alphas move (alpha_start), "

@@ -130,6 +130,11 @@ def test_any_search_can_use_it() -> None:
     assert len(stopped.history) == 2
 
 
+def test_a_search_without_alphas_has_no_distance() -> None:
+    with pytest.raises(ValueError, match="early_stop and track_distance must be left out with method isdarts"):
+        Searcher(noise(), "isdarts", early_stop=True, cells=3, channels=2, device="cpu")
+
+
 def test_scores_must_have_the_ops_of_the_space() -> None:
     with pytest.raises(ValueError, match="scores: must be one of median, mean or a file, got 'best'"):
         Searcher(noise(), "dartopti", start=START, distance_scores="best", **SMALL)
