@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from ddarts_ext import spaces
+from ddarts_ext import cli, spaces
 from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.genotype import Gene, Genotype
 from ddarts_ext.nn import DiscreteNetwork
@@ -176,3 +179,26 @@ def test_wrong_options_are_named(value: Any, message: str) -> None:
         Start(TWO_GENES, off_logit=value)
     with pytest.raises(ValueError, match="input_node must be 0 or 1, got 2"):
         Start(TWO_GENES, input_node=2)
+
+
+def test_a_genotype_file_on_the_command_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    pixels, labels = rng.integers(0, 256, (16, 4, 4), dtype=np.uint8), np.arange(16) % 2
+    np.savez(tmp_path / "images.npz", x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    TWO_GENES.save(tmp_path / "own.json")
+    out = str(tmp_path / "run")
+    begin = ["search", "--data", str(tmp_path / "images.npz"), "--method", "dartopti", "--out", out, "--device", "cpu",
+             "--start", str(tmp_path / "own.json"), "--off-logit", "-10", "--input-node", "1", "--no-early-stop",
+             "--channels", "2", "--batch", "4", "--epochs", "2", "--set", "alpha_start=1"]  # fmt: skip
+    first = CliRunner().invoke(cli.app, begin, catch_exceptions=False)
+    assert first.exit_code == 0, first.output
+    assert "distance to the start 0.000000 after 2 epochs" in first.stdout
+    history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert {a for cell in history[0]["alphas"] for edge in cell for a in edge} == {-10.0, 10.0}
+    # The run knows its start; what is said again must be the same.
+    again = CliRunner().invoke(cli.app, ["search", "--out", out, "--resume", "--device", "cpu"], catch_exceptions=False)
+    assert again.exit_code == 0, again.output
+    with pytest.raises(ValueError, match=r"start must be .* to resume"):
+        CliRunner().invoke(cli.app, [*begin, "--resume", "--off-logit", "0"], catch_exceptions=False)
+    with pytest.raises(ValueError, match="--start must be given with --off-logit and --input-node"):
+        CliRunner().invoke(cli.app, ["search", "--data", "digits", "--off-logit", "0"], catch_exceptions=False)
