@@ -12,7 +12,7 @@ search: .venv/installed
 	$(BIN)/ddarts train runs/digits/genotype.json --data digits --out runs/digits-trained
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 clean:
 	rm -rf .venv build dist runs *.egg-info ddarts_ext/_C.*so ddarts_ext/_cuda.*so

@@ -5,6 +5,8 @@ Imports nothing but the standard library; torch is asked only where a function s
 
 from __future__ import annotations
 
+import getpass
+import hashlib
 import json
 import os
 import platform
@@ -13,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,16 +197,30 @@ def write_record(folder: Path, *, version: str, cuda: Cuda | None, cuda_reason: 
         path.write_text(text)
 
 
-def compile_cuda(folder: Path, architecture_list: str = DEFAULT_ARCHITECTURES) -> dict[str, str]:
-    """Compile every .cu of csrc/cuda into the folder; source -> nvcc's words, ptxas' resource report among them."""
+def cache_folder() -> Path:
+    """Where compiled test libraries and resource reports stay, by a hash of everything that went into them."""
+    folder = Path(tempfile.gettempdir()) / f"ddarts-compiled-{getpass.getuser()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def compile_cuda(architecture_list: str = DEFAULT_ARCHITECTURES) -> dict[str, str]:
+    """Compile every .cu of csrc/cuda; source -> nvcc's words, ptxas' resource report among them (cached by content)."""
     cuda = find_cuda()
     if isinstance(cuda, str):
         raise SystemExit(f"compile-cuda: {cuda}")
-    folder.mkdir(parents=True, exist_ok=True)
     flags = [*NVCC_FLAGS, *gencode_flags(architecture_list), "-Xptxas", "-v"]
+    shared = hashlib.sha256(" ".join([str(cuda.nvcc), cuda.version, *flags]).encode())
+    for path in sorted([*(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh")]):
+        shared.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
 
     def compile_one(source: str) -> tuple[str, str]:
-        target = folder / f"{Path(source).name}.o"
+        digest = shared.copy()
+        digest.update((ROOT / source).read_bytes())
+        report = cache_folder() / f"{Path(source).stem}-{digest.hexdigest()[:24]}.ptxas"
+        if report.exists():
+            return source, report.read_text()
+        target = report.with_suffix(f".{os.getpid()}.o")
         done = subprocess.run(
             [str(cuda.nvcc), *flags, "-c", str(ROOT / source), "-o", str(target)],
             capture_output=True,
@@ -212,7 +229,9 @@ def compile_cuda(folder: Path, architecture_list: str = DEFAULT_ARCHITECTURES) -
         )
         if done.returncode != 0:
             raise SystemExit(f"compile-cuda: {source} does not compile\n{done.stderr}")
-        return source, done.stdout + done.stderr
+        target.write_text(done.stdout + done.stderr)
+        target.replace(report)
+        return source, report.read_text()
 
     with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS") or default_jobs())) as pool:
         return dict(pool.map(compile_one, sources("cuda", ".cu")))
@@ -231,7 +250,7 @@ def main(arguments: list[str]) -> int:
         print(cuda)
         return 1 if isinstance(cuda, str) else 0
     if what == "compile-cuda":
-        print("\n".join(f"compiled {source}" for source in compile_cuda(Path(rest[0]))))
+        print("\n".join(f"compiled {source}" for source in compile_cuda()))
     elif what == "torch-folder":
         import torch
 

@@ -75,21 +75,26 @@ def mending_command() -> str:
 
 def _load() -> Status:
     if os.environ.get("DDARTS_NO_EXTENSION", "") not in ("", "0"):
-        return Status(*2 * ["DDARTS_NO_EXTENSION is set"])
+        return _nothing("DDARTS_NO_EXTENSION is set")
     if not list(_FOLDER.glob("_C.*")):
-        return Status(*2 * ["the package was installed without compiled libraries"])
+        return _nothing("the package was installed without compiled libraries")
     if _release(torch.__version__) < OLDEST_TORCH:
         reason = f"torch {torch.__version__} is older than {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}"
-        return _mismatch(Status(reason, reason))
+        return _mismatch(_nothing(reason))
     try:
         module = importlib.import_module("ddarts_ext._C")
     except ImportError as error:
         reason = f"the compiled library does not load: {str(error).splitlines()[0]}"
-        return _mismatch(Status(reason, reason))
+        return _mismatch(_nothing(reason))
     record = json.loads(module.build_info())
     status = Status("", _load_cuda(record), str(module.cpu_capability()), record)
     built_for_other_cuda = torch.version.cuda is not None and bool(status.cuda_reason)
     return _mismatch(status) if built_for_other_cuda and torch.cuda.is_available() else status
+
+
+def _nothing(reason: str) -> Status:
+    """Neither library is in use, for one reason."""
+    return Status(cpu_reason=reason, cuda_reason=reason)
 
 
 def _load_cuda(record: Mapping[str, Any]) -> str:
@@ -103,7 +108,7 @@ def _load_cuda(record: Mapping[str, Any]) -> str:
     if toolkit.split(".")[0] != torch.version.cuda.split(".")[0]:
         return f"the CUDA kernels were built with CUDA {toolkit}, torch {torch.__version__} uses {torch.version.cuda}"
     try:
-        torch.ops.load_library(str(libraries[0]))
+        torch.ops.load_library(str(libraries[0]))  # type: ignore[no-untyped-call]
     except OSError as error:
         return f"the CUDA library does not load: {str(error).splitlines()[0]}"
     return ""

@@ -14,11 +14,11 @@ REPORT = re.compile(
 
 
 @pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def reports() -> dict[str, str]:
     cuda = toolchain.find_cuda()
     if isinstance(cuda, str):
         pytest.skip(cuda)
-    return toolchain.compile_cuda(tmp_path_factory.mktemp("cuda"))
+    return toolchain.compile_cuda()
 
 
 def test_no_kernel_spills_or_has_a_stack_frame(reports: dict[str, str]) -> None:

@@ -7,12 +7,10 @@ folder by a hash of everything that went into it.
 from __future__ import annotations
 
 import ctypes
-import getpass
 import hashlib
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,12 +31,6 @@ _defined: set[str] = set()
 _loaded: dict[str, ctypes.CDLL] = {}
 
 
-def cache_folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"ddarts-cuda-emulation-{getpass.getuser()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
 def compile_library(sources: list[Path], *, sanitize: bool = False) -> Path:
     """A shared library of these sources under the emulation. RuntimeError with the compiler's words where it fails."""
     include = toolchain.cuda_include()
@@ -56,7 +48,7 @@ def compile_library(sources: list[Path], *, sanitize: bool = False) -> Path:
     headers = [*(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh"), *HERE.glob("*.h"), *HERE.glob("*.cuh")]
     for path in sorted(headers) + sources:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
-    library = cache_folder() / f"{sources[0].stem}-{digest.hexdigest()[:24]}.so"
+    library = toolchain.cache_folder() / f"{sources[0].stem}-{digest.hexdigest()[:24]}.so"
     if library.exists():
         return library
     partial = library.with_suffix(f".{os.getpid()}.tmp")
