@@ -129,6 +129,7 @@ class Searcher:
         result = self._result(state)
         if self.folder is not None:
             result.genotype.save(self.folder.genotype_file)
+            self.folder.write_json("genotypes.json", {rule: g.to_json() for rule, g in result.genotypes.items()})
         return result
 
     def _start(self) -> SearchState:

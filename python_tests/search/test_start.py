@@ -193,6 +193,7 @@ def test_a_genotype_file_on_the_command_line(tmp_path: Path) -> None:
     first = CliRunner().invoke(cli.app, begin, catch_exceptions=False)
     assert first.exit_code == 0, first.output
     assert "distance to the start 0.000000 after 2 epochs" in first.stdout
+    assert Genotype.load(f"{out}/genotypes.json#edge").layers == Genotype.load(out).layers == 3
     history = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     assert {a for cell in history[0]["alphas"] for edge in cell for a in edge} == {-10.0, 10.0}
     # The run knows its start; what is said again must be the same.
