@@ -227,7 +227,6 @@ def test_spaces_have_the_published_settings() -> None:
         ({"shrink_by": "luck"}, "search: shrink_by must be one of measure, alphas, got 'luck'"),
         ({"shrink_steps": 0}, "search: shrink_steps must be >= 1, got 0"),
         ({"table": "nowhere.csv"}, "nasbench201: table must be a file or folder, and 'nowhere.csv' is not there"),
-        ({"method": "darts"}, "search: method darts must be searched by Searcher"),
     ],
 )
 def test_wrong_input_is_refused_before_anything_runs(settings: dict[str, Any], message: str) -> None:
@@ -235,7 +234,9 @@ def test_wrong_input_is_refused_before_anything_runs(settings: dict[str, Any], m
         Shrinker(noise(), **{**NASBENCH, **settings})
 
 
-def test_searcher_refuses_what_shrinks() -> None:
+def test_searcher_refuses_what_shrinks_and_shrinker_what_does_not() -> None:
+    with pytest.raises(ValueError, match="search: method darts must be searched by Searcher"):
+        Shrinker(noise(), "darts", device="cpu")
     with pytest.raises(ValueError, match="search: method isdarts must be searched by Shrinker"):
         Searcher(noise(), "isdarts", device="cpu")
     with pytest.raises(TypeError, match="shrink_steps is a setting of methods that shrink, and ddarts does not"):
