@@ -54,6 +54,7 @@ def run_distances(
     runs: Sequence[str | Path],
     gains: Sequence[float] | None = None,
     *,
+    rule: str | None = None,
     scores: Scores = "median",
     over: Over = "seq",
     pad_with: float | None = None,
@@ -61,7 +62,8 @@ def run_distances(
 ) -> RunDistances:
     """From start to result over several finished searches that had a start (``ddarts search --start``).
 
-    gains: one per run, such as the accuracy of the trained result less that of the trained start. The other arguments:
+    gains: one per run, such as the accuracy of the trained result less that of the trained start. rule: the result as
+    this rule reads it, ``edge`` or ``sparse``, not as the search chose. The other arguments:
     :func:`ddarts_ext.distance.architecture_distance`. Raises ValueError or FileNotFoundError naming the run.
     """
     starts, results, own = [], [], []
@@ -73,7 +75,7 @@ def run_distances(
         if not folder.genotype_file.is_file() or not history:
             raise ValueError(f"distance: {run} must be a finished search, but has no genotype.json")
         starts.append(Start.from_json(config["start"]).network)
-        results.append(Genotype.load(folder.genotype_file))
+        results.append(Genotype.load(folder.genotype_file if rule is None else f"{folder.path}/genotypes.json#{rule}"))
         own.append(_gain(config, history))
     used = tuple(own if gains is None else gains)
     found = spread(starts, results, used, scores=scores, over=over, pad_with=pad_with, positional=positional)

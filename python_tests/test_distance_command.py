@@ -39,6 +39,7 @@ def search_run(folder: Path, result: str, accuracies: tuple[float, ...], alpha_s
         ]
     )  # fmt: skip
     Genotype.load(result).save(files.genotype_file)
+    files.write_json("genotypes.json", {"edge": Genotype.load("ResNet50").to_json()})
     return str(folder)
 
 
@@ -93,6 +94,8 @@ def test_several_runs(tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
     given = run("distance", "--runs", *folders, "--gains", "2,1,0", "--json")
     assert given["correlation"] == pytest.approx(-found["correlation"])
+    by_edge = run("distance", "--runs", folders[0], "--rule", "edge", "--json")
+    assert by_edge["largest"] == pytest.approx(0.08349321, abs=5e-9)
     assert "correlation of distance and gain: none" in run("distance", "--runs", folders[0])
 
 
@@ -115,6 +118,7 @@ def test_without_matplotlib_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tm
         (("ResNet18", "ResNet50", "--plot", "x.png"), "--plot must come with --matrix or --runs"),
         (("ResNet18", "ResNet50", "--matrix", "--runs"), "one of --matrix and --runs must be given, got both"),
         (("ResNet18", "ResNet50", "--gains", "1"), "--gains must come with --runs"),
+        (("ResNet18", "ResNet50", "--rule", "edge"), "--rule must come with --runs"),
         (("--runs", "here", "--gains", "much"), "--gains must be numbers with commas between them, got 'much'"),
         (("ResNet18", "ResNet50", "--over", "cells"), "over must be one of seq, genes, got 'cells'"),
         (("ResNet18", "ResNet50", "--scores", "best"), "scores: must be one of median, mean or a file, got 'best'"),

@@ -34,6 +34,10 @@ def distance(
             "the end less that after pre-training]"
         ),
     ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="With --runs, the results by this rule, edge or sparse. [default: as the search chose]"),
+    ] = None,
     scores: Annotated[
         str, typer.Option(help="Scores of the ops: median (the paper's table), mean, or a score file.")
     ] = "median",
@@ -53,9 +57,11 @@ def distance(
     how: dict[str, Any] = {"scores": scores, "over": over, "pad_with": pad_with, "positional": positional}
     if matrix and runs:
         raise ValueError("distance: one of --matrix and --runs must be given, got both")
-    if gains is not None and not runs:
-        raise ValueError("distance: --gains must come with --runs")
+    for option, value in (("--gains", gains), ("--rule", rule)):
+        if value is not None and not runs:
+            raise ValueError(f"distance: {option} must come with --runs")
     if runs:
+        how["rule"] = rule
         _runs(sources, None if gains is None else _numbers(gains), how, picture, as_json)
     elif matrix:
         _matrix(sources, how, picture, as_json)
