@@ -16,7 +16,7 @@
 namespace ddarts {
 namespace depthwise {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256;  // bounds of (kThreads, 2) leave 128 registers a thread: with ptxas' own choice sm_80 spills
 constexpr int kPixels = 8;  // of a thread
 template <typename A>
 constexpr int kChannels = 64 / static_cast<int>(sizeof(A));
@@ -110,7 +110,7 @@ __device__ __forceinline__ Place place(int64_t block, int64_t h, int64_t w, int 
 }
 
 template <typename T, int S>
-__global__ void __launch_bounds__(kThreads) forward_kernel(DepthwiseProblem p) {
+__global__ void __launch_bounds__(kThreads, 2) forward_kernel(DepthwiseProblem p) {
   using A = accumulate_t<T>;
   constexpr int kC = kChannels<A>, kRows = tile_rows(S), kColumns = tile_columns(S);
   DDARTS_DYNAMIC_SHARED(A, tile);
@@ -234,7 +234,7 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(DepthwiseProblem p, co
 
 // partial[chunk][first + tap][c]; grid: x = chunk, y = block of channels, z = filter.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) weight_gradient_kernel(DepthwiseProblem p, accumulate_t<T>* partial, int64_t taps) {
+__global__ void __launch_bounds__(kThreads, 2) weight_gradient_kernel(DepthwiseProblem p, accumulate_t<T>* partial, int64_t taps) {
   using A = accumulate_t<T>;
   constexpr int kC = kGradientChannels<A>, kTile = kGradientTile, kSlots = kThreads / kC;
   constexpr int kMost = (49 + kSlots - 1) / kSlots;  // taps of a thread
