@@ -28,10 +28,12 @@ Weight = Union[Tensor, float, None]
 class Branch:
     """The output of one op, before the affine-free norm that it awaits, if any. raw is None for an op of zeros."""
 
-    __slots__ = ("counted", "like", "norm", "raw", "scope", "shape")
+    __slots__ = ("counted", "norm", "raw", "scope", "shape", "source", "zero")
 
-    def __init__(self, scope: Scope, raw: Tensor, norm: nn.BatchNorm2d | None, zero: int = 0) -> None:
-        self.scope, self.norm, self.like, self.counted = scope, norm, raw, False
+    def __init__(
+        self, scope: Scope, source: Tensor, raw: Tensor, norm: nn.BatchNorm2d | None = None, zero: int = 0
+    ) -> None:
+        self.scope, self.source, self.norm, self.zero, self.counted = scope, source, norm, zero, False
         self.raw: Tensor | None = None if zero else raw
         self.shape = raw[:, :, ::zero, ::zero].shape if zero else raw.shape
         if norm is not None:
@@ -40,8 +42,7 @@ class Branch:
     def plain(self) -> Tensor:
         """The output with its norm applied."""
         if self.raw is None:
-            stride = self.like.shape[2] // max(1, self.shape[2])
-            self.raw = self.like[:, :, ::stride, ::stride].mul(0.0)
+            self.raw = self.source[:, :, :: self.zero, :: self.zero].mul(0.0)
         if self.norm is not None:
             running = self.scope.running if self.first_use() else norms.Running()
             self.raw, self.norm = norms.normalise(self.raw, self.norm, running), None
@@ -109,8 +110,8 @@ class Mixture:
             return Mixture(self.scope, self.branches, self.weights, numbers)
         if _is_number(other) and other.dim() == 0:
             return Mixture(self.scope, self.branches, self.weights, [*self.numbers, other])
-        if type(other) is Tensor and other.shape == self.shape and other.dtype == self.branches[0].like.dtype:
-            branch = Branch(self.scope, other, None)
+        if type(other) is Tensor and other.shape == self.shape and other.dtype == self.branches[0].source.dtype:
+            branch = Branch(self.scope, other, other)
             return Mixture(self.scope, [*self.branches, branch], [*self.weights, None], self.numbers)
         return self.value() + other
 
@@ -166,8 +167,11 @@ def take(scope: Scope, branches: list[Branch], weights: list[Weight]) -> Tensor:
     """The weighted sum, by one ``mixed_sum``; norms that it cannot fold in beside the others are applied first."""
     if len(branches) == 1 and weights[0] is None:
         return branches[0].plain()
-    if all(branch.raw is None for branch in branches):
-        branches[0].plain()
+    sources = {id(branch.source) for branch in branches if branch.raw is not None}
+    for branch in branches:  # zeros count where nothing else connects their input with the sum: gradients are 0, not None
+        if branch.raw is None and id(branch.source) not in sources:
+            sources.add(id(branch.source))
+            branch.plain()
     present = [k for k, branch in enumerate(branches) if branch.raw is not None]
     found = [branches[k] for k in present]
     lead = next((branch.norm for branch in found if branch.norm is not None), None)

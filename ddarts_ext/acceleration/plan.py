@@ -85,7 +85,10 @@ VARIANTS: dict[str, Callable[[nn.Module], list[Step] | None]] = {
 
 
 def build(op: nn.Module, variant: str) -> OpPlan | None:
-    """The plan of an op read in one way (``zero<stride>``: it contributes nothing), or None where it cannot be."""
+    """The plan of an op read in one way or None where it cannot be: as in ``VARIANTS``, or
+    ``identity``, or ``zero<stride>``, which contributes nothing."""
+    if variant == "identity":
+        return OpPlan(op, (), None)
     if variant.startswith("zero"):
         return OpPlan(op, (), None, int(variant.removeprefix("zero")))
     steps = VARIANTS[variant](op)
@@ -99,8 +102,8 @@ def build(op: nn.Module, variant: str) -> OpPlan | None:
 
 def readings(op: nn.Module) -> Iterator[str]:
     """The variants in which an op can be read, most likely first."""
-    if not op._modules and not list(op.parameters(recurse=False)) and layers_of(op) is None:
-        yield from ("zero1", "zero2")
+    if layers_of(op) is None and next(op.parameters(), None) is None and next(op.buffers(), None) is None:
+        yield from ("identity", "zero1", "zero2")
         return
     for variant in VARIANTS:
         if build(op, variant) is not None:

@@ -83,7 +83,8 @@ def guess(found: Mixing, method: str, scout: nn.Module, device: torch.device) ->
         return []
     needed = [p for p in parameters if p.default is inspect.Parameter.empty]
     scout.eval()
-    for combination in itertools.islice(itertools.product(*_choices(found, len(needed), device)), _ATTEMPTS):
+    backwards = itertools.product(*reversed(_choices(found, len(needed), device)))  # feature maps vary first
+    for combination in (attempt[::-1] for attempt in itertools.islice(backwards, _ATTEMPTS)):
         if not accepts(call, combination):
             continue
         sets = [combination]

@@ -192,7 +192,7 @@ def measure_gain(found: Mixing, installed: Installation, method: str, arguments:
         if routed and copied is not None:
             installed.on(copied)
         best = float("inf")
-        for _ in range(3):
+        for _ in range(2):
             start = time.perf_counter()
             _run(module, arguments, getattr(module, method))
             best = min(best, time.perf_counter() - start)

@@ -92,7 +92,7 @@ class _Walk:
             self._left.append(Left(path, "shares ops with a module that is accelerated already"))
             return False
         variants = [self._variant(op) for op in (*found.ops, *found.entrances)]
-        if all(variant in (None, "zero1", "zero2") for variant, _ in variants[: len(found.ops)]):
+        if all(variant in (None, "identity", "zero1", "zero2") for variant, _ in variants[: len(found.ops)]):
             self._left.append(self._worst(path, variants))
             return False
         readings = [variant or "raw" for variant, _ in variants]

@@ -65,11 +65,11 @@ class Scope:
             return None
         self.ops += 1
         if plan.zero:
-            branch = Branch(self, x, None, plan.zero)
+            branch = Branch(self, x, x, zero=plan.zero)
         elif not plan.steps:
-            branch = Branch(self, x, plan.norm)
+            branch = Branch(self, x, x, plan.norm)
         else:
-            branch = Branch(self, plan.rest(self._first(plan, x), self), plan.norm)
+            branch = Branch(self, x, plan.rest(self._first(plan, x), self), plan.norm)
         return Mixture(self, [branch], [None], [])
 
     def relu(self, x: Tensor) -> Tensor:
