@@ -31,7 +31,7 @@ _REPLACED = "simple_conv_3x3"
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is measured. Defaults: D-DARTS, 2108.09306, section 4.2 (on CIFAR-10).
+    """What is measured. Defaults: D-DARTS, 2108.09306, Table 1 (on CIFAR-10).
 
     input_node: which input the cells read. The published encoding of ResNet18 reads 0, the output of the cell before
     last, with which every other cell has no say; 1 chains the cells. lr and what else is not said: as in training.

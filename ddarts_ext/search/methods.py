@@ -281,7 +281,7 @@ register(
     Method(
         name="dartopti",
         summary="starts from a network that exists (--start) and improves it; cells that were equal stay equal",
-        source="D-DARTS, 2108.09306, section 3.4 and its implementation; 5 epochs of pre-training, then 50",
+        source="D-DARTS, 2108.09306 (DARTOpti) and its implementation; 5 epochs of pre-training, then 50",
         space="dartopti",
         relaxation="sigmoid",
         sharing="sequence",

@@ -21,7 +21,7 @@ _NAME = "dartopti"
 
 @dataclass(frozen=True)
 class Start:
-    """A genotype and how it is encoded (D-DARTS, section 3.4, and its implementation).
+    """A genotype and how it is encoded (DARTOpti: D-DARTS, 2108.09306, and its implementation).
 
     off_logit: alpha of every op that the network does not have. 0, the published choice, lets all of them enter with
     weight sigmoid(0) = 1/2; -10 starts at the network itself. input_node: 1 lets edges that read node 0, the output of
