@@ -1,4 +1,4 @@
-"""The extension modules; everything else about the package stands in pyproject.toml.
+"""The extension modules and the list of packages; everything else about the package stands in pyproject.toml.
 
 DDARTS_CUDA = auto (default: CUDA kernels where torch has CUDA and a matching nvcc is found) | 1 (a missing toolchain is
 an error; works beside a CPU-only torch, to check that the sources compile) | 0. TORCH_CUDA_ARCH_LIST, CUDA_HOME, NVCC,
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 import build_toolchain as toolchain
@@ -163,4 +163,9 @@ def runtime_library(cuda: toolchain.Cuda) -> Path:
     return found[0]
 
 
-setup(**extension_arguments())
+# An installed `ddarts bench` reads its cases from the package: benchmarks/ travels as ddarts_ext/_benchmarks.
+setup(
+    packages=[*find_packages(include=["ddarts_ext*"]), "ddarts_ext._benchmarks"],
+    package_dir={"ddarts_ext._benchmarks": "benchmarks"},
+    **extension_arguments(),
+)

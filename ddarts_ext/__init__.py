@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 from ddarts_ext import ops
 
+# Eagerly, as these functions have the names of their modules: whoever loads the module first must not hide them.
+from ddarts_ext.derive import derive
+from ddarts_ext.discretize import discretize
+
 if TYPE_CHECKING:
     from ddarts_ext.acceleration import accelerate, restore
-    from ddarts_ext.derive import derive
-    from ddarts_ext.discretize import discretize
     from ddarts_ext.distance import architecture_distance
     from ddarts_ext.genotype import Genotype
     from ddarts_ext.nn import DiscreteNetwork, Supernet
@@ -24,8 +26,6 @@ _HOME = {
     "Supernet": "nn",
     "accelerate": "acceleration",
     "architecture_distance": "distance",
-    "derive": "derive",
-    "discretize": "discretize",
     "restore": "acceleration",
 }
 
@@ -49,5 +49,5 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value  # over a module of the same name, which the import has just put there
+    globals()[name] = value
     return value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import typer
+from rich.console import Console
 
 from ddarts_ext.commands import options
 
@@ -14,4 +15,7 @@ def info(as_json: options.Json = False) -> None:
     from ddarts_ext import info as report
 
     found = report.collect()
-    typer.echo(json.dumps(found) if as_json else report.render(found))
+    if as_json:
+        typer.echo(json.dumps(found))
+    else:
+        Console().print(report.render(found))
