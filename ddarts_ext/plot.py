@@ -10,6 +10,7 @@ import numpy as np
 
 from ddarts_ext import spaces
 from ddarts_ext.plot_distance import draw_distance
+from ddarts_ext.plot_shrinking import shrinking_figures
 from ddarts_ext.search.run_folder import Record, RunFolder
 
 
@@ -30,13 +31,15 @@ def plot_run(run: str | Path, out: str | Path | None = None) -> list[Path]:
         figures["alphas"] = lambda pyplot: _alphas(pyplot, history, config)
     if "distance" in history[0]:
         figures["distance"] = lambda pyplot: draw_distance(pyplot, history, config)
+    if "mask" in history[0]:
+        figures.update(shrinking_figures(folder, config, history))
     pyplot = load_pyplot()
     target.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, draw in figures.items():
         draw(pyplot)
         paths.append(target / f"{name}.png")
-        pyplot.savefig(paths[-1], dpi=120)
+        pyplot.gcf().savefig(paths[-1], dpi=120)  # pyplot.savefig would draw a second time
         pyplot.close()
     return paths
 

@@ -101,7 +101,7 @@ def test_wrong_architectures_are_refused(small: Path) -> None:
 def test_damaged_archive_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "table.csv.xz"
     path.write_bytes(b"not xz")
-    with pytest.raises(ValueError, match="nasbench201: table must be CSV or CSV.xz"):
+    with pytest.raises(ValueError, match=r"nasbench201: table must be CSV or CSV\.xz"):
         NASBench201Table.load(path)
 
 

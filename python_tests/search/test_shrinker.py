@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_history_tells_the_steps(nasbench: tuple[ShrinkResult, Watch]) -> None:
     assert "growing" in history[0]
     assert history[0]["growing"]["samples"][-1] == 24
     assert all("alphas" not in record and "valid" not in record for record in history)
-    for before, after in zip(history, history[1:], strict=False):
+    for before, after in pairwise(history):
         gone = {tuple(entry) for entry in before["removed"]} if "removed" in before else set()
         for row, edge, op in gone:
             assert before["mask"][row][edge][op] == 1
