@@ -7,6 +7,7 @@ CXX, MAX_JOBS as usual. DDARTS_NO_EXTENSION=1 installs pure Python. DDARTS_OPS=m
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -47,6 +48,8 @@ def extension_arguments() -> dict[str, Any]:
     """What setup() needs to know of the compiled libraries; nothing for a pure Python installation."""
     if os.environ.get("DDARTS_NO_EXTENSION", "") not in ("", "0"):
         return {}
+    if importlib.util.find_spec("torch") is None and {"egg_info", "dist_info", "sdist"} & set(sys.argv):
+        return {}  # metadata alone is asked for, before an isolated build has its torch
     os.environ.setdefault("MAX_JOBS", str(toolchain.default_jobs()))
     cuda, reason = choose_cuda()
     architectures = ""
