@@ -7,10 +7,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import ddarts_ext
+from ddarts_ext.cli import app
 from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.nasbench201_table import NASBench201Table
 from ddarts_ext.nn import NASBench201Supernet
@@ -242,3 +245,23 @@ def test_searcher_refuses_what_shrinks_and_shrinker_what_does_not() -> None:
         Searcher(noise(), "isdarts", device="cpu")
     with pytest.raises(TypeError, match="shrink_steps is a setting of methods that shrink, and ddarts does not"):
         methods.get("ddarts").with_settings(shrink_steps=3)
+
+
+def test_command_searches_resumes_and_looks_up(tmp_path: Path) -> None:
+    """What is left unsaid on resuming is taken from the run: method, space, and the settings of the shrinking."""
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{part}": rng.integers(0, 256, (16, 8, 8), dtype=np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "noise.npz", **arrays, **{f"y_{part}": np.arange(16) % 2 for part in ("train", "test")})
+    sizes = ["--epochs", "2", "--channels", "2", "--cells", "3", "--batch", "8", "--device", "cpu"]
+    steps = ["--set", "shrink_steps=1", "--set", "shrink_interval=1"]
+    run = ["search", "--method", "isdarts", "--data", str(tmp_path / "noise.npz"), "--out", str(tmp_path / "run")]
+    done = CliRunner().invoke(app, [*run, *sizes, *steps], catch_exceptions=False)
+    text = done.stdout.splitlines()[0]
+    assert done.exit_code == 0
+    assert text == ddarts_ext.Genotype.load(tmp_path / "run").to_nb201()
+    (tmp_path / "table.csv").write_text(f"index,arch,cifar10_valid,cifar10_test\n0,{text},90.5,93.25\n")
+    again = ["search", "--out", str(tmp_path / "run"), "--resume", "--device", "cpu", "--table"]
+    told = CliRunner().invoke(app, [*again, str(tmp_path / "table.csv")], catch_exceptions=False)
+    assert "cifar10: validation 90.500 %, test 93.250 %, rank 1 of 1" in told.stdout
+    refused = CliRunner().invoke(app, ["search", "--data", "digits", "--table", "x.csv"])
+    assert "--table must be given with method isdarts" in str(refused.exception)
