@@ -1,9 +1,9 @@
 """How a module's calls are routed: its class becomes a subclass of itself, and goes back on restore.
 
 The subclass has the name of the user's class and overrides ``__call__`` (ops) or the proved methods (cells and mixed
-ops). Parameters, buffers, children, hooks and ``state_dict`` stay where they are; the one new attribute is a plain object
-of settings, whose cached part (references to modules) is dropped by copies and rebuilt for whoever owns the attribute,
-so that copies, pickles and replicas of ``DataParallel`` never run another module's layers.
+ops). Parameters, buffers, children, hooks and ``state_dict`` stay where they are; the one new attribute is a plain
+object of settings, whose cached part (references to modules) is dropped by copies and rebuilt for whoever owns it, so
+that copies, pickles and replicas of ``DataParallel`` never run another module's layers.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def is_routed(module: nn.Module) -> bool:
 def route(module: nn.Module, settings: OpSettings | ScopeSettings) -> None:
     """Exchange the module's class. TypeError where Python does not allow it."""
     methods = settings.methods if isinstance(settings, ScopeSettings) else ()
-    module.__class__ = _subclass(type(module), methods)
+    module.__class__ = _subclass(type(module), methods)  # type: ignore[arg-type]
     module.__dict__[_SETTINGS] = settings
 
 
@@ -115,7 +115,7 @@ def settings_of(module: nn.Module) -> Any:
     return module.__dict__.get(_SETTINGS)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _subclass(base: type[nn.Module], methods: tuple[str, ...]) -> type[nn.Module]:
     names: dict[str, Any] = {
         "__module__": base.__module__,
@@ -179,5 +179,5 @@ def _reduce(base: type[nn.Module], methods: tuple[str, ...], self: nn.Module, pr
 
 
 def _rebuilt(base: type[nn.Module], methods: tuple[str, ...], *args: Any) -> nn.Module:
-    cls = _subclass(base, methods)
+    cls = _subclass(base, methods)  # type: ignore[arg-type]
     return cls.__new__(cls, *args)

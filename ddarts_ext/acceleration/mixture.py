@@ -1,7 +1,7 @@
 """Weighted sums that are not taken yet.
 
-Inside an accelerated module every op returns a :class:`Mixture` instead of a tensor. The user's own code multiplies it by
-weights and adds it to others, which only notes terms; as soon as anything else is asked of it, it becomes a tensor, by
+Inside an accelerated module every op returns a :class:`Mixture` instead of a tensor. The user's own code multiplies it
+by weights and adds it to others, which only notes terms; as soon as anything else is asked of it, it becomes a tensor, by
 one ``mixed_sum`` over all of its terms with their batch norms folded in.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from ddarts_ext.acceleration import norms
 if TYPE_CHECKING:
     from ddarts_ext.acceleration.scope import Scope
 
-Weight = Union[Tensor, float, None]
+Weight: TypeAlias = "Tensor | float | None"
 """None stands for 1."""
 
 
@@ -69,7 +69,7 @@ class Mixture:
         if self._value is None:
             out = take(self.scope, self.branches, self.weights)
             for number in self.numbers:
-                out = out + number
+                out = out if number is None else out + number
             self._value = out
         return self._value
 
@@ -146,10 +146,11 @@ def _delegate(name: str) -> Callable[..., Any]:
     return method
 
 
-for _name in (
+_DELEGATED = (
     "sub rsub truediv rtruediv floordiv mod pow rpow matmul rmatmul neg pos abs getitem setitem len iter bool float int "
     "lt le gt ge eq ne invert and or xor contains"
-).split():
+)
+for _name in _DELEGATED.split():
     setattr(Mixture, f"__{_name}__", _delegate(f"__{_name}__"))
 Mixture.__hash__ = object.__hash__  # type: ignore[method-assign]
 
@@ -168,15 +169,17 @@ def take(scope: Scope, branches: list[Branch], weights: list[Weight]) -> Tensor:
     if len(branches) == 1 and weights[0] is None:
         return branches[0].plain()
     sources = {id(branch.source) for branch in branches if branch.raw is not None}
-    for branch in branches:  # zeros count where nothing else connects their input with the sum: gradients are 0, not None
+    # Zeros count where nothing else connects their input with the sum: its gradient is 0 then, not None.
+    for branch in branches:
         if branch.raw is None and id(branch.source) not in sources:
             sources.add(id(branch.source))
             branch.plain()
     present = [k for k, branch in enumerate(branches) if branch.raw is not None]
     found = [branches[k] for k in present]
     lead = next((branch.norm for branch in found if branch.norm is not None), None)
-    folded = [] if lead is None else [branch for branch in found if branch.norm is not None and _alike(branch.norm, lead)]
-    normalised = {branch: branch.norm for branch in folded if branch.norm is not None}
+    normalised = {
+        branch: branch.norm for branch in found if lead and branch.norm is not None and _alike(branch.norm, lead)
+    }
     flags = [branch in normalised for branch in found]
     tensors = [
         branch.raw if flag and branch.raw is not None else branch.plain()

@@ -28,7 +28,7 @@ Arguments = tuple[Any, ...]
 def undisturbed() -> Iterator[None]:
     """Restores every random state."""
     states = torch.get_rng_state(), random.getstate(), numpy.random.get_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
@@ -68,7 +68,7 @@ def scramble(module: nn.Module) -> None:
 
 
 def guess(found: Mixing, method: str, scout: nn.Module, device: torch.device) -> list[Arguments]:
-    """Arguments that the method of ``scout``, a copy, accepts: the likeliest, and the same with each flag the other way.
+    """Arguments that the method of ``scout``, a copy, accepts: the likeliest, and those with each flag the other way.
 
     float64; a second set that was guessed rightly shows a second path through the code.
     """
@@ -142,7 +142,8 @@ def observed(model: nn.Module, founds: Sequence[Mixing], example: Any) -> dict[t
     """The arguments of every method of ``founds`` while the model runs on the example; its state is put back after."""
     seen: dict[tuple[nn.Module, str], list[Arguments]] = {}
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    watched = [(found.module, name) for found in founds for name in found.methods() if name not in found.module.__dict__]
+    named = [(found.module, name) for found in founds for name in found.methods()]
+    watched = [(module, name) for module, name in named if name not in module.__dict__]
     for module, name in watched:
         module.__dict__[name] = _recorder(module, name, seen)
     try:

@@ -1,4 +1,4 @@
-"""Old forward against new forward, on copies in float64: outputs, gradients, statistics, random state, in both modes."""
+"""Old forward against new, on copies in float64: outputs, gradients, statistics, random state, in both modes."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Replaced:
 
 @dataclass(frozen=True)
 class Left:
-    """A module, or a method of one, that runs as it did. difference: by how much the two differed, where that is why."""
+    """A module, or a method of one, that runs as it did. difference: by how much the two differed, if that is why."""
 
     path: str
     reason: str

@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from ddarts_ext.acceleration.classes import is_routed, unroute
 from ddarts_ext.acceleration.probe import Arguments, guess, observed, silent_copy
 from ddarts_ext.acceleration.proof import Differs, Installation, measure_gain, prove, prove_op
 from ddarts_ext.acceleration.recognise import Mixing, mixing, signature
 from ddarts_ext.acceleration.report import Left, Replaced, Report
-from torch.utils import _pytree as pytree
 
 
 def accelerate(model: nn.Module, example_input: Any = None, strict: bool = False) -> Report:

@@ -136,4 +136,4 @@ def routed(learned: Learned, convert: bool, call: Any, args: Any, kwargs: Any) -
 
 def compiling() -> bool:
     """Whether torch.compile or a tracer reads the code: it gets the user's."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call]
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[no-untyped-call, attr-defined]

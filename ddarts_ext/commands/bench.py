@@ -15,6 +15,10 @@ def bench(
     seconds: Annotated[float, typer.Option(help="Time for each figure.")] = 1.0,
     compiled: Annotated[bool, typer.Option("--compiled", help="Also time the reference under torch.compile.")] = False,
     output: Annotated[Path | None, typer.Option(help="Write the figures as JSON.")] = None,
+    module: Annotated[
+        str | None,
+        typer.Option(help="path.py:make_model: time your own model, as returned with its inputs, before and after."),
+    ] = None,
 ) -> None:
     """Time the ops against plain torch, after checking that both give the same values and gradients."""
     from rich.console import Console
@@ -22,6 +26,13 @@ def bench(
     from ddarts_ext import benchmark
 
     console = Console()
+    if module is not None:
+        from ddarts_ext.acceleration.bench_module import run_module
+
+        if ops or compiled:
+            raise ValueError("bench: --module must stand without ops and --compiled, got both")
+        run_module(module, device=device, threads=threads, seconds=seconds, output=output, show=console.print)
+        return
     benchmark.run(
         ops or None,
         device=device,

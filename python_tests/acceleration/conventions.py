@@ -1,5 +1,7 @@
 """The ways in which DARTS code bases hold and mix their ops, each in a small reproduction."""
 
+# ruff: noqa: B905  (user code, in the style of its time)
+
 from __future__ import annotations
 
 import random
@@ -162,9 +164,7 @@ class Cell(nn.Module):
         super().__init__()
         self.preprocess0 = Reduce(2 * C, C) if previous else ReLUConvBN(2 * C, C)
         self.preprocess1 = ReLUConvBN(3 * C, C)
-        self._ops = nn.ModuleList(
-            mixed(C, 2 if reduction and j < 2 else 1) for i in range(STEPS) for j in range(2 + i)
-        )
+        self._ops = nn.ModuleList(mixed(C, 2 if reduction and j < 2 else 1) for i in range(STEPS) for j in range(2 + i))
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Tensor) -> Tensor:
         states = [self.preprocess0(s0), self.preprocess1(s1)]

@@ -165,7 +165,9 @@ def test_equals_the_users_code(name: str) -> None:
             run(ours, method, given, layout=torch.channels_last, second=False), run(theirs, method, given, second=False)
         )
     ours, theirs = copy.deepcopy(module), copy.deepcopy(before)
-    assert_same(run(ours, method, given, torch.float32, second=False), run(theirs, method, given, torch.float32, second=False))
+    assert_same(
+        run(ours, method, given, torch.float32, second=False), run(theirs, method, given, torch.float32, second=False)
+    )
     restore(module)
     assert type(module) is type(before)
     assert module.__dict__.keys() == before.__dict__.keys()
