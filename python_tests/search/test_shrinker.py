@@ -265,3 +265,23 @@ def test_command_searches_resumes_and_looks_up(tmp_path: Path) -> None:
     assert "cifar10: validation 90.500 %, test 93.250 %, rank 1 of 1" in told.stdout
     refused = CliRunner().invoke(app, ["search", "--data", "digits", "--table", "x.csv"])
     assert "--table must be given with method isdarts" in str(refused.exception)
+
+
+def test_unshuffled_images_come_in_order() -> None:
+    """As the published implementation shows them."""
+    shrinker = Shrinker(noise(), **NASBENCH, shuffle=False)
+    rows = shrinker._rows(torch.arange(20), shrinker._initial())
+    assert rows.tolist() == [list(range(8)), list(range(8, 16))]
+
+
+def test_cells_of_skips_alone_still_run() -> None:
+    """The collapsed architecture has no weight in any cell."""
+    state = ddarts_ext.Shrinker(noise(), **NASBENCH)._initial()
+    mask = torch.zeros(1, 6, 5, dtype=torch.bool)
+    mask[..., 1] = True
+    state.shrink(mask)
+    assert not list(state.net.cells.parameters())
+    logits = state.net(torch.ones(2, 1, 8, 8), state.architecture.weights())
+    logits.sum().backward()
+    state.weight_optimizer.step()
+    assert logits.isfinite().all()
