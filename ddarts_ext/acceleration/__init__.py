@@ -2,8 +2,8 @@
 
 ``accelerate`` finds mixed ops and cells (``recognise``), reads their ops as layers (``plan``, ``layers``), proves every
 replacement on copies (``probe``, ``proof``) and exchanges classes (``classes``). At run time the user's own forward
-runs inside a ``scope``, in which ops return sums that are not taken yet (``mixture``). The package has another name than
-its main function, which would otherwise hide behind it.
+runs inside a ``scope``, in which ops return sums that are not taken yet (``mixture``). The package has another name
+than its main function, which would otherwise hide behind it.
 """
 
 from ddarts_ext.acceleration.adapter import Adapter, register_adapter, unregister_adapter

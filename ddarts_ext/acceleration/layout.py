@@ -1,8 +1,8 @@
 """Channels-last inside, the caller's layout outside.
 
 The kernels and the 1x1 convolutions are fastest in channels-last on a CPU. A contiguous tensor that enters is
-converted, and what leaves is handed back contiguous. It remembers its channels-last twin, so that the next cell does not
-convert it again; gradients pass through every change of layout without a copy.
+converted, and what leaves is handed back contiguous. It remembers its channels-last twin, so that the next cell does
+not convert it again; gradients pass through every change of layout without a copy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Weighted sums that are not taken yet.
 
 Inside an accelerated module every op returns a :class:`Mixture` instead of a tensor. The user's own code multiplies it
-by weights and adds it to others, which only notes terms; as soon as anything else is asked of it, it becomes a tensor, by
-one ``mixed_sum`` over all of its terms with their batch norms folded in.
+by weights and adds it to others, which only notes terms; as soon as anything else is asked of it, it becomes a tensor,
+by one ``mixed_sum`` over all of its terms with their batch norms folded in.
 """
 
 from __future__ import annotations
@@ -147,8 +147,8 @@ def _delegate(name: str) -> Callable[..., Any]:
 
 
 _DELEGATED = (
-    "sub rsub truediv rtruediv floordiv mod pow rpow matmul rmatmul neg pos abs getitem setitem len iter bool float int "
-    "lt le gt ge eq ne invert and or xor contains"
+    "sub rsub truediv rtruediv floordiv mod pow rpow matmul rmatmul neg pos abs getitem setitem len iter bool float "
+    "int lt le gt ge eq ne invert and or xor contains"
 )
 for _name in _DELEGATED.split():
     setattr(Mixture, f"__{_name}__", _delegate(f"__{_name}__"))
