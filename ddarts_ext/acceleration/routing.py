@@ -32,8 +32,13 @@ def accelerate(model: nn.Module, example_input: Any = None, strict: bool = False
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"accelerate: model must be a torch.nn.Module, got {type(model).__name__}")
-    walk = _Walk(model, example_input)
-    report = walk.run()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # probes are too small to share
+    try:
+        walk = _Walk(model, example_input)
+        report = walk.run()
+    finally:
+        torch.set_num_threads(threads)
     if strict and (report.left or not report.replaced):
         for module in walk.accepted:
             _undo(module)
