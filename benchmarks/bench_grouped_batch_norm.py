@@ -62,5 +62,4 @@ def cases(device: str) -> Iterator[Case]:
                 kernel=kernel_affine,
                 bytes=moved(shape),
                 backward=True,
-                seconds=0.5,
             )

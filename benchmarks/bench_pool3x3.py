@@ -58,5 +58,4 @@ def cases(device: str) -> Iterator[Case]:
                     kernel=kernel,
                     bytes=moved(shape),
                     backward=True,
-                    seconds=0.3,
                 )

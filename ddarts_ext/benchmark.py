@@ -7,6 +7,7 @@ that the implementations of a case agree, times them interleaved and tabulates. 
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import statistics
 import time
@@ -100,14 +101,24 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def run_once(function: Callable[..., Any], inputs: Sequence[Any], backward: bool) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs and, with ``backward``, the gradients of all leaves for a fixed gradient of ones of the outputs."""
+    """Outputs and, with ``backward``, the gradients of all leaves for a fixed gradient of the outputs."""
     outputs = _tensors(function(*inputs))
     if not backward:
         return outputs, []
     leaves = [leaf for leaf in _tensors(inputs) if leaf.requires_grad]
     differentiable = [out for out in outputs if out.requires_grad]
-    ones = [torch.ones_like(out) for out in differentiable]
-    return outputs, list(torch.autograd.grad(differentiable, leaves, ones, allow_unused=True))
+    layouts = [out.dim() == 4 and out.is_contiguous(memory_format=torch.channels_last) for out in differentiable]
+    fed = [_fed(out.shape, last, out.dtype, out.device) for out, last in zip(differentiable, layouts, strict=True)]
+    return outputs, list(torch.autograd.grad(differentiable, leaves, fed, allow_unused=True))
+
+
+@functools.lru_cache(maxsize=64)
+def _fed(shape: torch.Size, channels_last: bool, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """The gradient that enters a backward: the same values in both layouts, not constant (norms send that to zero)."""
+    values = torch.linspace(0.0, float(shape.numel()), shape.numel(), dtype=torch.float64).sin().view(shape)
+    return values.to(device, dtype).contiguous(
+        memory_format=torch.channels_last if channels_last else torch.contiguous_format
+    )
 
 
 def compare(case: Case, candidates: Mapping[str, tuple[Callable[..., Any], list[Any]]], device: str) -> None:

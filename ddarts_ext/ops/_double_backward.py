@@ -42,9 +42,7 @@ def through_reference(reference: Callable[..., Any]) -> dict[str, Callable[..., 
         wanted = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
         found: list[Tensor | None] = [None] * len(wanted)
         if pairs:
-            found = list(
-                torch.autograd.grad([p[0] for p in pairs], wanted, [p[1] for p in pairs], allow_unused=True)
-            )
+            found = list(torch.autograd.grad([p[0] for p in pairs], wanted, [p[1] for p in pairs], allow_unused=True))
         gradients = iter(found)
         result = [next(gradients) if isinstance(leaf, Tensor) and leaf.requires_grad else None for leaf in leaves]
         shaped = pytree.tree_unflatten(result, ctx.spec)

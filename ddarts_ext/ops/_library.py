@@ -10,7 +10,7 @@ import torch
 from ddarts_ext.ops._autograd import register_autograd
 
 NAMESPACE = "ddarts_ext"
-_library = torch.library.Library(NAMESPACE, "DEF")
+_library = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
 _names: list[str] = []
 
 
@@ -29,10 +29,10 @@ def define_op(
     fake: output shapes, dtypes and strides, for ``torch.compile`` and meta tensors.
     backward, setup_context: as for ``torch.library.register_autograd``; without them the op has no gradient.
     """
-    _library.define(signature)
+    _library.define(signature)  # type: ignore[no-untyped-call]
     name = signature.split("(", 1)[0]
     qualified = f"{NAMESPACE}::{name}"
-    _library.impl(name, reference, "CompositeExplicitAutograd")
+    _library.impl(name, reference, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(qualified, fake, lib=_library)
     if backward is not None:
         overload = getattr(getattr(torch.ops, NAMESPACE), name).default
