@@ -6,11 +6,13 @@ import copy
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from nn.golden import alphas, fill, images, targets
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddarts_ext import spaces
 from ddarts_ext.nn.forward_pass import Pass
@@ -218,3 +220,40 @@ def test_golden_values(inactive: str) -> None:
     torch.testing.assert_close(result.gradient.flatten(1).norm(dim=1), norms, rtol=1e-6, atol=0)
     full = torch.tensor([0.645949954, 0.509768094, 0.413884480, 1.604946427], dtype=torch.float64)
     torch.testing.assert_close(found.full_gradient.flatten(1).norm(dim=1), full, rtol=1e-6, atol=0)
+
+
+class NeverWaits(TorchDispatchMode):
+    """Fails where a value leaves the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func is not torch.ops.aten._local_scalar_dense.default, "a tensor was read on the host"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("gradient", ["exact", "stopgrad_mean", "none"])
+@pytest.mark.parametrize("inactive", ["bypass", "random"])
+def test_nothing_is_read_on_the_host(gradient: str, inactive: str) -> None:
+    net, (x, y) = network(4, steps=1), batch(2)
+    table = table_for(net, 4)
+    with NeverWaits():
+        found = contributions(net, table, torch.sigmoid, x, y, gradient=gradient, inactive=inactive)
+        ablation(found.loss, found.without, found.full_gradient, found.ablated_gradient, gradient=gradient)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_step_can_be_captured_as_a_cuda_graph() -> None:
+    net, (x, y) = network(4).float().cuda(), batch(4)
+    x, y, table = x.float().cuda(), y.cuda(), table_for(net, 4).float().cuda()
+    expected = contributions(net, table, torch.sigmoid, x, y)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            contributions(net, table, torch.sigmoid, x, y)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = contributions(net, table, torch.sigmoid, x, y)
+    graph.replay()
+    for ours, theirs in zip(dataclasses.astuple(found), dataclasses.astuple(expected), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
