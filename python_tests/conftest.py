@@ -7,7 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
+
+if (
+    "PYTEST_XDIST_WORKER" in os.environ
+):  # workers share the cores; threads of theirs would wait for each other, spinning
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The ops of the search spaces as modules that stop short of their last norm (SPEC of the layers: DARTS, appendix A.1).
+"""The ops of the search spaces as modules that stop short of their last norm (the layers: DARTS, appendix A.1).
 
 Every primitive hands over its output *before* its last batch norm and says by ``normalized`` whether that norm is still
 to come: in a supernet the node's sum applies it, in an evaluation network a norm module of its own.
