@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 
-if (
-    "PYTEST_XDIST_WORKER" in os.environ
-):  # workers share the cores; threads of theirs would wait for each other, spinning
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; their threads would spin
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import torch  # noqa: E402
+import torch
 
 
 @pytest.fixture(scope="session")
