@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddarts_ext.benchmark import Row, batches, interleave
+from ddarts_ext.benchmark import Row, batches, interleave, peak_resident_bytes
 from ddarts_ext.search.contributions import contributions
 
 CELLS = 8
@@ -186,10 +185,10 @@ def main() -> None:
         report(measure(options.device, seconds=options.seconds))
         return
     given = setting(options.peak, options.batch, options.device)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = peak_resident_bytes()
     for _ in range(2):
         STEPS[options.peak](given)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    after = peak_resident_bytes()
     print(torch.cuda.max_memory_allocated() if options.device != "cpu" else after - before)
 
 

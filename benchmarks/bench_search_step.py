@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import copy
 import importlib.util
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ddarts_ext import spaces
-from ddarts_ext.benchmark import Row, batches, interleave
+from ddarts_ext.benchmark import Row, batches, interleave, peak_resident_bytes
 from ddarts_ext.nn.supernet import Supernet
 
 CANDIDATES = ("eager", "eager channels-last", "kernel channels-last")
@@ -136,7 +135,7 @@ def main() -> None:
     step()
     step()
     if options.device == "cpu":
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+        print(peak_resident_bytes())
     else:
         print(torch.cuda.max_memory_allocated())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -237,6 +238,16 @@ def _milliseconds(step: Callable[[], object], repeats: int, device: str) -> floa
     end.record()
     torch.cuda.synchronize()
     return float(begin.elapsed_time(end)) / repeats
+
+
+def peak_resident_bytes() -> int:
+    """The largest resident size this process has had. getrusage would count that of the process it was forked from."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def copy_bandwidth(device: str) -> float:
