@@ -105,7 +105,7 @@ def contributions(
 
     # Where cells stay that read a removed cell's row, even the gradient with a constant mean needs the ablated graphs.
     needs_graph = gradient == "exact" or (gradient == "stopgrad_mean" and any(group.sharing for group in groups))
-    with _constant_parameters(net):
+    with frozen(net):
         if not needs_graph:
             states, logits, loss, full = _trunk_with_gradient(net, weights, images, labels, statistics, None)
             with torch.no_grad():
@@ -247,7 +247,7 @@ def _in_row_order(groups: Sequence[AblatedGroup], losses: Sequence[Tensor]) -> T
 
 
 @contextmanager
-def _constant_parameters(net: nn.Module) -> Iterator[None]:
+def frozen(net: nn.Module) -> Iterator[None]:
     """Within it no gradient of a weight is computed: the architecture step needs none of them."""
     held = [parameter for parameter in net.parameters() if parameter.requires_grad]
     for parameter in held:

@@ -5,8 +5,8 @@ Nothing in here waits for the device: sums are kept there and read once per epoc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -16,26 +16,13 @@ from torch.func import functional_call
 
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.search.architect import unrolled_gradient
-from ddarts_ext.search.contributions import contributions
+from ddarts_ext.search.contributions import contributions, frozen
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.objectives import ablation, zero_one
 from ddarts_ext.search.state import SearchState
 from ddarts_ext.search.sums import Sums, judge
 
 Batch = tuple[Tensor, Tensor]
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """Within it no gradient of a weight of ``module`` is computed."""
-    held = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    for parameter in held:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in held:
-            parameter.requires_grad_(True)
 
 
 @dataclass(frozen=True)
