@@ -1,7 +1,8 @@
-// The arithmetic of relu_depthwise_conv2d on tiles: correlation (forward, input gradient) and weight gradient.
+// The arithmetic of relu_depthwise_conv2d and relu_separable_conv2d on tiles: correlation (forward, input gradient),
+// weight gradient, and for the second the product with a matrix over channels and that matrix's gradient.
 //
 // Accumulators stay in registers: 8 neighbouring pixels of a block of channels (correlation), one kernel row or more of
-// a filter (weight gradient). Either way about one load a multiply-add, which is what AVX2 machines balance.
+// a filter (weight gradient), about one load a multiply-add; 4 pixels, or 4 channels, by 2 blocks (matrix), less than one.
 #pragma once
 
 #include "relu_depthwise_conv2d_tile.h"
@@ -135,6 +136,80 @@ WeightGradientFunction<A> select_weight_gradient(int64_t k, int64_t dilation, in
   if (k == 3) return select_by_step<A, 3>(dilation, stride);
   if (k == 5) return select_by_step<A, 5>(dilation, stride);
   return select_by_step<A, 7>(dilation, stride);
+}
+
+// Pixels by channels anywhere: channel c of pixel (r, j) is data[c / L * block + r * row + j * pixel + c % L]. Tiles fit,
+// and so do channels-last tensors, with L for the stride of a block.
+template <typename A>
+struct Pixels {
+  A* data;
+  int64_t block, row, pixel;
+};
+
+// out[r][j][o] = sum_i in[r][j][i] * w[i][o] for V vectors of o; w_row is a stride in vectors; columns in fours.
+template <typename A, int V>
+DDARTS_INLINE void mix_vectors(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, int64_t w_row,
+                               const Pixels<A>& out, int64_t rows, int64_t columns) {
+  constexpr int L = kLanes<A>, P = 4;
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = 0; j < columns; j += P) {
+      Vector<A> acc[P][V] = {};
+      const A* from = in.data + r * in.row + j * in.pixel;
+      const Vector<A>* column = w;
+      for (int64_t b = 0; b < in_blocks; ++b, from += in.block) {
+#pragma GCC unroll 8
+        for (int l = 0; l < L; ++l, column += w_row) {
+#pragma GCC unroll 4
+          for (int t = 0; t < P; ++t)
+#pragma GCC unroll 2
+            for (int v = 0; v < V; ++v) acc[t][v] += from[t * in.pixel + l] * column[v];
+        }
+      }
+#pragma GCC unroll 4
+      for (int t = 0; t < P; ++t)
+#pragma GCC unroll 2
+        for (int v = 0; v < V; ++v)
+          *reinterpret_cast<Vector<A>*>(out.data + v * out.block + r * out.row + (j + t) * out.pixel) = acc[t][v];
+    }
+  }
+}
+
+// The same for out_blocks blocks of o.
+template <typename A>
+void mix(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, int64_t w_row, const Pixels<A>& out,
+         int64_t out_blocks, int64_t rows, int64_t columns) {
+  int64_t b = 0;
+  for (; b + 2 <= out_blocks; b += 2)
+    mix_vectors<A, 2>(in, in_blocks, w + b, w_row, {out.data + b * out.block, out.block, out.row, out.pixel}, rows, columns);
+  if (b < out_blocks)
+    mix_vectors<A, 1>(in, in_blocks, w + b, w_row, {out.data + b * out.block, out.block, out.row, out.pixel}, rows, columns);
+}
+
+// dw[o][i] += sum_{r, j} g[r][j][o] * z[r][j][i] for all o and V vectors of i; dw_row is a stride in vectors.
+template <typename A, int V>
+void mix_gradient(const Pixels<const A>& g, int64_t g_blocks, const Pixels<const A>& z, int64_t rows, int64_t columns,
+                  Vector<A>* dw, int64_t dw_row) {
+  constexpr int L = kLanes<A>, O = 4;
+  for (int64_t o = 0; o < g_blocks * L; o += O, dw += O * dw_row) {
+    Vector<A> acc[O][V];
+#pragma GCC unroll 4
+    for (int i = 0; i < O; ++i)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) acc[i][v] = dw[i * dw_row + v];
+    for (int64_t r = 0; r < rows; ++r) {
+      const A* grad = g.data + o / L * g.block + o % L + r * g.row;
+      const A* value = z.data + r * z.row;
+      for (int64_t j = 0; j < columns; ++j, grad += g.pixel, value += z.pixel)
+#pragma GCC unroll 4
+        for (int i = 0; i < O; ++i)
+#pragma GCC unroll 2
+          for (int v = 0; v < V; ++v) acc[i][v] += grad[i] * *reinterpret_cast<const Vector<A>*>(value + v * z.block);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < O; ++i)
+#pragma GCC unroll 2
+      for (int v = 0; v < V; ++v) dw[i * dw_row + v] = acc[i][v];
+  }
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// What forward and backward of relu_depthwise_conv2d share: sizes, bands of rows, filters, tables of weights.
+// What forward and backward of relu_depthwise_conv2d and relu_separable_conv2d share: sizes, bands, tables of weights.
 #pragma once
 
 #include "../common/layout.h"
@@ -15,10 +15,12 @@ struct Filter {
   int64_t first;  // of its taps in a table of all filters' taps
 };
 
-// A sample's image is cut into bands of rows whose tiles fit into the L2 cache; work is (sample, band, channel block).
+// A sample's image is cut into bands of rows and panels of channel blocks whose tiles fit into the L2 cache.
 struct Plan {
   int64_t n, c, h, w, stride, out_h, out_w;
   int64_t lanes, blocks;               // channels of a block, number of blocks
+  int64_t panel, panels;               // blocks of a panel, number of panels
+  int64_t mixed = 0, mixed_blocks = 0; // output channels and blocks of the pointwise convolutions, 0 without
   int64_t pad = 0, taps = 0;           // the largest padding, all filters' taps
   int64_t out_columns, in_columns;     // of tiles; out_columns is a multiple of 8
   int64_t band, bands, in_rows;        // output rows of a band, number of bands, rows of an input tile
@@ -27,16 +29,24 @@ struct Plan {
   // First output row of a band and the end of its rows.
   int64_t begin(int64_t b) const { return b * band; }
   int64_t end(int64_t b) const { return std::min(out_h, (b + 1) * band); }
+  // Blocks of a panel that exist.
+  int64_t blocks_of(int64_t panel_) const { return std::min(panel, blocks - panel_ * panel); }
+  int64_t in_tile() const { return (in_rows + stride) * in_columns; }
+  bool mixes() const { return mixed > 0; }
 };
 
 constexpr int64_t kTileBytes = 128 << 10;
+constexpr int64_t kPanel = 2;  // blocks that fill a cache line of float32
 
 inline Plan make_plan(const torch::stable::Tensor& x, const std::vector<torch::stable::Tensor>& weights,
-                      const std::vector<int64_t>& dilations, int64_t stride, int64_t lanes) {
+                      const std::vector<torch::stable::Tensor>& pointwise, const std::vector<int64_t>& dilations,
+                      int64_t stride, int64_t lanes, bool whole_panel) {
   Plan p;
   p.n = x.size(0), p.c = x.size(1), p.h = x.size(2), p.w = x.size(3), p.stride = stride;
   p.out_h = (p.h + stride - 1) / stride, p.out_w = (p.w + stride - 1) / stride;
   p.lanes = lanes, p.blocks = (p.c + lanes - 1) / lanes;
+  p.panel = whole_panel ? p.blocks : std::min(kPanel, p.blocks), p.panels = (p.blocks + p.panel - 1) / p.panel;
+  if (!pointwise.empty()) p.mixed = pointwise[0].size(0), p.mixed_blocks = (p.mixed + lanes - 1) / lanes;
   for (size_t f = 0; f < weights.size(); ++f) {
     const int64_t k = weights[f].size(3), pad = dilations[f] * (k - 1) / 2;
     p.filters.push_back({k, dilations[f], pad, p.taps});
@@ -45,7 +55,7 @@ inline Plan make_plan(const torch::stable::Tensor& x, const std::vector<torch::s
   }
   p.out_columns = (p.out_w + 7) / 8 * 8;
   p.in_columns = (p.out_columns - 1) * stride + 1 + 2 * p.pad;
-  const int64_t rows = kTileBytes / (p.in_columns * kVectorBytes) - 2 * p.pad;
+  const int64_t rows = kTileBytes / (p.panel * p.in_columns * kVectorBytes) - 2 * p.pad;
   const int64_t most = std::max<int64_t>(8, rows / stride);
   p.bands = (p.out_h + most - 1) / most;
   p.band = (p.out_h + p.bands - 1) / p.bands;
@@ -81,6 +91,45 @@ inline std::vector<A> weight_table(const Plan& p, const std::vector<torch::stabl
   return table;
 }
 
+// One [rows * lanes][columns] table of vectors per pointwise weight [Co,Ci,1,1]: rows are blocks of Ci and columns of Co,
+// or with `transposed` the reverse; zeros past the last channels.
+template <typename A>
+inline std::vector<std::vector<A>> mixing_tables(const Plan& p, const std::vector<torch::stable::Tensor>& pointwise,
+                                                 bool transposed) {
+  std::vector<std::vector<A>> tables;
+  const int64_t rows = transposed ? p.mixed_blocks : p.blocks, columns = transposed ? p.blocks : p.mixed_blocks;
+  for (const torch::stable::Tensor& weight : pointwise) {
+    const std::vector<A> values = values_of<A>(weight);
+    tables.emplace_back(static_cast<size_t>(rows * columns * p.lanes * p.lanes), A(0));
+    for (int64_t o = 0; o < p.mixed; ++o)
+      for (int64_t i = 0; i < p.c; ++i) {
+        const int64_t at = transposed ? o * columns * p.lanes + i : i * columns * p.lanes + o;
+        tables.back()[static_cast<size_t>(at)] = values[static_cast<size_t>(o * p.c + i)];
+      }
+  }
+  return tables;
+}
+
+// The filters that read one of several inputs.
+struct Selection {
+  std::vector<int64_t> filters;
+  std::vector<torch::stable::Tensor> weights, pointwise;
+  std::vector<int64_t> dilations;
+};
+
+inline Selection filters_of(int64_t input, const std::vector<int64_t>& sources,
+                            const std::vector<torch::stable::Tensor>& weights,
+                            const std::vector<torch::stable::Tensor>& pointwise, const std::vector<int64_t>& dilations) {
+  Selection read;
+  for (size_t f = 0; f < sources.size(); ++f) {
+    if (sources[f] != input) continue;
+    read.filters.push_back(static_cast<int64_t>(f));
+    read.weights.push_back(weights[f]), read.pointwise.push_back(pointwise[f]);
+    read.dilations.push_back(dilations[f]);
+  }
+  return read;
+}
+
 // mean and rstd are [G,C] of the accumulation type, or null without a norm.
 template <typename A>
 inline Prologue<A> prologue_of(const Plan& p, const A* mean, const A* rstd, int64_t group, int64_t block) {
@@ -96,9 +145,15 @@ inline Prologue<A> prologue_of(const Plan& p, const A* mean, const A* rstd, int6
   return prologue;
 }
 
-inline torch::stable::Tensor empty_in_layout_of(const torch::stable::Tensor& x, int64_t h, int64_t w,
+inline torch::stable::Tensor empty_in_layout_of(const torch::stable::Tensor& x, int64_t c, int64_t h, int64_t w,
                                                 torch::headeronly::ScalarType dtype) {
-  return layout::empty(x, {x.size(0), x.size(1), h, w}, dtype, layout::channels_last(x));
+  return layout::empty(x, {x.size(0), c, h, w}, dtype, layout::channels_last(x));
+}
+
+// Whether the tensor's pixels can be read and written as blocks of the accumulation type A, in eights of columns.
+template <typename T, typename A>
+inline bool in_blocks(const Strides& strides, int64_t channels, int64_t width) {
+  return std::is_same_v<T, A> && strides.c == 1 && channels % kLanes<A> == 0 && width % 8 == 0;
 }
 
 template <typename A>

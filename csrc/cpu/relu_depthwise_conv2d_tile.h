@@ -1,4 +1,4 @@
-// Tiles of relu_depthwise_conv2d on the CPU: [rows][columns][L] blocks of L channels in the accumulation type.
+// Tiles of relu_depthwise_conv2d and relu_separable_conv2d on the CPU: [rows][columns][L] blocks of L channels in the accumulation type.
 //
 // Every layout and dtype of a tensor is turned into this one form on the way in (channels-last: L neighbours; contiguous:
 // L x L transposes; anything else: a gather), so that there is one arithmetic core, without bounds checks: what lies
@@ -172,7 +172,7 @@ inline Vector<A>* scratch(int slot, int64_t vectors) {
     int64_t bytes = 0;
     ~Buffer() { std::free(data); }
   };
-  static thread_local Buffer buffers[3];
+  static thread_local Buffer buffers[5];
   Buffer& buffer = buffers[slot];
   const int64_t bytes = (vectors * kVectorBytes + 63) / 64 * 64;
   if (buffer.bytes < bytes) {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -41,27 +41,41 @@ class Step(Protocol):
 
 @dataclass(frozen=True)
 class Filter:
-    """[affine-free norm,] ReLU, depthwise convolution."""
+    """[affine-free norm,] ReLU, depthwise convolution[, 1x1 convolution]."""
 
     conv: nn.Conv2d
     norm: nn.BatchNorm2d | None = None
+    mix: nn.Conv2d | None = None
 
     @property
     def family(self) -> tuple[object, ...] | None:
-        return ("filter", self.conv.stride[0]) if self.norm is None else None
+        mixed = None if self.mix is None else self.mix.out_channels
+        return ("filter", self.conv.stride[0], mixed) if self.norm is None else None
 
     def run(self, x: Tensor, context: Context) -> Tensor:
         if self.norm is None:
             return run_family([self], x, context)[0]
         mean, rstd = norms.given(self.norm)
-        conv = self.conv
-        result = ops.relu_depthwise_conv2d(
-            x, [conv.weight], dilations=[conv.dilation[0]], stride=conv.stride[0], normalize=True, mean=mean, rstd=rstd,
-            eps=self.norm.eps,
-        )  # fmt: skip
+        result = filter_together([self], x, normalize=True, mean=mean, rstd=rstd, eps=self.norm.eps)
         if mean is None:
-            context.running.record([self.norm], result.mean, result.rstd, x.numel() // max(1, x.shape[1]))
+            shape = (1, x.shape[1])
+            statistics = result.mean.view(shape), result.rstd.view(shape)
+            context.running.record([self.norm], *statistics, x.numel() // max(1, x.shape[1]))
         return result.outputs[0]
+
+
+def filter_together(filters: Sequence[Filter], x: Tensor, **norm: Any) -> ops.ReluDepthwise:
+    """The outputs of filters of one family, which read ``x``, in one launch."""
+    weights = [step.conv.weight for step in filters]
+    dilations, stride = [step.conv.dilation[0] for step in filters], filters[0].conv.stride[0]
+    mixing = [step.mix.weight for step in filters if step.mix is not None]
+    if mixing:
+        shared = [0] * len(weights)
+        norm = {name: value.unsqueeze(1) if isinstance(value, Tensor) else value for name, value in norm.items()}
+        return ops.relu_separable_conv2d(
+            [x], weights, mixing, sources=shared, dilations=dilations, stride=stride, **norm
+        )
+    return ops.relu_depthwise_conv2d(x, weights, dilations=dilations, stride=stride, **norm)
 
 
 @dataclass(frozen=True)
@@ -135,12 +149,7 @@ def run_family(steps: Sequence[Step], x: Tensor, context: Context) -> list[Tenso
     """The outputs of first steps of one family that read ``x``."""
     filters = [step for step in steps if isinstance(step, Filter)]
     if filters:
-        return ops.relu_depthwise_conv2d(
-            x,
-            [step.conv.weight for step in filters],
-            dilations=[step.conv.dilation[0] for step in filters],
-            stride=filters[0].conv.stride[0],
-        ).outputs
+        return filter_together(filters, x).outputs
     pools = [step for step in steps if isinstance(step, Pool)]
     if not pools:
         return [step.run(x, context) for step in steps]
@@ -180,6 +189,15 @@ def is_depthwise(layer: nn.Module) -> bool:
     )  # fmt: skip
 
 
+def is_mixing(layer: nn.Module) -> bool:
+    """Whether ``relu_separable_conv2d`` serves the convolution after a depthwise one."""
+    return (
+        isinstance(layer, nn.Conv2d)
+        and layer.kernel_size == (1, 1) and layer.stride == (1, 1) and tuple(layer.padding) == (0, 0)
+        and layer.groups == 1 and layer.bias is None
+    )  # fmt: skip
+
+
 def pool_of(layer: nn.Module) -> Pool | None:
     """The pooling that ``pool3x3`` serves, or None."""
     if not isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):
@@ -203,8 +221,9 @@ def steps_of(layers: Sequence[nn.Module]) -> list[Step] | None:
         layer, rest = layers[i], layers[i + 1 : i + 3]
         norm = layer if isinstance(layer, nn.BatchNorm2d) else None
         if norm is not None and not norm.affine and len(rest) == 2 and _is_relu(rest[0]) and is_depthwise(rest[1]):
-            steps.append(Filter(_conv(rest[1]), norm))
-            i += 3
+            mix = _mix_at(layers, i + 3)
+            steps.append(Filter(_conv(rest[1]), norm, mix))
+            i += 3 if mix is None else 4
         elif norm is not None:
             relu = bool(rest) and _is_relu(rest[0])
             steps.append(Norm(norm, relu))
@@ -212,9 +231,13 @@ def steps_of(layers: Sequence[nn.Module]) -> list[Step] | None:
         elif _is_relu(layer):
             if i == 0 and getattr(layer, "inplace", False):  # would change what the other ops read
                 return None
-            fused = bool(rest) and is_depthwise(rest[0])
-            steps.append(Filter(_conv(rest[0])) if fused else Relu())
-            i += 2 if fused else 1
+            if rest and is_depthwise(rest[0]):
+                mix = _mix_at(layers, i + 2)
+                steps.append(Filter(_conv(rest[0]), None, mix))
+                i += 2 if mix is None else 3
+            else:
+                steps.append(Relu())
+                i += 1
         elif isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros":
             steps.append(Conv(layer))
             i += 1
@@ -236,6 +259,11 @@ def halving(layers: Sequence[nn.Module], pad: bool) -> list[Step] | None:
     if any(conv.kernel_size != (1, 1) or conv.stride != (2, 2) or conv.groups != 1 for conv in convs):
         return None
     return [Halve(convs[0], convs[1], pad), Norm(batch_norms[0], False)]
+
+
+def _mix_at(layers: Sequence[nn.Module], i: int) -> nn.Conv2d | None:
+    """The 1x1 convolution at place ``i``, if there is one that a depthwise one before it can take along."""
+    return _conv(layers[i]) if i < len(layers) and is_mixing(layers[i]) else None
 
 
 def _is_relu(layer: nn.Module) -> bool:

@@ -80,9 +80,17 @@ def _depthwise(args: Any, out: Any) -> int:
     return sum(y.numel() * prod(weight.shape[1:]) for y, weight in zip(out[0], args[1], strict=True))
 
 
+def _separable(args: Any, out: Any) -> int:
+    """Depthwise and pointwise: k*k*C values and C*Co products a pixel."""
+    pixels = [y.numel() // y.shape[1] for y in out[0]]
+    sizes = [depthwise.numel() + pointwise.numel() for depthwise, pointwise in zip(args[1], args[2], strict=True)]
+    return sum(count * size for count, size in zip(pixels, sizes, strict=True))
+
+
 _PRODUCTS: dict[str, Callable[[Any, Any], int]] = {
     "convolution": _convolution,
     "relu_depthwise_conv2d": _depthwise,
+    "relu_separable_conv2d": _separable,
     "mm": lambda args, out: out.numel() * args[0].shape[-1],
     "addmm": lambda args, out: out.numel() * args[1].shape[-1],
     "bmm": lambda args, out: out.numel() * args[0].shape[-1],
@@ -96,6 +104,8 @@ _NORMALIZED: dict[str, Callable[[Any, Any], int]] = {
     "grouped_batch_norm": lambda args, out: out[0].numel(),
     # schema: (x, weights, dilations, stride, normalize, ...)
     "relu_depthwise_conv2d": lambda args, out: args[0].numel() if args[4] else 0,
+    # schema: (inputs, weights, pointwise, sources, dilations, stride, normalize, ...)
+    "relu_separable_conv2d": lambda args, out: sum(x.numel() for x in args[0]) if args[6] else 0,
     # schema: (branches, weights, normalize, ...)
     "mixed_sum": lambda args, out: out[0].numel() * sum(args[2]),
 }

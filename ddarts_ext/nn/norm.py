@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -31,15 +33,9 @@ class RunningStatistics(nn.Module):
             return None, None
         return self.running_mean.unsqueeze(0), (self.running_var + self.eps).rsqrt().unsqueeze(0)
 
-    @torch.no_grad()
     def record(self, mean: Tensor, rstd: Tensor, elements: int, p: Pass) -> None:
         """Follow group 0 of a batch's statistics [G, *shape], each of them over ``elements`` values."""
-        if p.statistics != "update" or self.running_mean is None or self.running_var is None:
-            return
-        unbiased = elements / max(elements - 1, 1)
-        variance = rstd[0].pow(-2).sub_(self.eps).clamp_min_(0.0).mul_(unbiased)
-        self.running_mean.lerp_(mean[0].to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), self.momentum)
+        record_together([self], mean.unsqueeze(1), rstd.unsqueeze(1), elements, p)
 
     def keep(self, rows: Tensor) -> None:
         """Drop the statistics of all norms of a [K, C] node but ``rows``."""
@@ -49,6 +45,29 @@ class RunningStatistics(nn.Module):
     def extra_repr(self) -> str:
         shape = () if self.running_mean is None else tuple(self.running_mean.shape)
         return f"{shape}, track={self.track}, eps={self.eps}, momentum={self.momentum}"
+
+
+def given_together(norms: Sequence[RunningStatistics], p: Pass) -> tuple[Tensor | None, Tensor | None]:
+    """What :meth:`RunningStatistics.given` says of several norms of one kind, each [1, len(norms), *shape]."""
+    means, rstds = zip(*(norm.given(p) for norm in norms), strict=True)
+    if means[0] is None:
+        return None, None
+    return torch.stack(means, 1), torch.stack(rstds, 1)
+
+
+@torch.no_grad()
+def record_together(
+    norms: Sequence[RunningStatistics], mean: Tensor, rstd: Tensor, elements: int, p: Pass
+) -> None:
+    """:meth:`RunningStatistics.record` of several norms of one kind, from [G, len(norms), *shape]."""
+    means = [norm.running_mean for norm in norms if norm.running_mean is not None]
+    variances = [norm.running_var for norm in norms if norm.running_var is not None]
+    if p.statistics != "update" or not means:
+        return
+    unbiased, dtype = elements / max(elements - 1, 1), means[0].dtype
+    variance = rstd[0].pow(-2).sub_(norms[0].eps).clamp_min_(0.0).mul_(unbiased)
+    torch._foreach_lerp_(means, mean[0].to(dtype).unbind(), norms[0].momentum)
+    torch._foreach_lerp_(variances, variance.to(dtype).unbind(), norms[0].momentum)
 
 
 def elements_per_group(x: Tensor, groups: int) -> int:

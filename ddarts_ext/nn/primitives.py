@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ddarts_ext import ops
 from ddarts_ext.nn.forward_pass import Pass
-from ddarts_ext.nn.norm import GroupedNorm, elements_per_group
+from ddarts_ext.nn.norm import GroupedNorm, elements_per_group, given_together, record_together
 from ddarts_ext.nn.pointwise import conv2d, conv_bias, conv_weight, pointwise
 
 
@@ -104,54 +104,66 @@ class _Stage(nn.Module):
 
     bias: nn.Parameter | None
 
-    def __init__(self, channels: int, kernel: int, style: Style) -> None:
+    def __init__(self, channels: int, kernel: int, dilation: int, style: Style) -> None:
         super().__init__()
+        self.dilation = dilation
         self.depthwise = conv_weight(channels, 1, kernel, kernel)
         self.pointwise = conv_weight(channels, channels, 1, 1)
         self.register_parameter("bias", style.bias(channels, channels))
 
-    def mix(self, x: Tensor) -> Tensor:
-        return pointwise(x, self.pointwise, self.bias)
+    @staticmethod
+    def run(
+        stages: Sequence[_Stage], inputs: Sequence[Tensor], groups: int, stride: int = 1, **norm: Any
+    ) -> ops.ReluDepthwise:
+        """ReLU, or norm and ReLU, then all stages in one launch, on one input each or all on a single one."""
+        found = ops.relu_separable_conv2d(
+            inputs,
+            [stage.depthwise for stage in stages],
+            [stage.pointwise for stage in stages],
+            sources=range(len(stages)) if len(inputs) > 1 else [0] * len(stages),
+            dilations=[stage.dilation for stage in stages],
+            stride=stride,
+            groups=groups,
+            **norm,
+        )
+        biased = [
+            out if stage.bias is None else out + stage.bias[:, None, None]
+            for stage, out in zip(stages, found.outputs, strict=True)
+        ]
+        return found._replace(outputs=biased)
 
 
 class DepthwiseConv(Primitive):
     """``sep_conv`` (two stages with a norm between them) and ``dil_conv`` (one stage, dilation 2).
 
-    The first depthwise filters of all members read their common input in one launch.
+    The first stages of all members read their common input in one launch, and the second stages run in another.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int, dilation: int, stages: int, style: Style) -> None:
         super().__init__()
-        self.stride, self.dilation = stride, dilation
-        self.first = _Stage(channels, kernel, style)
-        self.second = _Stage(channels, kernel, style) if stages == 2 else None
+        self.stride = stride
+        self.first = _Stage(channels, kernel, dilation, style)
+        self.second = _Stage(channels, kernel, 1, style) if stages == 2 else None
         self.norm = style.norm(channels) if stages == 2 else None
 
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
         convs = cast(Sequence[DepthwiseConv], members)
-        filtered = ops.relu_depthwise_conv2d(
-            x,
-            [op.first.depthwise for op in convs],
-            dilations=[op.dilation for op in convs],
-            stride=convs[0].stride,
-            groups=p.groups,
-        ).outputs
-        return [op._rest(op.first.mix(y), p) for op, y in zip(convs, filtered, strict=True)]
-
-    def _rest(self, x: Tensor, p: Pass) -> Tensor:
-        if self.second is None or self.norm is None:
-            return x
-        weights = [self.second.depthwise]
-        if self.norm.weight is not None:
-            filtered = ops.relu_depthwise_conv2d(self.norm(x, p), weights, dilations=[1], groups=p.groups)
-            return self.second.mix(filtered.outputs[0])
-        mean, rstd = self.norm.given(p)
-        filtered = ops.relu_depthwise_conv2d(
-            x, weights, dilations=[1], normalize=True, mean=mean, rstd=rstd, groups=p.groups, eps=self.norm.eps
-        )
-        self.norm.record(filtered.mean, filtered.rstd, elements_per_group(x, p.groups), p)
-        return self.second.mix(filtered.outputs[0])
+        outputs = _Stage.run([op.first for op in convs], [x], p.groups, convs[0].stride).outputs
+        longer = [(i, op.second, op.norm) for i, op in enumerate(convs) if op.second is not None and op.norm is not None]
+        if not longer:
+            return outputs
+        places, stages, norms = zip(*longer, strict=True)
+        inputs = [outputs[i] for i in places]
+        if norms[0].weight is not None:
+            found = _Stage.run(stages, [norm(y, p) for norm, y in zip(norms, inputs, strict=True)], p.groups)
+        else:
+            mean, rstd = given_together(norms, p)
+            found = _Stage.run(stages, inputs, p.groups, normalize=True, mean=mean, rstd=rstd, eps=norms[0].eps)
+            record_together(norms, found.mean, found.rstd, elements_per_group(inputs[0], p.groups), p)
+        for i, y in zip(places, found.outputs, strict=True):
+            outputs[i] = y
+        return outputs
 
 
 class FactorizedReduce(Primitive):

@@ -5,6 +5,7 @@ from ddarts_ext.ops.grouped_batch_norm import GroupedNorm, grouped_batch_norm
 from ddarts_ext.ops.mixed_sum import MixedSum, mixed_sum
 from ddarts_ext.ops.pool3x3 import Pooled, pool3x3
 from ddarts_ext.ops.relu_depthwise_conv2d import ReluDepthwise, relu_depthwise_conv2d
+from ddarts_ext.ops.relu_separable_conv2d import relu_separable_conv2d
 from ddarts_ext.ops.spawn_group import spawn_group
 
 from ddarts_ext import _extension  # isort: skip  # the ops above must be defined before their kernels are loaded
@@ -21,5 +22,6 @@ __all__ = [
     "mixed_sum",
     "pool3x3",
     "relu_depthwise_conv2d",
+    "relu_separable_conv2d",
     "spawn_group",
 ]

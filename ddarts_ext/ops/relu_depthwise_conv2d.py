@@ -58,12 +58,9 @@ def relu_depthwise_conv2d(
     Raises ValueError for shapes and settings outside these, TypeError for dtypes that are not floating.
     """
     weights, dilations = list(weights), list(dilations)
-    _check(x, weights, dilations, stride, normalize, mean, rstd, groups)
-    device = x.device.type
-    autocast = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    if autocast and x.dtype != torch.float64:
-        dtype = torch.get_autocast_dtype(device)
-        x, weights = x.to(dtype), [weight.to(dtype) for weight in weights]
+    check_filters(_OP, "x", x, weights, dilations, stride, groups)
+    check_statistics(_OP, x, normalize, mean, rstd, groups, [x.shape[1]], "C")
+    x, *weights = autocast(x, *weights)
     return ReluDepthwise(*_forward(x, weights, dilations, stride, normalize, mean, rstd, groups, eps))
 
 
@@ -78,6 +75,23 @@ def relu_depthwise_conv2d_reference(
     groups: int,
     eps: float,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
+    outputs, mean, rstd = filtered(x, weights, dilations, stride, normalize, mean, rstd, groups, eps)
+    layout = _checks.memory_format_of(x)
+    return [out.to(x.dtype).contiguous(memory_format=layout) for out in outputs], mean, rstd
+
+
+def filtered(
+    x: Tensor,
+    weights: list[Tensor],
+    dilations: list[int],
+    stride: int,
+    normalize: bool,
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    groups: int,
+    eps: float,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """The reference before its outputs are rounded to the dtype of x."""
     acc = _checks.accumulate_dtype(x.dtype)
     z = x.to(acc)
     channels = x.shape[1]
@@ -90,15 +104,28 @@ def relu_depthwise_conv2d_reference(
         else:
             mean, rstd = (s.to(acc).expand(groups, channels).clone() for s in (mean, rstd))
         z = _normalized(z, mean, rstd, groups)
-    z = z.relu()
-    layout = _checks.memory_format_of(x)
-    outputs = [
-        F.conv2d(z, w.to(acc), None, stride, d * (w.shape[-1] - 1) // 2, d, channels)
-        .to(x.dtype)
-        .contiguous(memory_format=layout)
+    return convolved(z.relu(), weights, dilations, stride), mean, rstd
+
+
+def convolved(activation: Tensor, weights: list[Tensor], dilations: list[int], stride: int) -> list[Tensor]:
+    """The depthwise convolutions of the reference."""
+    return [
+        F.conv2d(activation, w.to(activation.dtype), None, stride, d * (w.shape[-1] - 1) // 2, d, activation.shape[1])
         for w, d in zip(weights, dilations, strict=True)
     ]
-    return outputs, mean, rstd
+
+
+def normalized_input(
+    x: Tensor, normalize: bool, mean: Tensor, rstd: Tensor, batch_statistics: bool, groups: int
+) -> tuple[Tensor, Tensor]:
+    """What the ReLU reads, and rstd, in the accumulation type; in backward, from the statistics of the forward."""
+    z = x.to(_checks.accumulate_dtype(x.dtype))
+    if not normalize:
+        return z, rstd
+    if batch_statistics:  # functions of x, for the second derivative: same values, eps recovered from rstd
+        variance, mean = torch.var_mean(_grouped(z, groups), (1, 3, 4), correction=0)
+        rstd = (variance + (rstd**-2 - variance).detach()).rsqrt()
+    return _normalized(z, mean, rstd, groups), rstd
 
 
 def relu_depthwise_conv2d_backward_reference(
@@ -116,12 +143,7 @@ def relu_depthwise_conv2d_backward_reference(
     weights_grad: bool,
 ) -> tuple[Tensor, list[Tensor]]:
     acc = _checks.accumulate_dtype(x.dtype)
-    z = x.to(acc)
-    if normalize:
-        if batch_statistics:  # functions of x, for the second derivative: same values, eps recovered from rstd
-            variance, mean = torch.var_mean(_grouped(z, groups), (1, 3, 4), correction=0)
-            rstd = (variance + (rstd**-2 - variance).detach()).rsqrt()
-        z = _normalized(z, mean, rstd, groups)
+    z, rstd = normalized_input(x, normalize, mean, rstd, batch_statistics, groups)
     activation = z.relu()
     dz, dweights = torch.zeros_like(z), []
     for grad, w, d in zip(grads, weights, dilations, strict=True):
@@ -207,42 +229,59 @@ def _backward(ctx: Any, grads: list[Tensor | None], *_: Any) -> tuple[Any, ...]:
     return dx if input_grad else None, dweights, *rest
 
 
-def _check(
+def check_filters(
+    op: str, name: str, x: Tensor, weights: list[Tensor], dilations: list[int], stride: int, groups: int
+) -> None:
+    """Raise unless the depthwise filters can read ``x``, which the message calls ``name``."""
+    _checks.check_4d(op, name, x)
+    n, c, h, w = x.shape
+    if c < 1 or h < 1 or w < 1:
+        raise ValueError(f"{op}: {name} must be [N,C,H,W] with C, H and W at least 1, got {list(x.shape)}")
+    _checks.check_groups(op, name, n, groups)
+    if not weights:
+        raise ValueError(f"{op}: weights must be one or more filters, got none")
+    for f, weight in enumerate(weights):
+        _checks.check_floating(op, f"weights[{f}]", weight)
+        _checks.check_same_device(op, f"weights[{f}]", weight, x.device)
+        shape = weight.shape
+        k = shape[-1] if len(shape) == 4 else 0
+        if k not in KERNEL_SIZES or shape != (c, 1, k, k):
+            expected = f"[C,1,k,k]=[{c},1,k,k] with k of 3, 5, 7"
+            raise ValueError(f"{op}: weights[{f}] must be {expected}, got {list(shape)}")
+    if len(dilations) != len(weights) or any(d not in (1, 2) for d in dilations):
+        raise ValueError(f"{op}: dilations must be {len(weights)} values of 1 or 2, got {dilations}")
+    if stride not in (1, 2):
+        raise ValueError(f"{op}: stride must be 1 or 2, got {stride}")
+
+
+def check_statistics(
+    op: str,
     x: Tensor,
-    weights: list[Tensor],
-    dilations: list[int],
-    stride: int,
     normalize: bool,
     mean: Tensor | None,
     rstd: Tensor | None,
     groups: int,
+    rest: Sequence[int],
+    letters: str,
 ) -> None:
-    _checks.check_4d(_OP, "x", x)
-    n, c, h, w = x.shape
-    if c < 1 or h < 1 or w < 1:
-        raise ValueError(f"{_OP}: x must be [N,C,H,W] with C, H and W at least 1, got {list(x.shape)}")
-    _checks.check_groups(_OP, "x", n, groups)
-    if not weights:
-        raise ValueError(f"{_OP}: weights must be one or more filters, got none")
-    for f, weight in enumerate(weights):
-        name = f"weights[{f}]"
-        _checks.check_floating(_OP, name, weight)
-        _checks.check_same_device(_OP, name, weight, x.device)
-        k = weight.shape[-1] if weight.dim() == 4 else 0
-        if k not in KERNEL_SIZES or list(weight.shape) != [c, 1, k, k]:
-            raise ValueError(f"{_OP}: {name} must be [C,1,k,k]=[{c},1,k,k] with k of 3, 5, 7, got {list(weight.shape)}")
-    if len(dilations) != len(weights) or any(d not in (1, 2) for d in dilations):
-        raise ValueError(f"{_OP}: dilations must be {len(weights)} values of 1 or 2, got {dilations}")
-    if stride not in (1, 2):
-        raise ValueError(f"{_OP}: stride must be 1 or 2, got {stride}")
+    """Raise unless the statistics are those of a norm of ``x``; arguments as of ``check_given_statistics``."""
     if not normalize and (mean is not None or rstd is not None):
-        raise ValueError(f"{_OP}: mean and rstd must be None where normalize is False, got tensors")
-    _checks.check_given_statistics(_OP, mean, rstd, groups, [c], "C")
+        raise ValueError(f"{op}: mean and rstd must be None where normalize is False, got tensors")
+    _checks.check_given_statistics(op, mean, rstd, groups, rest, letters)
     for name, statistic in (("mean", mean), ("rstd", rstd)):
         if statistic is not None:
-            _checks.check_same_device(_OP, name, statistic, x.device)
+            _checks.check_same_device(op, name, statistic, x.device)
     if normalize and mean is None:
-        _checks.check_batch_values(_OP, n // groups * h * w, x.shape)
+        _checks.check_batch_values(op, x.shape[0] // groups * x.shape[2] * x.shape[3], x.shape)
+
+
+def autocast(*tensors: Tensor) -> Sequence[Tensor]:
+    """The tensors, the first of which is an input, as autocast hands them to ``conv2d``."""
+    device = tensors[0].device.type
+    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    if not enabled or tensors[0].dtype == torch.float64:
+        return tensors
+    return [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
 
 
 _forward = define_op(
