@@ -7,7 +7,8 @@ cell i is shared: N(N+1)/2 cell evaluations instead of N(N+1).
 
 Only two gradients are needed for the loss of every cell, whatever N is: G = dL/dweights, and S = d(sum_j L_j)/dweights.
 S reaches the weights on two ways, directly in the ablated groups and through the trunk states from which they branched
-off; the second way is one more backward through the trunk, fed with what the groups left at its states.
+off; the second way is one more backward through the trunk, fed with what the groups left at its states. Both gradients
+go through the trunk cell by cell, after the groups, so that the graphs of trunk and groups are never held together.
 """
 
 from __future__ import annotations
@@ -18,11 +19,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddarts_ext.nn.forward_pass import Pass, Statistics
 from ddarts_ext.search.ablated_pass import AblatedGroup, ablated_losses, plan_chunks
+from ddarts_ext.search.trunk import Gradient, as_leaves, cell_backward, trunk_pass
 
 if TYPE_CHECKING:
     from ddarts_ext.nn.supernet import Supernet
@@ -86,7 +86,8 @@ def contributions(
     reduction; ``zero``: zeros; ``half``: all op weights 1/2; ``random``: op weights drawn from U(0, 1), once per call.
     gradient: ``exact`` also returns S; ``stopgrad_mean`` and ``none`` need the values alone, which then cost no graph.
     memory: budget for the ablated groups, in units of the activations of one plain step; groups that do not fit
-    together are run one chunk after the other. The result depends on it by rounding only.
+    together are run one chunk after the other, and a group that does not fit runs alone. The result depends on it by
+    rounding only.
 
     Running statistics are updated once, by the whole network. The gradients of the network's weights are not computed
     and their ``.grad`` is left alone. Nothing here waits for the device.
@@ -98,130 +99,66 @@ def contributions(
         relaxed = to_weights(leaf)
     weights = relaxed.detach()
     inactive_weights = _inactive_weights(weights, inactive, generator)
-    statistics: Statistics = "update" if net.training else "running"
 
     def chain(gradient_of_weights: Tensor) -> Tensor:
         return torch.autograd.grad(relaxed, leaf, gradient_of_weights, retain_graph=True)[0]
 
     # Where cells stay that read a removed cell's row, even the gradient with a constant mean needs the ablated graphs.
-    needs_graph = gradient == "exact" or (gradient == "stopgrad_mean" and any(group.sharing for group in groups))
+    sharing = any(group.sharing for group in groups)
+    needs_graph = gradient == "exact" or (gradient == "stopgrad_mean" and sharing)
+    # Beside graphs of groups the trunk has none. Without these it has its own, but for the first and largest cell: that
+    # makes more room than the states take which wait for the groups.
+    recomputed = cells if needs_graph else 1
+    whole, ablated, own = Gradient(weights), Gradient(weights), torch.zeros_like(weights)
+    without = []
+
+    def losses_without(chunk: Sequence[AblatedGroup], states: Sequence[Tensor], weights: Tensor) -> Tensor:
+        return ablated_losses(net, states, weights, chunk, labels, inactive, inactive_weights)
+
     with frozen(net):
-        if not needs_graph:
-            states, logits, loss, full = _trunk_with_gradient(net, weights, images, labels, statistics, None)
-            with torch.no_grad():
-                without = [
-                    ablated_losses(
-                        net,
-                        states,
-                        weights.expand(len(chunk), *weights.shape),
-                        chunk,
-                        labels,
-                        inactive,
-                        inactive_weights,
-                    )
-                    for chunk in plan_chunks(groups, states, memory, keeps_graph=False)
-                ]
-            return Contributions(loss, _in_row_order(groups, without), logits, chain(full[0]))
-        ablated = _AblatedBackward(net, weights, images, labels, groups, inactive, inactive_weights, memory)
-        _, logits, loss, (full_weights, through_trunk) = _trunk_with_gradient(
-            net, weights, images, labels, statistics, ablated.state_gradients
-        )
-    own = chain(ablated.own) if any(group.sharing for group in groups) else None
+        states, logits, loss = trunk_pass(net, weights, images, labels, recomputed, whole)
+        for chunk in plan_chunks(groups, states, memory, keeps_graph=needs_graph):
+            grouped = weights.expand(len(chunk), *weights.shape)
+            if needs_graph:
+                without.append(_ablated_backward(losses_without, chunk, states, grouped, ablated, own))
+            else:
+                with torch.no_grad():
+                    without.append(losses_without(chunk, states, grouped))
+        for index in reversed(range(recomputed)):
+            del states[index + 2 :]  # No cell that is left reads them.
+            cell_backward(net, index, weights, states, (whole, ablated))
     return Contributions(
         loss,
-        _in_row_order(groups, ablated.losses),
+        _in_row_order(groups, without),
         logits,
-        chain(full_weights),
-        chain(ablated.direct + through_trunk),
-        own,
+        chain(whole.of_weights),
+        chain(ablated.of_weights) if needs_graph else None,
+        chain(own) if needs_graph and sharing else None,
     )
 
 
-class _AblatedBackward:
-    """Forward and backward of all ablated groups, chunk by chunk, from trunk states that hold no graph.
-
-    losses: per chunk [g]. direct: [cells, E, O] part of S that does not pass the trunk. own: [cells, E, O] the part of
-    ``direct`` in which every cell sees the group of its own row alone. state_gradients: per trunk state, or None.
-    """
-
-    def __init__(
-        self,
-        net: Supernet,
-        weights: Tensor,
-        images: Tensor,
-        labels: Tensor,
-        groups: Sequence[AblatedGroup],
-        inactive: Inactive,
-        inactive_weights: Tensor | None,
-        memory: float,
-    ) -> None:
-        # The trunk is run again with its graph afterwards: eight cells more in exchange for never holding two graphs.
-        with torch.no_grad():
-            states, _ = _trunk(
-                net,
-                images,
-                weights,
-                Pass(statistics="batch" if net.training else "running"),
-            )
-        self.losses: list[Tensor] = []
-        self.direct = torch.zeros_like(weights)
-        self.own = torch.zeros_like(weights)
-        self.state_gradients: list[Tensor | None] = [None] * len(states)
-        for chunk in plan_chunks(groups, states, memory, keeps_graph=True):
-            leaves = [state.detach().requires_grad_(True) for state in states]
-            grouped = weights.expand(len(chunk), *weights.shape).clone().requires_grad_(True)
-            with torch.enable_grad():
-                losses = ablated_losses(net, leaves, grouped, chunk, labels, inactive, inactive_weights)
-                direct, *found = torch.autograd.grad(losses.sum(), [grouped, *leaves], allow_unused=True)
-            self.losses.append(losses.detach())
-            if direct is not None:  # A chunk of the last cell alone reads no weights any more.
-                self.direct += direct.sum(0)
-                for position, group in enumerate(chunk):
-                    for cell in group.sharing:
-                        self.own[cell] += direct[position, cell]
-            for i, gradient in enumerate(found):
-                if gradient is not None:
-                    held = self.state_gradients[i]
-                    self.state_gradients[i] = gradient if held is None else held + gradient
-
-
-def _trunk(net: Supernet, images: Tensor, weights: Tensor, p: Pass) -> tuple[list[Tensor], Tensor]:
-    """States of the whole network (two stem states, then the output of every cell) and its logits."""
-    states = list(net.stem_states(images, p))
-    for cell, cell_weights in zip(net.cells, weights.unbind(0), strict=True):
-        states.append(cell(states[-2], states[-1], cell_weights, p))
-    return states, net.head(states[-1], p)
-
-
-def _trunk_with_gradient(
-    net: Supernet,
+def _ablated_backward(
+    losses_without: Callable[[Sequence[AblatedGroup], Sequence[Tensor], Tensor], Tensor],
+    chunk: Sequence[AblatedGroup],
+    states: Sequence[Tensor],
     weights: Tensor,
-    images: Tensor,
-    labels: Tensor,
-    statistics: Statistics,
-    state_gradients: Sequence[Tensor | None] | None,
-) -> tuple[list[Tensor], Tensor, Tensor, tuple[Tensor, Tensor]]:
-    """The whole network with its graph: detached states, logits, loss, and the gradients of the weights from the loss
-    and from the given gradients at the states (zeros without them)."""
-    weights = weights.detach().requires_grad_(True)
+    ablated: Gradient,
+    own: Tensor,
+) -> Tensor:
+    """Losses [g] of one chunk of groups; their backward, as far as the states of the trunk, goes to ``ablated``.
+
+    weights: [g, cells, E, O]. What is the gradient of a group with respect to its own row is also added to ``own``.
+    """
+    leaves = as_leaves(states)
+    grouped = weights.clone().requires_grad_(True)
     with torch.enable_grad():
-        states, logits = _trunk(net, images, weights, Pass(statistics=statistics))
-        loss = F.cross_entropy(logits, labels)
-        fed = [
-            (state, grad)
-            for state, grad in zip(states, state_gradients or [], strict=False)
-            if grad is not None and state.requires_grad
-        ]
-        (full,) = torch.autograd.grad(loss, weights, retain_graph=bool(fed))
-        through = torch.zeros_like(full)
-        if fed:
-            (through,) = torch.autograd.grad([s for s, _ in fed], weights, [g for _, g in fed])
-    return (
-        [state.detach() for state in states],
-        logits.detach(),
-        loss.detach(),
-        (full, through),
-    )
+        losses = losses_without(chunk, leaves, grouped)
+        direct = ablated.pull(losses.sum(), None, grouped, leaves)
+    ablated.of_weights += direct.sum(0)
+    for position, group in enumerate(chunk):
+        for cell in group.sharing:
+            own[cell] += direct[position, cell]
+    return losses.detach()
 
 
 def _inactive_weights(weights: Tensor, inactive: Inactive, generator: torch.Generator | None) -> Tensor | None:
