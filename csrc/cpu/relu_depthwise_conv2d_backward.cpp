@@ -271,14 +271,13 @@ struct Backward {
   }
 
   // Sums over the chunks, in order, in double.
-  static std::vector<double> totals(const std::vector<A>& partial, int64_t chunks) {
-    const size_t size = partial.size() / static_cast<size_t>(chunks);
-    std::vector<double> sums(size, 0.0);
-    for (int64_t i = 0; i < chunks; ++i) {
-      const A* part = partial.data() + static_cast<size_t>(i) * size;
+  std::vector<double> totals(const std::vector<A>& partial, int64_t size) const {
+    std::vector<double> sums(static_cast<size_t>(size), 0.0);
+    for (int64_t i = 0; i < chunks(); ++i) {
+      const A* part = partial.data() + i * size;
       double* sum = sums.data();
 #pragma omp simd
-      for (size_t j = 0; j < size; ++j) sum[j] += static_cast<double>(part[j]);
+      for (int64_t j = 0; j < size; ++j) sum[j] += static_cast<double>(part[j]);
     }
     return sums;
   }
@@ -286,7 +285,8 @@ struct Backward {
   // In the dtype of each filter: the depthwise ones, then the pointwise ones.
   std::vector<Tensor> weight_gradients(const std::vector<Tensor>& weights, const std::vector<Tensor>& pointwise) const {
     std::vector<Tensor> result;
-    const std::vector<double> filters = totals(partial_weights, chunks()), matrices = totals(partial_mixing, chunks());
+    const std::vector<double> filters = totals(partial_weights, p.blocks * p.taps * L);
+    const std::vector<double> matrices = totals(partial_mixing, static_cast<int64_t>(pointwise.size()) * mixing_size());
     for (size_t f = 0; f < weights.size(); ++f) {
       const Filter& filter = p.filters[f];
       const int64_t taps = filter.k * filter.k;

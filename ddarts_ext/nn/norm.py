@@ -56,9 +56,7 @@ def given_together(norms: Sequence[RunningStatistics], p: Pass) -> tuple[Tensor 
 
 
 @torch.no_grad()
-def record_together(
-    norms: Sequence[RunningStatistics], mean: Tensor, rstd: Tensor, elements: int, p: Pass
-) -> None:
+def record_together(norms: Sequence[RunningStatistics], mean: Tensor, rstd: Tensor, elements: int, p: Pass) -> None:
     """:meth:`RunningStatistics.record` of several norms of one kind, from [G, len(norms), *shape]."""
     means = [norm.running_mean for norm in norms if norm.running_mean is not None]
     variances = [norm.running_var for norm in norms if norm.running_var is not None]

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ddarts_ext.ops._pointwise import in_channels_last, pointwise
 
-
 __all__ = ["conv2d", "conv_bias", "conv_weight", "in_channels_last", "pointwise"]
 
 

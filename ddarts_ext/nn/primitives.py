@@ -150,7 +150,9 @@ class DepthwiseConv(Primitive):
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
         convs = cast(Sequence[DepthwiseConv], members)
         outputs = _Stage.run([op.first for op in convs], [x], p.groups, convs[0].stride).outputs
-        longer = [(i, op.second, op.norm) for i, op in enumerate(convs) if op.second is not None and op.norm is not None]
+        longer = [
+            (i, op.second, op.norm) for i, op in enumerate(convs) if op.second is not None and op.norm is not None
+        ]
         if not longer:
             return outputs
         places, stages, norms = zip(*longer, strict=True)

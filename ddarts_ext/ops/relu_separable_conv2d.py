@@ -64,7 +64,7 @@ def relu_separable_conv2d(
     sources, dilations = list(sources), list(dilations)
     _check(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups)
     if inputs[0].device.type != "cpu":
-        return _composed(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups, eps)
+        return composed(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups, eps)
     cast = autocast(*inputs, *weights, *pointwise)
     if cast[0] is not inputs[0]:
         ends = len(inputs), len(inputs) + len(weights)
@@ -74,7 +74,7 @@ def relu_separable_conv2d(
     )
 
 
-def _composed(
+def composed(
     inputs: list[Tensor],
     weights: list[Tensor],
     pointwise: list[Tensor],
