@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlparse
 
 import torch
 
-from ddarts_ext.ops._library import defined_ops, has_kernel
+from ddarts_ext.ops._library import composed_of, defined_ops, has_kernel
 
 OLDEST_TORCH = (2, 11)
 _FOLDER = Path(__file__).resolve().parent
@@ -56,7 +56,9 @@ def why_not(op: str, device_type: str) -> str:
     status = load()
     reason = status.cpu_reason if device_type == "cpu" else status.cuda_reason
     if not reason and not has_kernel(op, device_type):
-        reason = f"the library was compiled without a {device_type} kernel for it"
+        stand_in = composed_of(op) if device_type == "cuda" else ""
+        missing = f"the library was compiled without a {device_type} kernel for it"
+        reason = f"there it is {stand_in}" if stand_in else missing
     return reason or (_device_reason(status.record) if device_type == "cuda" else "")
 
 

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from ddarts_ext import ops
-from ddarts_ext.ops._library import defined_ops, has_kernel
+from ddarts_ext.ops._library import composed_of, defined_ops, has_kernel
 
 
 def calls(x: Tensor, weights: list[Tensor]) -> Iterator[tuple[str, Callable[[], list[Tensor]]]]:
     """(name, call) of every op; x [4,C,H,W], weights: depthwise filters [C,1,3,3] and [C,1,5,5]."""
+    pointwise = [weight[:, :, 0, 0, None, None].expand(-1, x.shape[1], -1, -1) for weight in weights]
     mixing = torch.rand(2, 3, device=x.device)
     flags = [True, False, True]
     yield "mixed_sum", lambda: [ops.mixed_sum([x, x * 2, x + 1], mixing, normalize=flags).out]
@@ -28,6 +29,21 @@ def calls(x: Tensor, weights: list[Tensor]) -> Iterator[tuple[str, Callable[[], 
             lambda stride=stride, normalize=normalize: list(  # type: ignore[misc]
                 ops.relu_depthwise_conv2d(
                     x, weights, dilations=[1, 2], stride=stride, normalize=normalize, groups=2
+                ).outputs
+            ),
+        )
+        yield (
+            "relu_separable_conv2d",
+            lambda stride=stride, normalize=normalize: list(  # type: ignore[misc]
+                ops.relu_separable_conv2d(
+                    [x, x + 1],
+                    weights,
+                    pointwise,
+                    sources=[0, 1],
+                    dilations=[1, 2],
+                    stride=stride,
+                    normalize=normalize,
+                    groups=2,
                 ).outputs
             ),
         )
@@ -43,9 +59,11 @@ def main() -> int:
     parser.add_argument("--only-list", action="store_true")
     options = parser.parse_args()
     if options.only_list:
-        missing = [name for name in defined_ops() if not has_kernel(name, torch.device(options.device).type)]
+        device = torch.device(options.device).type
+        composed = [name for name in defined_ops() if composed_of(name) and not has_kernel(name, device)]
+        missing = [name for name in defined_ops() if not has_kernel(name, device) and name not in composed]
         for name in defined_ops():
-            print(f"{name}: {'reference only' if name in missing else 'kernel'}")
+            print(f"{name}: {'reference only' if name in missing else 'composed' if name in composed else 'kernel'}")
         return 1 if missing else 0
     dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
     formats = (torch.contiguous_format, torch.channels_last)

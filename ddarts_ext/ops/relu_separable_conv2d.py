@@ -31,6 +31,7 @@ from ddarts_ext.ops.relu_depthwise_conv2d import (
 )
 
 _OP = "relu_separable_conv2d"
+_COMPOSED_OF = "relu_depthwise_conv2d and the library's 1x1 convolution"
 
 
 def relu_separable_conv2d(
@@ -126,10 +127,9 @@ def relu_separable_conv2d_reference(
     statistics = []
     for i, x in enumerate(inputs):
         read = [f for f, source in enumerate(sources) if source == i]
-        given = [None if table is None else table[:, i] for table in (mean, rstd)]
-        found, *rows = filtered(
-            x, [weights[f] for f in read], [dilations[f] for f in read], stride, normalize, *given, groups, eps
-        )
+        given_mean, given_rstd = (None if table is None else table[:, i] for table in (mean, rstd))
+        own, steps = [weights[f] for f in read], [dilations[f] for f in read]
+        found, *rows = filtered(x, own, steps, stride, normalize, given_mean, given_rstd, groups, eps)
         statistics.append(rows)
         for f, y in zip(read, found, strict=True):
             out = F.conv2d(y, pointwise[f].to(y.dtype)).to(x.dtype)
@@ -272,21 +272,22 @@ def _check(
     check_filters(_OP, "inputs[0]", x, weights, dilations, stride, groups)
     for i, other in enumerate(inputs):
         if other.shape != x.shape or other.dtype != x.dtype or other.device != x.device:
-            expected, got = (f"{list(t.shape)} {_checks.dtype_name(t.dtype)} on {t.device}" for t in (x, other))
-            raise ValueError(f"{_OP}: inputs[{i}] must be {expected}, got {got}")
+            first, got = (f"{list(t.shape)} {_checks.dtype_name(t.dtype)} on {t.device}" for t in (x, other))
+            raise ValueError(f"{_OP}: inputs[{i}] must be {first}, got {got}")
     if len(pointwise) != len(weights):
         raise ValueError(f"{_OP}: pointwise must be one a filter, {len(weights)}, got {len(pointwise)}")
     if len(sources) != len(weights) or set(sources) != set(range(len(inputs))):
         raise ValueError(
             f"{_OP}: sources must be {len(weights)} indices that name each of {len(inputs)} inputs, got {sources}"
         )
-    expected_shape = (pointwise[0].shape[0], x.shape[1], 1, 1) if pointwise[0].dim() == 4 else None
+    out = pointwise[0].shape[0] if pointwise[0].dim() else 0
     for f, weight in enumerate(pointwise):
         _checks.check_floating(_OP, f"pointwise[{f}]", weight)
         _checks.check_same_device(_OP, f"pointwise[{f}]", weight, x.device)
-        if weight.shape != expected_shape or weight.shape[0] < 1:
-            first = "Co" if expected_shape is None else expected_shape[0]
-            raise ValueError(f"{_OP}: pointwise[{f}] must be [{first},{x.shape[1]},1,1], got {list(weight.shape)}")
+        if out < 1 or weight.shape != (out, x.shape[1], 1, 1):
+            raise ValueError(
+                f"{_OP}: pointwise[{f}] must be [Co,C,1,1]=[{out},{x.shape[1]},1,1], got {list(weight.shape)}"
+            )
     check_statistics(_OP, x, normalize, mean, rstd, groups, [len(inputs), x.shape[1]], "I,C")
 
 
@@ -297,6 +298,7 @@ _forward = define_op(
     fake=_fake,
     backward=_backward,
     setup_context=_setup_context,
+    composed_of=_COMPOSED_OF,
 )
 _backward_op = define_op(
     "relu_separable_conv2d_backward(Tensor[] grads, Tensor[] inputs, Tensor[] weights, Tensor[] pointwise, "
@@ -305,4 +307,5 @@ _backward_op = define_op(
     reference=relu_separable_conv2d_backward_reference,
     fake=_fake_backward,
     **through_reference(relu_separable_conv2d_backward_reference),
+    composed_of=_COMPOSED_OF,
 )

@@ -289,9 +289,13 @@ def small(**changes: Any) -> Callable[[], Any]:
         (
             {"pointwise": [torch.ones(8, 8, 1, 1), torch.ones(8, 8, 1, 1), torch.ones(4, 8, 1, 1)]},
             ValueError,
-            r"pointwise\[2\] must be \[8,8,1,1\], got \[4, 8, 1, 1\]",
+            r"pointwise\[2\] must be \[Co,C,1,1\]=\[8,8,1,1\], got \[4, 8, 1, 1\]",
         ),
-        ({"pointwise": [torch.ones(8, 8)] * 3}, ValueError, r"pointwise\[0\] must be \[Co,8,1,1\], got \[8, 8\]"),
+        (
+            {"pointwise": [torch.ones(8, 8)] * 3},
+            ValueError,
+            r"pointwise\[0\] must be \[Co,C,1,1\]=\[8,8,1,1\], got \[8, 8\]",
+        ),
         ({"sources": [0, 0, 0]}, ValueError, r"sources must be 3 indices that name each of 2 inputs, got \[0, 0, 0\]"),
         ({"dilations": [1, 2, 3]}, ValueError, r"dilations must be 3 values of 1 or 2, got \[1, 2, 3\]"),
         (
