@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 
-def through_reference(reference: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+def through_reference(reference: Callable[..., Any]) -> dict[str, Any]:
     """``backward`` and ``setup_context`` for :func:`define_op` that differentiate ``reference`` itself."""
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
