@@ -9,14 +9,12 @@
 // are merged over samples in order.
 
 #include "relu_depthwise_conv2d_core.h"
-#include "relu_depthwise_conv2d_plan.h"
+#include "relu_depthwise_conv2d_weights.h"
 
 #include <cmath>
 
 namespace ddarts {
 namespace {
-
-using torch::stable::Tensor;
 
 // Sum over an image row after row in double, of f(value).
 template <typename T, typename A, typename F>
@@ -29,72 +27,75 @@ void sum_image(const Image<const T>& image, Vector<A>* row, double* sums, F f) {
   }
 }
 
-// mean, rstd [G,C]: two passes over each image (the second is served by the cache), merged by Chan's rule.
+// Rows of a band that go through a depthwise filter and a pointwise matrix together, so that they stay in the L1 cache.
+inline int64_t rows_together(const Plan& p) { return std::max<int64_t>(1, 64 / p.out_columns); }
+
+// One input and the filters that read it.
 template <typename T, typename A>
-void batch_statistics(const Plan& p, const T* x, const Strides& strides, int64_t groups, double eps, A* mean, A* rstd) {
-  constexpr int L = kLanes<A>;
-  std::vector<double> parts(static_cast<size_t>(2 * p.n * p.blocks * L));
-  const double pixels = static_cast<double>(p.h * p.w);
-  torch::stable::parallel_for(0, p.n * p.blocks, 1, [&](int64_t begin, int64_t end) {
+struct Forward {
+  static constexpr int L = kLanes<A>;
+  Plan p;
+  Tensor x;
+  std::vector<Tensor> weights, pointwise, outputs;
+  int64_t groups;
+  std::vector<A> mean = {}, rstd = {};  // [G,C], empty without a norm
+  std::vector<A> table = {};
+  std::vector<std::vector<A>> mixing = {};  // empty without pointwise convolutions
+  std::vector<double> parts = {};       // [n * blocks][2][L]: mean and sum of squares about it of every image
+
+  int64_t batch() const { return p.n / groups; }
+  int64_t filters() const { return static_cast<int64_t>(weights.size()); }
+
+  void prepare(int64_t filter) {
+    const size_t f = static_cast<size_t>(filter);
+    fill_taps<A>(p, p.filters[f], weights[f], [](const Filter& g, int64_t i, int64_t j) { return i * g.k + j; }, table);
+    if (p.mixes()) mixing[f] = mixing_table<A>(p, pointwise[f], false);
+  }
+
+  // Two passes over an image; the second is served by the cache.
+  void add_moments(int64_t t) {
+    const double pixels = static_cast<double>(p.h * p.w);
     Vector<A>* row = scratch<A>(0, p.w);
-    for (int64_t t = begin; t < end; ++t) {
-      const Image<const T> image = image_at<const T, L>(x, strides, t / p.blocks, t % p.blocks, p.c, p.h, p.w);
-      double* part = parts.data() + 2 * t * L;
-      double low[L] = {};
-      sum_image<T, A>(image, row, part, [](Vector<A> v) { return v; });
-      Vector<A> shift = {};
-      for (int l = 0; l < L; ++l) reinterpret_cast<A*>(&shift)[l] = static_cast<A>(part[l] / pixels);
-      sum_image<T, A>(image, row, part + L, [shift](Vector<A> v) { return (v - shift) * (v - shift); });
-      sum_image<T, A>(image, row, low, [shift](Vector<A> v) { return v - shift; });
-      for (int l = 0; l < L; ++l) {  // the shift is rounded: take it out of the second moment
-        part[L + l] -= low[l] * low[l] / pixels;
-        part[l] = static_cast<double>(reinterpret_cast<const A*>(&shift)[l]) + low[l] / pixels;
-      }
+    const Image<const T> image =
+        image_at<const T, L>(static_cast<const T*>(x.const_data_ptr()), strides_of(x), t / p.blocks, t % p.blocks, p.c, p.h, p.w);
+    double* part = parts.data() + 2 * t * L;
+    double low[L] = {};
+    sum_image<T, A>(image, row, part, [](Vector<A> v) { return v; });
+    Vector<A> shift = {};
+    for (int l = 0; l < L; ++l) reinterpret_cast<A*>(&shift)[l] = static_cast<A>(part[l] / pixels);
+    sum_image<T, A>(image, row, part + L, [shift](Vector<A> v) { return (v - shift) * (v - shift); });
+    sum_image<T, A>(image, row, low, [shift](Vector<A> v) { return v - shift; });
+    for (int l = 0; l < L; ++l) {  // the shift is rounded: take it out of the second moment
+      part[L + l] -= low[l] * low[l] / pixels;
+      part[l] = static_cast<double>(reinterpret_cast<const A*>(&shift)[l]) + low[l] / pixels;
     }
-  });
-  const int64_t batch = p.n / groups;
-  for (int64_t g = 0; g < groups; ++g)
+  }
+
+  // mean and rstd of a group, its images merged by Chan's rule.
+  void merge_moments(int64_t g, double eps) {
+    const double pixels = static_cast<double>(p.h * p.w);
     for (int64_t c = 0; c < p.c; ++c) {
-      double count = 0, middle = batch ? 0 : NAN, squares = batch ? 0 : NAN;
-      for (int64_t n = g * batch; n < (g + 1) * batch; ++n, count += pixels) {
+      double count = 0, middle = batch() ? 0 : NAN, squares = batch() ? 0 : NAN;
+      for (int64_t n = g * batch(); n < (g + 1) * batch(); ++n, count += pixels) {
         const double* part = parts.data() + 2 * (n * p.blocks + c / L) * L + c % L;
         const double delta = part[0] - middle;
         middle += delta * pixels / (count + pixels);
         squares += part[L] + delta * delta * count * pixels / (count + pixels);
       }
-      mean[g * p.c + c] = static_cast<A>(middle);
-      rstd[g * p.c + c] = static_cast<A>(1.0 / std::sqrt(squares / count + eps));
+      mean[static_cast<size_t>(g * p.c + c)] = static_cast<A>(middle);
+      rstd[static_cast<size_t>(g * p.c + c)] = static_cast<A>(1.0 / std::sqrt(squares / count + eps));
     }
-}
-
-// Rows of a band that go through a depthwise filter and a pointwise matrix together, so that they stay in the L1 cache.
-inline int64_t rows_together(const Plan& p) { return std::max<int64_t>(1, 64 / p.out_columns); }
-
-template <typename T, typename A>
-struct Forward {
-  static constexpr int L = kLanes<A>;
-  const Plan& p;
-  const Tensor& x;
-  const std::vector<Tensor>& outputs;
-  int64_t batch;  // samples of a group
-  const A *mean, *rstd;
-  std::vector<A> table;
-  std::vector<std::vector<A>> mixing;  // empty without pointwise convolutions
-
-  void run() const {
-    torch::stable::parallel_for(0, p.n * p.bands * p.panels, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) add_item(t / p.panels / p.bands, t / p.panels % p.bands, t % p.panels);
-    });
   }
 
-  void add_item(int64_t n, int64_t band, int64_t panel) const {
+  void add_item(int64_t t) const {
+    const int64_t n = t / p.panels / p.bands, band = t / p.panels % p.bands, panel = t % p.panels;
     const int64_t first = p.begin(band), rows = p.end(band) - first, blocks = p.blocks_of(panel);
     Vector<A>* tiles = scratch<A>(0, blocks * p.in_tile());
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t block = panel * p.panel + b;
       const Image<const T> image =
           image_at<const T, L>(static_cast<const T*>(x.const_data_ptr()), strides_of(x), n, block, p.c, p.h, p.w);
-      const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch, block);
+      const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch(), block);
       load_tile<T, A>(image, first * p.stride - p.pad, (rows - 1) * p.stride + 1 + 2 * p.pad, p.pad, p.in_columns,
                       tiles + b * p.in_tile(), &prologue);
     }
@@ -142,75 +143,78 @@ struct Forward {
 
 using Result = std::tuple<std::vector<Tensor>, Tensor, Tensor>;
 
+// Statistics are [G,I,C] here and in what is returned.
 template <typename T>
-Result forward(const Tensor& x, const std::vector<Tensor>& weights, const std::vector<Tensor>& pointwise,
-               const std::vector<int64_t>& dilations, int64_t stride, bool normalize, const std::optional<Tensor>& mean,
-               const std::optional<Tensor>& rstd, int64_t groups, double eps) {
+Result forward(const std::vector<Tensor>& inputs, const std::vector<Tensor>& weights, const std::vector<Tensor>& pointwise,
+               const std::vector<int64_t>& sources, const std::vector<int64_t>& dilations, int64_t stride, bool normalize,
+               const std::optional<Tensor>& mean, const std::optional<Tensor>& rstd, int64_t groups, double eps) {
   using A = accumulate_t<T>;
-  const Plan p = make_plan(x, weights, pointwise, dilations, stride, kLanes<A>, !pointwise.empty());
-  const int64_t size[2] = {normalize ? groups : 0, p.c};
-  Tensor statistics[2] = {torch::stable::empty({size, 2}, kScalarType<A>), torch::stable::empty({size, 2}, kScalarType<A>)};
-  A* rows[2] = {nullptr, nullptr};
-  if (normalize) {
-    for (int i = 0; i < 2; ++i) rows[i] = static_cast<A*>(statistics[i].mutable_data_ptr());
-    for (int i = 0; i < 2 && mean.has_value(); ++i) {
-      const std::vector<A> given = values_of<A>(i == 0 ? *mean : *rstd);
-      for (int64_t j = 0; j < groups * p.c; ++j) rows[i][j] = given[static_cast<size_t>(j) % given.size()];
+  std::vector<Forward<T, A>> jobs;
+  std::vector<std::optional<Tensor>> outputs(weights.size());
+  const int64_t count = static_cast<int64_t>(inputs.size()), channels = inputs[0].size(1);
+  for (int64_t i = 0; i < count; ++i) {
+    const Tensor& x = inputs[static_cast<size_t>(i)];
+    const Selection read = filters_of(i, sources, weights, pointwise, dilations);
+    jobs.push_back({make_plan(x, read.weights, read.pointwise, read.dilations, stride, kLanes<A>, !pointwise.empty()), x,
+                    read.weights, read.pointwise, {}, groups});
+    Forward<T, A>& job = jobs.back();
+    for (const size_t f : read.filters) {
+      job.outputs.push_back(
+          empty_in_layout_of(x, job.p.mixes() ? job.p.mixed : job.p.c, job.p.out_h, job.p.out_w, x.scalar_type()));
+      outputs[f] = job.outputs.back();
     }
-    if (!mean.has_value())
-      batch_statistics<T, A>(p, static_cast<const T*>(x.const_data_ptr()), strides_of(x), groups, eps, rows[0], rows[1]);
+    job.table = empty_taps<A>(job.p), job.mixing.resize(read.pointwise.size());
+    if (!normalize) continue;
+    job.mean.resize(static_cast<size_t>(groups * channels)), job.rstd.resize(job.mean.size());
+    if (!mean.has_value()) job.parts.assign(static_cast<size_t>(2 * job.p.n * job.p.blocks * kLanes<A>), 0.0);
+    for (const auto& [given, own] : {std::pair(&mean, &job.mean), std::pair(&rstd, &job.rstd)}) {
+      if (!given->has_value()) continue;
+      const std::vector<A> values = values_of<A>(torch::stable::contiguous(torch::stable::select(**given, 1, i)));
+      for (size_t j = 0; j < own->size(); ++j) (*own)[j] = values[j % values.size()];
+    }
   }
-  std::vector<Tensor> outputs;
-  for (size_t f = 0; f < weights.size(); ++f)
-    outputs.push_back(empty_in_layout_of(x, p.mixes() ? p.mixed : p.c, p.out_h, p.out_w, x.scalar_type()));
-  const Forward<T, A> work{p, x, outputs, std::max<int64_t>(1, p.n / groups), rows[0], rows[1],
-                           weight_table<A>(p, weights, [](const Filter& f, int64_t y, int64_t x) { return y * f.k + x; }),
-                           mixing_tables<A>(p, pointwise, false)};
-  work.run();
-  return {outputs, statistics[0], statistics[1]};
+  using Job = Forward<T, A>;
+  for_tasks(jobs, [](const Job& job) { return job.filters(); }, [](Job& job, int64_t f) { job.prepare(f); });
+  if (normalize && !mean.has_value()) {
+    for_tasks(jobs, [](const Job& job) { return job.p.n * job.p.blocks; }, [](Job& job, int64_t t) { job.add_moments(t); });
+    for_tasks(jobs, [](const Job& job) { return job.groups; }, [eps](Job& job, int64_t g) { job.merge_moments(g, eps); });
+  }
+  for_tasks(jobs, [](const Job& job) { return job.p.n * job.p.bands * job.p.panels; },
+            [](const Job& job, int64_t t) { job.add_item(t); });
+  const int64_t size[3] = {normalize ? groups : 0, count, channels};
+  Result result{{}, torch::stable::empty({size, 3}, kScalarType<A>), torch::stable::empty({size, 3}, kScalarType<A>)};
+  A* means = static_cast<A*>(std::get<1>(result).mutable_data_ptr());
+  A* rstds = static_cast<A*>(std::get<2>(result).mutable_data_ptr());
+  for (int64_t i = 0; i < count; ++i)
+    for (int64_t g = 0; g < size[0]; ++g) {
+      const Job& job = jobs[static_cast<size_t>(i)];
+      std::copy_n(job.mean.data() + g * channels, channels, means + (g * count + i) * channels);
+      std::copy_n(job.rstd.data() + g * channels, channels, rstds + (g * count + i) * channels);
+    }
+  for (const auto& out : outputs) std::get<0>(result).push_back(*out);
+  return result;
+}
+
+Result relu_separable_conv2d(std::vector<Tensor> inputs, std::vector<Tensor> weights, std::vector<Tensor> pointwise,
+                             std::vector<int64_t> sources, std::vector<int64_t> dilations, int64_t stride, bool normalize,
+                             std::optional<Tensor> mean, std::optional<Tensor> rstd, int64_t groups, double eps) {
+  Result result;
+  THO_DISPATCH_V2(inputs[0].scalar_type(), "relu_separable_conv2d", AT_WRAP(([&] {
+    result = forward<scalar_t>(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups, eps);
+  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
+  return result;
 }
 
 Result relu_depthwise_conv2d(Tensor x, std::vector<Tensor> weights, std::vector<int64_t> dilations, int64_t stride,
                              bool normalize, std::optional<Tensor> mean, std::optional<Tensor> rstd, int64_t groups,
                              double eps) {
-  Result result;
-  THO_DISPATCH_V2(x.scalar_type(), "relu_depthwise_conv2d", AT_WRAP(([&] {
-    result = forward<scalar_t>(x, weights, {}, dilations, stride, normalize, mean, rstd, groups, eps);
-  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
-  return result;
-}
-
-// Every input with the filters that read it; statistics are [G,I,C].
-Result relu_separable_conv2d(std::vector<Tensor> inputs, std::vector<Tensor> weights, std::vector<Tensor> pointwise,
-                             std::vector<int64_t> sources, std::vector<int64_t> dilations, int64_t stride, bool normalize,
-                             std::optional<Tensor> mean, std::optional<Tensor> rstd, int64_t groups, double eps) {
-  const Tensor& x = inputs[0];
-  std::vector<std::optional<Tensor>> outputs(weights.size());
-  Result result;
-  THO_DISPATCH_V2(x.scalar_type(), "relu_separable_conv2d", AT_WRAP(([&] {
-    using A = accumulate_t<scalar_t>;
-    const int64_t count = static_cast<int64_t>(inputs.size()), channels = x.size(1);
-    const int64_t size[3] = {normalize ? groups : 0, count, channels};
-    Tensor statistics[2] = {torch::stable::empty({size, 3}, kScalarType<A>), torch::stable::empty({size, 3}, kScalarType<A>)};
-    for (int64_t i = 0; i < count; ++i) {
-      const Selection read = filters_of(i, sources, weights, pointwise, dilations);
-      if (read.filters.empty()) continue;
-      const auto row = [&](const std::optional<Tensor>& s) {
-        return s.has_value() ? std::optional<Tensor>(torch::stable::select(*s, 1, i)) : std::nullopt;
-      };
-      const Result found = forward<scalar_t>(inputs[static_cast<size_t>(i)], read.weights, read.pointwise, read.dilations,
-                                             stride, normalize, row(mean), row(rstd), groups, eps);
-      for (size_t f = 0; f < read.filters.size(); ++f) outputs[static_cast<size_t>(read.filters[f])] = std::get<0>(found)[f];
-      const Tensor* values[2] = {&std::get<1>(found), &std::get<2>(found)};
-      for (int s = 0; s < 2; ++s)
-        for (int64_t g = 0; g < size[0]; ++g)
-          std::copy_n(static_cast<const A*>(values[s]->const_data_ptr()) + g * channels, channels,
-                      static_cast<A*>(statistics[s].mutable_data_ptr()) + (g * count + i) * channels);
-    }
-    std::get<1>(result) = statistics[0], std::get<2>(result) = statistics[1];
-  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
-  for (const auto& out : outputs) std::get<0>(result).push_back(*out);
-  return result;
+  const auto of_one_input = [](const std::optional<Tensor>& s) {
+    return s.has_value() ? std::optional<Tensor>(torch::stable::unsqueeze(*s, 1)) : std::nullopt;
+  };
+  auto [outputs, means, rstds] =
+      relu_separable_conv2d({x}, weights, {}, std::vector<int64_t>(weights.size(), 0), dilations, stride, normalize,
+                            of_one_input(mean), of_one_input(rstd), groups, eps);
+  return {outputs, torch::stable::squeeze(means, 1), torch::stable::squeeze(rstds, 1)};
 }
 
 }  // namespace

@@ -11,15 +11,15 @@
 // Deterministic: chunks follow from the sizes alone, each adds up in order, and their sums are added in order (in double).
 
 #include "relu_depthwise_conv2d_core.h"
-#include "relu_depthwise_conv2d_plan.h"
+#include "relu_depthwise_conv2d_weights.h"
+
+#include <memory>
 
 namespace ddarts {
 namespace {
 
-using torch::stable::Tensor;
-
 constexpr int64_t kChunks = 64;
-constexpr int64_t kPartialBytes = 2 << 20;  // of the sums for pointwise weights, which may cut the chunks to an eighth
+constexpr int64_t kPartialBytes = 1 << 20;  // of the sums for pointwise weights, which may cut the chunks to an eighth
 
 // Taps of one axis that reach pixels of one parity (stride 2; all pixels and taps at stride 1): tap `from`, from - step,
 // ... `count` of them, read g at the pixel's own index (halved) plus offset, offset + 1 (times dilation at stride 1), ...
@@ -49,46 +49,82 @@ inline int64_t tap_position(const Filter& f, int64_t stride, int64_t y, int64_t 
   return 0;  // not reached: every tap belongs to one class
 }
 
+inline Tensor zeros_like(const Tensor& x) {
+  Tensor result = empty_in_layout_of(x, x.size(1), x.size(2), x.size(3), x.scalar_type());
+  return torch::stable::zero_(result);
+}
+
+// One input and the filters that read it.
 template <typename T, typename A>
 struct Backward {
   static constexpr int L = kLanes<A>;
-  const Plan& p;
-  const Tensor& x;
-  const std::vector<Tensor>& grads;
-  int64_t batch;  // samples of a group
-  const A *mean, *rstd;
+  Plan p;
+  Tensor x;
+  std::vector<Tensor> grads, weights, pointwise;
+  int64_t groups;
   bool input_grad, weights_grad;
-  std::vector<A> table;                  // taps in the order of tap_position
-  std::vector<A> forward_table;          // with pointwise convolutions: taps in the order of the forward
-  std::vector<std::vector<A>> mixing;    // their weights, transposed
-  std::vector<A> partial_weights = {};   // [chunks][blocks][taps][L]
-  std::vector<A> partial_mixing = {};    // [chunks][filters][mixed_blocks * L][blocks][L]
-  std::vector<double> partial_sums = {}; // [samples * bands][blocks][2][L]: sums of dz and of dz * a (a = xhat where dz is not 0)
+  std::vector<A> mean = {}, rstd = {};      // [G,C], empty without a norm
+  std::vector<A> table = {};                // taps in the order of tap_position
+  std::vector<A> forward_table = {};        // with pointwise convolutions: taps in the order of the forward
+  std::vector<std::vector<A>> mixing = {};  // their weights, transposed
+  std::unique_ptr<A[]> partial_weights = {};  // [chunks][blocks][taps][L]
+  std::unique_ptr<A[]> partial_mixing = {};   // [chunks][filters][mixed_blocks * L][blocks][L]
+  std::vector<double> partial_sums = {};  // [samples * bands][blocks][2][L]: sums of dz and of dz * a (a = xhat where dz is not 0)
+  std::vector<A> means = {};              // [G][blocks][2][L]: partial_sums over the values of a group
+  std::optional<Tensor> dx = {}, dz = {}; // dz: before the norm; dx itself where that loses nothing
+  std::vector<Tensor> dweights = {};      // the depthwise ones, then the pointwise ones
 
+  int64_t batch() const { return std::max<int64_t>(1, p.n / groups); }
+  int64_t filters() const { return static_cast<int64_t>(weights.size()); }
   int64_t items() const { return p.n * p.bands; }
   int64_t mixing_size() const { return p.mixed_blocks * L * p.blocks * L; }  // of one filter
   int64_t chunks() const {
-    const int64_t bytes = static_cast<int64_t>(grads.size() * sizeof(A)) * mixing_size();
+    const int64_t bytes = filters() * static_cast<int64_t>(sizeof(A)) * mixing_size();
     return std::min(p.mixes() ? std::clamp(kPartialBytes / bytes, kChunks / 8, kChunks) : kChunks, items());
   }
   int64_t width() const { return (p.w + 8 * p.stride - 1) / (8 * p.stride) * (8 * p.stride); }  // of the tile of dz
   int64_t item_rows(int64_t band) const { return std::min(p.h, p.end(band) * p.stride) - p.begin(band) * p.stride; }
 
-  // dz (the scale of the norm left out) goes to `target`, a tensor like x of type O.
-  template <typename O>
-  void accumulate(O* target, const Strides& target_strides) {
-    if (weights_grad) {
-      partial_weights.assign(static_cast<size_t>(chunks() * p.blocks * p.taps * L), A(0));
-      partial_mixing.assign(static_cast<size_t>(chunks() * mixing_size()) * grads.size(), A(0));
+  void allocate(bool keep_dz) {
+    const auto image = [&](torch::headeronly::ScalarType dtype) { return empty_in_layout_of(x, p.c, p.h, p.w, dtype); };
+    if (input_grad) {
+      dx = image(x.scalar_type()), dz = keep_dz ? image(kScalarType<A>) : *dx;
+      table = empty_taps<A>(p);
+      partial_sums.assign(static_cast<size_t>(items() * p.blocks * 2 * L), 0.0);
     }
-    if (input_grad) partial_sums.assign(static_cast<size_t>(items() * p.blocks * 2 * L), 0.0);
-    torch::stable::parallel_for(0, chunks() * p.panels, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) {
-        const int64_t chunk = t / p.panels, panel = t % p.panels;
-        for (int64_t item = chunk * items() / chunks(); item < (chunk + 1) * items() / chunks(); ++item)
-          add_item(item, chunk, panel, target, target_strides);
-      }
-    });
+    if (p.mixes()) forward_table = empty_taps<A>(p), mixing.resize(weights.size());
+    if (!weights_grad) return;
+    for (const Tensor& weight : weights) dweights.push_back(torch::stable::empty(weight.sizes(), weight.scalar_type()));
+    for (const Tensor& weight : pointwise) dweights.push_back(torch::stable::empty(weight.sizes(), weight.scalar_type()));
+    partial_weights = std::make_unique_for_overwrite<A[]>(static_cast<size_t>(chunks() * p.blocks * p.taps * L));
+    partial_mixing = std::make_unique_for_overwrite<A[]>(static_cast<size_t>(chunks() * filters() * mixing_size()));
+  }
+
+  void prepare(int64_t filter) {
+    const size_t f = static_cast<size_t>(filter);
+    const auto mirrored = [&](const Filter& g, int64_t i, int64_t j) { return tap_position(g, p.stride, i, j); };
+    if (input_grad) fill_taps<A>(p, p.filters[f], weights[f], mirrored, table);
+    if (!p.mixes()) return;
+    fill_taps<A>(p, p.filters[f], weights[f], [](const Filter& g, int64_t i, int64_t j) { return i * g.k + j; }, forward_table);
+    mixing[f] = mixing_table<A>(p, pointwise[f], true);
+  }
+
+  // A chunk of a panel. dz (the scale of the norm left out) has dtype O.
+  template <typename O>
+  void accumulate(int64_t t) {
+    const int64_t chunk = t / p.panels, panel = t % p.panels;
+    if (weights_grad) clear_partials(chunk, panel);
+    O* target = input_grad ? static_cast<O*>(dz->mutable_data_ptr()) : nullptr;
+    const Strides strides = input_grad ? strides_of(*dz) : Strides{};
+    for (int64_t item = chunk * items() / chunks(); item < (chunk + 1) * items() / chunks(); ++item)
+      add_item(item, chunk, panel, target, strides);
+  }
+
+  void clear_partials(int64_t chunk, int64_t panel) {
+    const int64_t blocks = p.blocks_of(panel), first = panel * p.panel;
+    std::fill_n(partial_weights.get() + (chunk * p.blocks + first) * p.taps * L, blocks * p.taps * L, A(0));
+    for (int64_t row = 0; row < (p.mixes() ? filters() * p.mixed_blocks * L : 0); ++row)
+      std::fill_n(partial_mixing.get() + (chunk * filters() * p.mixed_blocks * L + row) * p.blocks * L + first * L, blocks * L, A(0));
   }
 
   template <typename O>
@@ -97,7 +133,7 @@ struct Backward {
     const int64_t blocks = p.blocks_of(panel), first_block = panel * p.panel;
     Vector<A>* a = scratch<A>(0, blocks * p.in_tile());
     for (int64_t b = 0; b < blocks; ++b) {
-      const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch, first_block + b);
+      const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch(), first_block + b);
       const Image<const T> image =
           image_at<const T, L>(static_cast<const T*>(x.const_data_ptr()), strides_of(x), n, first_block + b, p.c, p.h, p.w);
       load_tile<T, A>(image, first * p.stride - p.pad, out_rows * p.stride + 2 * p.pad, p.pad, p.in_columns,
@@ -120,7 +156,7 @@ struct Backward {
       }
       for (int64_t b = 0; b < blocks; ++b) {
         if (weights_grad) {
-          A* dw = partial_weights.data() + ((chunk * p.blocks + first_block + b) * p.taps + filter.first) * L;
+          A* dw = partial_weights.get() + ((chunk * p.blocks + first_block + b) * p.taps + filter.first) * L;
           select_weight_gradient<A>(filter.k, filter.dilation, p.stride)(
               {g + b * g_tile + filter.pad * g_columns + filter.pad, g_columns,
                a + b * p.in_tile() + skip * p.in_columns + skip, p.in_columns, out_rows, p.out_w,
@@ -168,7 +204,7 @@ struct Backward {
     const int64_t together = std::max<int64_t>(1, 64 / p.out_columns), size = together * p.out_columns;
     const Pixels<A> z{reinterpret_cast<A*>(scratch<A>(4, blocks * size)), size * L, p.out_columns * L, L};
     Vector<A>* dw = reinterpret_cast<Vector<A>*>(
-        partial_mixing.data() + (chunk * static_cast<int64_t>(grads.size()) + static_cast<int64_t>(f)) * mixing_size()) +
+        partial_mixing.get() + (chunk * filters() + static_cast<int64_t>(f)) * mixing_size()) +
         panel * p.panel;
     for (int64_t row = 0; row < out_rows; row += together) {
       const int64_t rows = std::min(together, out_rows - row), skip = p.pad - pad;
@@ -236,174 +272,161 @@ struct Backward {
     write_row<O, A>(out, row, dz);
   }
 
-  // dx from dz with a norm. batch_statistics: through mean and rstd too.
-  template <typename O>
-  void normalize(const O* dz, const Strides& dz_strides, T* dx, const Strides& dx_strides, bool batch_statistics) const {
-    const double values = static_cast<double>(batch * p.h * p.w);
-    std::vector<A> means(static_cast<size_t>(p.n / batch * p.blocks * 2 * L), A(0));
-    for (int64_t g = 0; batch_statistics && g < p.n / batch; ++g)
-      for (int64_t i = 0; i < p.blocks * 2 * L; ++i) {
-        double sum = 0;
-        for (int64_t item = g * batch * p.bands; item < (g + 1) * batch * p.bands; ++item)
-          sum += partial_sums[static_cast<size_t>(item * p.blocks * 2 * L + i)];
-        means[static_cast<size_t>(g * p.blocks * 2 * L + i)] = static_cast<A>(sum / values);
-      }
-    torch::stable::parallel_for(0, p.n * p.blocks, 1, [&](int64_t begin, int64_t end) {
-      Vector<A>* row = scratch<A>(0, p.w);
-      Vector<A>* grad = scratch<A>(1, p.w);
-      for (int64_t t = begin; t < end; ++t) {
-        const int64_t n = t / p.blocks, block = t % p.blocks;
-        const Image<const T> image =
-            image_at<const T, L>(static_cast<const T*>(x.const_data_ptr()), strides_of(x), n, block, p.c, p.h, p.w);
-        const Image<const O> in = image_at<const O, L>(dz, dz_strides, n, block, p.c, p.h, p.w);
-        const Image<T> out = image_at<T, L>(dx, dx_strides, n, block, p.c, p.h, p.w);
-        const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch, block);
-        const Vector<A>* m = reinterpret_cast<const Vector<A>*>(means.data()) + (n / batch * p.blocks + block) * 2;
-        for (int64_t r = 0; r < p.h; ++r) {
-          read_row<T, A>(image, r, row);
-          read_row<O, A>(in, r, grad);
-          for (int64_t j = 0; j < p.w; ++j)
-            grad[j] = prologue.rstd * (grad[j] - m[0] - prologue.normalized(row[j]) * m[1]);
-          write_row<T, A>(out, r, grad);
-        }
-      }
-    });
+  // Means of dz and of dz xhat over a group, for the gradient through its statistics.
+  void average(int64_t g) {
+    const double values = static_cast<double>(batch() * p.h * p.w);
+    const int64_t row = p.blocks * 2 * L;
+    for (int64_t i = 0; i < row; ++i) {
+      double sum = 0;
+      for (int64_t item = g * batch() * p.bands; item < (g + 1) * batch() * p.bands; ++item)
+        sum += partial_sums[static_cast<size_t>(item * row + i)];
+      means[static_cast<size_t>(g * row + i)] = static_cast<A>(sum / values);
+    }
   }
 
-  // Sums over the chunks, in order, in double.
-  std::vector<double> totals(const std::vector<A>& partial, int64_t size) const {
-    std::vector<double> sums(static_cast<size_t>(size), 0.0);
+  // dx from dz through the norm, an image and block; `means` are zeros where the statistics were given.
+  template <typename O>
+  void normalize(int64_t t) {
+    Vector<A>* row = scratch<A>(0, p.w);
+    Vector<A>* grad = scratch<A>(1, p.w);
+    const int64_t n = t / p.blocks, block = t % p.blocks;
+    const Image<const T> image =
+        image_at<const T, L>(static_cast<const T*>(x.const_data_ptr()), strides_of(x), n, block, p.c, p.h, p.w);
+    const Image<const O> in =
+        image_at<const O, L>(static_cast<const O*>(dz->const_data_ptr()), strides_of(*dz), n, block, p.c, p.h, p.w);
+    const Image<T> out = image_at<T, L>(static_cast<T*>(dx->mutable_data_ptr()), strides_of(*dx), n, block, p.c, p.h, p.w);
+    const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch(), block);
+    const Vector<A>* m = reinterpret_cast<const Vector<A>*>(means.data()) + (n / batch() * p.blocks + block) * 2;
+    for (int64_t r = 0; r < p.h; ++r) {
+      read_row<T, A>(image, r, row);
+      read_row<O, A>(in, r, grad);
+      for (int64_t j = 0; j < p.w; ++j)
+        grad[j] = prologue.rstd * (grad[j] - m[0] - prologue.normalized(row[j]) * m[1]);
+      write_row<T, A>(out, r, grad);
+    }
+  }
+
+  // sum over the chunks of partial[chunk * size + at + j], in order and in double, for `count` values of j.
+  void total(const A* partial, int64_t size, int64_t at, int64_t count, A* out) const {
+    std::vector<double> sums(static_cast<size_t>(count), 0.0);
     for (int64_t i = 0; i < chunks(); ++i) {
-      const A* part = partial.data() + i * size;
+      const A* part = partial + i * size + at;
       double* sum = sums.data();
 #pragma omp simd
-      for (int64_t j = 0; j < size; ++j) sum[j] += static_cast<double>(part[j]);
+      for (int64_t j = 0; j < count; ++j) sum[j] += static_cast<double>(part[j]);
     }
-    return sums;
+    std::copy(sums.begin(), sums.end(), out);
   }
 
-  // In the dtype of each filter: the depthwise ones, then the pointwise ones.
-  std::vector<Tensor> weight_gradients(const std::vector<Tensor>& weights, const std::vector<Tensor>& pointwise) const {
-    std::vector<Tensor> result;
-    const std::vector<double> filters = totals(partial_weights, p.blocks * p.taps * L);
-    const std::vector<double> matrices = totals(partial_mixing, static_cast<int64_t>(pointwise.size()) * mixing_size());
-    for (size_t f = 0; f < weights.size(); ++f) {
-      const Filter& filter = p.filters[f];
-      const int64_t taps = filter.k * filter.k;
-      std::vector<A> values(static_cast<size_t>(p.c * taps));
-      for (int64_t c = 0; c < p.c; ++c)
-        for (int64_t t = 0; t < taps; ++t)
-          values[static_cast<size_t>(c * taps + t)] =
-              static_cast<A>(filters[static_cast<size_t>((c / L * p.taps + filter.first + t) * L + c % L)]);
-      result.push_back(tensor_of(values, weights[f]));
-    }
-    for (size_t f = 0; f < pointwise.size(); ++f) {
-      std::vector<A> values(static_cast<size_t>(p.mixed * p.c));
-      for (int64_t o = 0; o < p.mixed; ++o)
-        for (int64_t c = 0; c < p.c; ++c)
-          values[static_cast<size_t>(o * p.c + c)] =
-              static_cast<A>(matrices[f * static_cast<size_t>(mixing_size()) + static_cast<size_t>(o * p.blocks * L + c)]);
-      result.push_back(tensor_of(values, pointwise[f]));
-    }
-    return result;
-  }
-
-  static Tensor tensor_of(const std::vector<A>& values, const Tensor& like) {
-    const Tensor result = torch::stable::empty(like.sizes(), like.scalar_type());
-    THO_DISPATCH_V2(like.scalar_type(), "relu_depthwise_conv2d_backward", AT_WRAP(([&] {
-      store_row<scalar_t, A>(values.data(), static_cast<scalar_t*>(result.mutable_data_ptr()), result.numel());
+  // The gradient of one weight, in its dtype.
+  void gather(int64_t i) {
+    Tensor& target = dweights[static_cast<size_t>(i)];
+    std::vector<A> values(static_cast<size_t>(target.numel()));
+    i < filters() ? gather_depthwise(p.filters[static_cast<size_t>(i)], values.data())
+                  : gather_pointwise(i - filters(), values.data());
+    THO_DISPATCH_V2(target.scalar_type(), "relu_depthwise_conv2d_backward", AT_WRAP(([&] {
+      store_row<scalar_t, A>(values.data(), static_cast<scalar_t*>(target.mutable_data_ptr()), target.numel());
     })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
-    return result;
+  }
+
+  void gather_depthwise(const Filter& filter, A* values) const {
+    const int64_t taps = filter.k * filter.k;
+    std::vector<A> block(static_cast<size_t>(taps * L));
+    for (int64_t b = 0; b < p.blocks; ++b) {
+      total(partial_weights.get(), p.blocks * p.taps * L, (b * p.taps + filter.first) * L, taps * L, block.data());
+      for (int64_t c = b * L; c < std::min(p.c, (b + 1) * L); ++c)
+        for (int64_t t = 0; t < taps; ++t) values[c * taps + t] = block[static_cast<size_t>(t * L + c % L)];
+    }
+  }
+
+  void gather_pointwise(int64_t f, A* values) const {
+    const int64_t size = filters() * mixing_size(), width = p.blocks * L, rows = width == p.c ? 1 : p.mixed;
+    for (int64_t o = 0; o < rows; ++o)
+      total(partial_mixing.get(), size, f * mixing_size() + o * width, p.mixed * p.c / rows, values + o * p.c);
   }
 };
 
-using Result = std::tuple<Tensor, std::vector<Tensor>>;
-
+// The gradients of the inputs, of the depthwise weights and of the pointwise weights, one after the other, as far as they
+// are wanted. Statistics are [G,I,C].
 template <typename T>
-Result backward(const std::vector<Tensor>& grads, const Tensor& x, const std::vector<Tensor>& weights,
-                const std::vector<Tensor>& pointwise, const std::vector<int64_t>& dilations, int64_t stride, bool normalize,
-                const Tensor& mean, const Tensor& rstd, bool batch_statistics, int64_t groups, bool input_grad,
-                bool weights_grad) {
+std::vector<Tensor> backward(const std::vector<Tensor>& grads, const std::vector<Tensor>& inputs,
+                             const std::vector<Tensor>& weights, const std::vector<Tensor>& pointwise,
+                             const std::vector<int64_t>& sources, const std::vector<int64_t>& dilations, int64_t stride,
+                             bool normalize, const Tensor& mean, const Tensor& rstd, bool batch_statistics, int64_t groups,
+                             bool input_grad, bool weights_grad) {
   using A = accumulate_t<T>;
-  const Plan p = make_plan(x, weights, pointwise, dilations, stride, kLanes<A>, false);
-  const auto statistic = [&](const Tensor& s) { return normalize ? static_cast<const A*>(s.const_data_ptr()) : nullptr; };
-  Backward<T, A> work{p, x, grads, std::max<int64_t>(1, p.n / groups), statistic(mean), statistic(rstd), input_grad,
-                      weights_grad, {}, {}, mixing_tables<A>(p, pointwise, true)};
-  const int64_t none = 0;
-  Tensor dx = input_grad ? empty_in_layout_of(x, p.c, p.h, p.w, x.scalar_type())
-                         : torch::stable::empty({&none, 1}, x.scalar_type());
-  if (input_grad)
-    work.table = weight_table<A>(
-        p, weights, [&](const Filter& f, int64_t i, int64_t j) { return tap_position(f, stride, i, j); });
-  if (p.mixes())
-    work.forward_table = weight_table<A>(p, weights, [](const Filter& f, int64_t i, int64_t j) { return i * f.k + j; });
-  T* out = static_cast<T*>(dx.mutable_data_ptr());
-  const Strides strides = input_grad ? strides_of(dx) : Strides{};
-  if (!normalize || !input_grad) {
-    work.accumulate(out, strides);
-  } else if constexpr (std::is_same_v<T, A>) {
-    work.accumulate(out, strides);
-    work.normalize(out, strides, out, strides, batch_statistics);
-  } else {  // dz must not be rounded before it is centred
-    Tensor dz = empty_in_layout_of(x, p.c, p.h, p.w, kScalarType<A>);
-    A* data = static_cast<A*>(dz.mutable_data_ptr());
-    work.accumulate(data, strides_of(dz));
-    work.normalize(data, strides_of(dz), out, strides, batch_statistics);
+  using Job = Backward<T, A>;
+  const bool through_norm = normalize && input_grad, keep_dz = through_norm && !std::is_same_v<T, A>;
+  const int64_t channels = inputs[0].size(1), count = static_cast<int64_t>(inputs.size());
+  std::vector<Job> jobs;
+  std::vector<std::optional<Tensor>> found(inputs.size() + weights.size() + pointwise.size());
+  std::vector<std::vector<size_t>> places;
+  for (int64_t i = 0; i < count; ++i) {
+    const Tensor& x = inputs[static_cast<size_t>(i)];
+    const Selection read = filters_of(i, sources, weights, pointwise, dilations);
+    if (read.filters.empty()) {  // none of its outputs was used
+      if (input_grad) found[static_cast<size_t>(i)] = zeros_like(x);
+      continue;
+    }
+    std::vector<Tensor> incoming;
+    for (const size_t f : read.filters) incoming.push_back(grads[f]);
+    jobs.push_back({make_plan(x, read.weights, read.pointwise, read.dilations, stride, kLanes<A>, false), x, incoming,
+                    read.weights, read.pointwise, groups, input_grad, weights_grad});
+    Job& job = jobs.back();
+    job.allocate(keep_dz);
+    for (int64_t g = 0; normalize && g < groups; ++g)
+      for (const auto& [from, to] : {std::pair(&mean, &job.mean), std::pair(&rstd, &job.rstd)}) {
+        const A* row = static_cast<const A*>(from->const_data_ptr()) + (g * count + i) * channels;
+        to->insert(to->end(), row, row + channels);
+      }
+    if (through_norm) job.means.assign(static_cast<size_t>(groups * job.p.blocks * 2 * kLanes<A>), A(0));
+    if (input_grad) found[static_cast<size_t>(i)] = *job.dx;
+    const size_t own = read.filters.size();
+    for (size_t f = 0; f < job.dweights.size(); ++f)
+      found[inputs.size() + (f < own ? read.filters[f] : weights.size() + read.filters[f - own])] = job.dweights[f];
   }
-  return {dx, weights_grad ? work.weight_gradients(weights, pointwise) : std::vector<Tensor>{}};
-}
-
-Result relu_depthwise_conv2d_backward(std::vector<Tensor> grads, Tensor x, std::vector<Tensor> weights,
-                                      std::vector<int64_t> dilations, int64_t stride, bool normalize, Tensor mean,
-                                      Tensor rstd, bool batch_statistics, int64_t groups, bool input_grad,
-                                      bool weights_grad) {
-  Result result;
-  const Tensor means = torch::stable::contiguous(mean), rstds = torch::stable::contiguous(rstd);
-  THO_DISPATCH_V2(x.scalar_type(), "relu_depthwise_conv2d_backward", AT_WRAP(([&] {
-    result = backward<scalar_t>(grads, x, weights, {}, dilations, stride, normalize, means, rstds, batch_statistics, groups,
-                                input_grad, weights_grad);
-  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
+  for_tasks(jobs, [](const Job& job) { return job.filters(); }, [](Job& job, int64_t f) { job.prepare(f); });
+  for_tasks(jobs, [](const Job& job) { return job.chunks() * job.p.panels; }, [&](Job& job, int64_t t) {
+    keep_dz ? job.template accumulate<A>(t) : job.template accumulate<T>(t);
+  });
+  if (through_norm && batch_statistics)
+    for_tasks(jobs, [](const Job& job) { return job.items() ? job.groups : 0; }, [](Job& job, int64_t g) { job.average(g); });
+  if (through_norm)
+    for_tasks(jobs, [](const Job& job) { return job.p.n * job.p.blocks; }, [&](Job& job, int64_t t) {
+      keep_dz ? job.template normalize<A>(t) : job.template normalize<T>(t);
+    });
+  for_tasks(jobs, [](const Job& job) { return static_cast<int64_t>(job.dweights.size()); },
+            [](Job& job, int64_t i) { job.gather(i); });
+  std::vector<Tensor> result;
+  for (const auto& tensor : found)
+    if (tensor.has_value()) result.push_back(*tensor);
   return result;
 }
 
-// The gradients of the inputs, of the depthwise weights and of the pointwise weights, one after the other.
 std::vector<Tensor> relu_separable_conv2d_backward(std::vector<Tensor> grads, std::vector<Tensor> inputs,
                                                    std::vector<Tensor> weights, std::vector<Tensor> pointwise,
                                                    std::vector<int64_t> sources, std::vector<int64_t> dilations,
                                                    int64_t stride, bool normalize, Tensor mean, Tensor rstd,
                                                    bool batch_statistics, int64_t groups, bool input_grad,
                                                    bool weights_grad) {
-  std::vector<std::optional<Tensor>> found(inputs.size() + 2 * weights.size());
-  THO_DISPATCH_V2(inputs[0].scalar_type(), "relu_separable_conv2d_backward", AT_WRAP(([&] {
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      const Selection read = filters_of(static_cast<int64_t>(i), sources, weights, pointwise, dilations);
-      std::vector<Tensor> incoming;
-      for (const int64_t f : read.filters) incoming.push_back(grads[static_cast<size_t>(f)]);
-      if (incoming.empty()) {
-        if (!input_grad) continue;
-        const Tensor& x = inputs[i];
-        found[i] = empty_in_layout_of(x, x.size(1), x.size(2), x.size(3), x.scalar_type());
-        torch::stable::zero_(*found[i]);
-        continue;
-      }
-      const auto row = [&](const Tensor& s) {
-        return torch::stable::contiguous(torch::stable::select(s, 1, static_cast<int64_t>(i)));
-      };
-      auto [dx, gradients] =
-          backward<scalar_t>(incoming, inputs[i], read.weights, read.pointwise, read.dilations, stride, normalize, row(mean),
-                             row(rstd), batch_statistics, groups, input_grad, weights_grad);
-      if (input_grad) found[i] = dx;
-      const size_t count = read.filters.size();
-      for (size_t f = 0; weights_grad && f < count; ++f) {
-        const size_t at = inputs.size() + static_cast<size_t>(read.filters[f]);
-        found[at] = gradients[f], found[at + weights.size()] = gradients[count + f];
-      }
-    }
-  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
   std::vector<Tensor> result;
-  for (const auto& tensor : found)
-    if (tensor.has_value()) result.push_back(*tensor);
+  const Tensor means = torch::stable::contiguous(mean), rstds = torch::stable::contiguous(rstd);
+  THO_DISPATCH_V2(inputs[0].scalar_type(), "relu_separable_conv2d_backward", AT_WRAP(([&] {
+    result = backward<scalar_t>(grads, inputs, weights, pointwise, sources, dilations, stride, normalize, means, rstds,
+                                batch_statistics, groups, input_grad, weights_grad);
+  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
   return result;
+}
+
+std::tuple<Tensor, std::vector<Tensor>> relu_depthwise_conv2d_backward(
+    std::vector<Tensor> grads, Tensor x, std::vector<Tensor> weights, std::vector<int64_t> dilations, int64_t stride,
+    bool normalize, Tensor mean, Tensor rstd, bool batch_statistics, int64_t groups, bool input_grad, bool weights_grad) {
+  std::vector<Tensor> found = relu_separable_conv2d_backward(
+      grads, {x}, weights, {}, std::vector<int64_t>(weights.size(), 0), dilations, stride, normalize, mean, rstd,
+      batch_statistics, groups, input_grad, weights_grad);
+  const int64_t none = 0;
+  const Tensor dx = input_grad ? found[0] : torch::stable::empty({&none, 1}, x.scalar_type());
+  return {dx, {found.begin() + input_grad, found.end()}};
 }
 
 }  // namespace

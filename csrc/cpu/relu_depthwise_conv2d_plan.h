@@ -63,84 +63,18 @@ inline Plan make_plan(const torch::stable::Tensor& x, const std::vector<torch::s
   return p;
 }
 
-// All entries of a tensor of any floating dtype, in contiguous order.
+// mean and rstd are [G,C], or empty without a norm.
 template <typename A>
-inline std::vector<A> values_of(const torch::stable::Tensor& tensor) {
-  const torch::stable::Tensor dense = torch::stable::contiguous(tensor);
-  std::vector<A> values(static_cast<size_t>(dense.numel()));
-  THO_DISPATCH_V2(dense.scalar_type(), "relu_depthwise_conv2d", AT_WRAP(([&] {
-    load_row<scalar_t, A>(static_cast<const scalar_t*>(dense.const_data_ptr()), values.data(), dense.numel());
-  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
-  return values;
-}
-
-// table[block][position(filter, y, x)]: the taps as vectors over a block's channels, zero past the last channel.
-template <typename A, typename Position>
-inline std::vector<A> weight_table(const Plan& p, const std::vector<torch::stable::Tensor>& weights, Position position) {
-  std::vector<A> table(static_cast<size_t>(p.blocks * p.taps * p.lanes), A(0));
-  for (size_t f = 0; f < p.filters.size(); ++f) {
-    const int64_t k = p.filters[f].k;
-    const std::vector<A> values = values_of<A>(weights[f]);
-    for (int64_t y = 0; y < k; ++y)
-      for (int64_t x = 0; x < k; ++x) {
-        A* taps = table.data() + (p.filters[f].first + position(p.filters[f], y, x)) * p.lanes;
-        for (int64_t c = 0; c < p.c; ++c)
-          taps[c / p.lanes * p.taps * p.lanes + c % p.lanes] = values[static_cast<size_t>((c * k + y) * k + x)];
-      }
-  }
-  return table;
-}
-
-// One [rows * lanes][columns] table of vectors per pointwise weight [Co,Ci,1,1]: rows are blocks of Ci and columns of Co,
-// or with `transposed` the reverse; zeros past the last channels.
-template <typename A>
-inline std::vector<std::vector<A>> mixing_tables(const Plan& p, const std::vector<torch::stable::Tensor>& pointwise,
-                                                 bool transposed) {
-  std::vector<std::vector<A>> tables;
-  const int64_t rows = transposed ? p.mixed_blocks : p.blocks, columns = transposed ? p.blocks : p.mixed_blocks;
-  for (const torch::stable::Tensor& weight : pointwise) {
-    const std::vector<A> values = values_of<A>(weight);
-    tables.emplace_back(static_cast<size_t>(rows * columns * p.lanes * p.lanes), A(0));
-    for (int64_t o = 0; o < p.mixed; ++o)
-      for (int64_t i = 0; i < p.c; ++i) {
-        const int64_t at = transposed ? o * columns * p.lanes + i : i * columns * p.lanes + o;
-        tables.back()[static_cast<size_t>(at)] = values[static_cast<size_t>(o * p.c + i)];
-      }
-  }
-  return tables;
-}
-
-// The filters that read one of several inputs.
-struct Selection {
-  std::vector<int64_t> filters;
-  std::vector<torch::stable::Tensor> weights, pointwise;
-  std::vector<int64_t> dilations;
-};
-
-inline Selection filters_of(int64_t input, const std::vector<int64_t>& sources,
-                            const std::vector<torch::stable::Tensor>& weights,
-                            const std::vector<torch::stable::Tensor>& pointwise, const std::vector<int64_t>& dilations) {
-  Selection read;
-  for (size_t f = 0; f < sources.size(); ++f) {
-    if (sources[f] != input) continue;
-    read.filters.push_back(static_cast<int64_t>(f));
-    read.weights.push_back(weights[f]), read.pointwise.push_back(pointwise[f]);
-    read.dilations.push_back(dilations[f]);
-  }
-  return read;
-}
-
-// mean and rstd are [G,C] of the accumulation type, or null without a norm.
-template <typename A>
-inline Prologue<A> prologue_of(const Plan& p, const A* mean, const A* rstd, int64_t group, int64_t block) {
+inline Prologue<A> prologue_of(const Plan& p, const std::vector<A>& mean, const std::vector<A>& rstd, int64_t group,
+                               int64_t block) {
   Prologue<A> prologue;
-  if (mean == nullptr) return prologue;
+  if (mean.empty()) return prologue;
   prologue.normalize = true;
   const int64_t first = block * p.lanes, count = std::min(p.lanes, p.c - first);
   A* lanes[2] = {reinterpret_cast<A*>(&prologue.mean), reinterpret_cast<A*>(&prologue.rstd)};
   for (int64_t l = 0; l < count; ++l) {
-    lanes[0][l] = mean[group * p.c + first + l];
-    lanes[1][l] = rstd[group * p.c + first + l];
+    lanes[0][l] = mean[static_cast<size_t>(group * p.c + first + l)];
+    lanes[1][l] = rstd[static_cast<size_t>(group * p.c + first + l)];
   }
   return prologue;
 }

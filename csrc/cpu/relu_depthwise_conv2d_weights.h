@@ -1,0 +1,94 @@
+// Several inputs, each with the filters that read it: tables of their weights, and loops over all of them at once.
+#pragma once
+
+#include "relu_depthwise_conv2d_plan.h"
+
+#include <algorithm>
+#include <optional>
+#include <vector>
+
+namespace ddarts {
+namespace {
+
+using torch::stable::Tensor;
+
+// f(job, task) for task < count(job) of every job, in one parallel loop: jobs may be too small for a loop of their own.
+template <typename Job, typename Count, typename F>
+void for_tasks(std::vector<Job>& jobs, const Count& count, const F& f) {
+  std::vector<int64_t> first(1, 0);
+  for (const Job& job : jobs) first.push_back(first.back() + count(job));
+  torch::stable::parallel_for(0, first.back(), 1, [&](int64_t begin, int64_t end) {
+    size_t j = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), begin) - first.begin()) - 1;
+    for (int64_t t = begin; t < end; ++t) {
+      while (t >= first[j + 1]) ++j;
+      f(jobs[j], t - first[j]);
+    }
+  });
+}
+
+// The filters that read one of several inputs; weights are dense.
+struct Selection {
+  std::vector<size_t> filters;  // their places among all
+  std::vector<Tensor> weights, pointwise;
+  std::vector<int64_t> dilations;
+};
+
+inline Selection filters_of(int64_t input, const std::vector<int64_t>& sources, const std::vector<Tensor>& weights,
+                            const std::vector<Tensor>& pointwise, const std::vector<int64_t>& dilations) {
+  Selection read;
+  for (size_t f = 0; f < sources.size(); ++f) {
+    if (sources[f] != input) continue;
+    read.filters.push_back(f);
+    read.weights.push_back(torch::stable::contiguous(weights[f]));
+    if (!pointwise.empty()) read.pointwise.push_back(torch::stable::contiguous(pointwise[f]));
+    read.dilations.push_back(dilations[f]);
+  }
+  return read;
+}
+
+// All entries of a dense tensor of any floating dtype.
+template <typename A>
+std::vector<A> values_of(const Tensor& dense) {
+  std::vector<A> values(static_cast<size_t>(dense.numel()));
+  THO_DISPATCH_V2(dense.scalar_type(), "relu_depthwise_conv2d", AT_WRAP(([&] {
+    load_row<scalar_t, A>(static_cast<const scalar_t*>(dense.const_data_ptr()), values.data(), dense.numel());
+  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
+  return values;
+}
+
+// table[block][position(filter, y, x)]: the taps as vectors over a block's channels, zero past the last channel. One
+// filter of a table that begins as zeros.
+template <typename A, typename Position>
+void fill_taps(const Plan& p, const Filter& filter, const Tensor& weight, const Position& position, std::vector<A>& table) {
+  const int64_t k = filter.k;
+  const std::vector<A> values = values_of<A>(weight);
+  for (int64_t y = 0; y < k; ++y)
+    for (int64_t x = 0; x < k; ++x) {
+      A* taps = table.data() + (filter.first + position(filter, y, x)) * p.lanes;
+      for (int64_t c = 0; c < p.c; ++c)
+        taps[c / p.lanes * p.taps * p.lanes + c % p.lanes] = values[static_cast<size_t>((c * k + y) * k + x)];
+    }
+}
+
+template <typename A>
+std::vector<A> empty_taps(const Plan& p) {
+  return std::vector<A>(static_cast<size_t>(p.blocks * p.taps * p.lanes), A(0));
+}
+
+// A pointwise weight [Co,Ci,1,1] as vectors, zero past the last channels: [Ci blocks * lanes][Co blocks], or with
+// `transposed` [Co blocks * lanes][Ci blocks].
+template <typename A>
+std::vector<A> mixing_table(const Plan& p, const Tensor& weight, bool transposed) {
+  const int64_t rows = transposed ? p.mixed : p.c, columns = transposed ? p.c : p.mixed;
+  const auto padded = [&](int64_t channels) { return (channels + p.lanes - 1) / p.lanes * p.lanes; };
+  const std::vector<A> values = values_of<A>(weight);
+  std::vector<A> table(static_cast<size_t>(padded(rows) * padded(columns)), A(0));
+  const int64_t row = transposed ? p.c : 1, column = transposed ? 1 : p.c;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < columns; ++c)
+      table[static_cast<size_t>(r * padded(columns) + c)] = values[static_cast<size_t>(r * row + c * column)];
+  return table;
+}
+
+}  // namespace
+}  // namespace ddarts
