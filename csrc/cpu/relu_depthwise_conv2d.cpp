@@ -16,17 +16,6 @@
 namespace ddarts {
 namespace {
 
-// Sum over an image row after row in double, of f(value).
-template <typename T, typename A, typename F>
-void sum_image(const Image<const T>& image, Vector<A>* row, double* sums, F f) {
-  for (int64_t r = 0; r < image.height; ++r) {
-    read_row<T, A>(image, r, row);
-    Vector<A> sum = {};
-    for (int64_t j = 0; j < image.width; ++j) sum += f(row[j]);
-    for (int l = 0; l < kLanes<A>; ++l) sums[l] += reinterpret_cast<const A*>(&sum)[l];
-  }
-}
-
 // Rows of a band that go through a depthwise filter and a pointwise matrix together, so that they stay in the L1 cache.
 inline int64_t rows_together(const Plan& p) { return std::max<int64_t>(1, 64 / p.out_columns); }
 
@@ -52,22 +41,34 @@ struct Forward {
     if (p.mixes()) mixing[f] = mixing_table<A>(p, pointwise[f], false);
   }
 
-  // Two passes over an image; the second is served by the cache.
+  // One pass over an image, about the mean of its first row, which is near enough to its own for float32.
   void add_moments(int64_t t) {
     const double pixels = static_cast<double>(p.h * p.w);
-    Vector<A>* row = scratch<A>(0, p.w);
+    Vector<A>* buffer = scratch<A>(0, p.w);
     const Image<const T> image =
         image_at<const T, L>(static_cast<const T*>(x.const_data_ptr()), strides_of(x), t / p.blocks, t % p.blocks, p.c, p.h, p.w);
-    double* part = parts.data() + 2 * t * L;
-    double low[L] = {};
-    sum_image<T, A>(image, row, part, [](Vector<A> v) { return v; });
     Vector<A> shift = {};
-    for (int l = 0; l < L; ++l) reinterpret_cast<A*>(&shift)[l] = static_cast<A>(part[l] / pixels);
-    sum_image<T, A>(image, row, part + L, [shift](Vector<A> v) { return (v - shift) * (v - shift); });
-    sum_image<T, A>(image, row, low, [shift](Vector<A> v) { return v - shift; });
-    for (int l = 0; l < L; ++l) {  // the shift is rounded: take it out of the second moment
-      part[L + l] -= low[l] * low[l] / pixels;
-      part[l] = static_cast<double>(reinterpret_cast<const A*>(&shift)[l]) + low[l] / pixels;
+    const InRow<T, A> top(image, 0, buffer);
+    for (int64_t j = 0; j < p.w; ++j) shift += top.at(j);
+    shift /= static_cast<A>(p.w);
+    double sums[2][L] = {};
+    for (int64_t r = 0; r < p.h; ++r) {
+      const InRow<T, A> row(image, r, buffer);
+      Vector<A> sum[2] = {}, squares[2] = {};
+      for (int64_t j = 0; j < p.w; ++j) {
+        const Vector<A> v = row.at(j) - shift;
+        sum[j % 2] += v, squares[j % 2] += v * v;
+      }
+      sum[0] += sum[1], squares[0] += squares[1];
+      for (int l = 0; l < L; ++l) {
+        sums[0][l] += reinterpret_cast<const A*>(&sum[0])[l];
+        sums[1][l] += reinterpret_cast<const A*>(&squares[0])[l];
+      }
+    }
+    double* part = parts.data() + 2 * t * L;
+    for (int l = 0; l < L; ++l) {
+      part[l] = static_cast<double>(reinterpret_cast<const A*>(&shift)[l]) + sums[0][l] / pixels;
+      part[L + l] = std::max(sums[1][l] - sums[0][l] * sums[0][l] / pixels, 0.0);
     }
   }
 

@@ -260,16 +260,18 @@ struct Backward {
   void finish_row(const Vector<A>* a, Vector<A>* dz, double* sums, const Image<O>& out, int64_t row) const {
     const Vector<A> zero = {};
     Vector<A> sum = {}, product = {};
+    const OutRow<O, A> target(out, row, dz);
     for (int64_t j = 0; j < p.w; ++j) {
-      dz[j] = a[j] <= zero ? zero : dz[j];
-      sum += dz[j];
-      product += dz[j] * a[j];
+      const Vector<A> v = a[j] <= zero ? zero : dz[j];
+      target.set(j, v);
+      sum += v;
+      product += v * a[j];
     }
+    target.flush();
     for (int l = 0; l < L; ++l) {
       sums[l] += reinterpret_cast<const A*>(&sum)[l];
       sums[L + l] += reinterpret_cast<const A*>(&product)[l];
     }
-    write_row<O, A>(out, row, dz);
   }
 
   // Means of dz and of dz xhat over a group, for the gradient through its statistics.
@@ -295,14 +297,15 @@ struct Backward {
     const Image<const O> in =
         image_at<const O, L>(static_cast<const O*>(dz->const_data_ptr()), strides_of(*dz), n, block, p.c, p.h, p.w);
     const Image<T> out = image_at<T, L>(static_cast<T*>(dx->mutable_data_ptr()), strides_of(*dx), n, block, p.c, p.h, p.w);
-    const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch(), block);
+    const Prologue<A> prologue = prologue_of<A>(p, this->mean, rstd, n / batch(), block);
     const Vector<A>* m = reinterpret_cast<const Vector<A>*>(means.data()) + (n / batch() * p.blocks + block) * 2;
+    const Vector<A> scale = prologue.rstd, mean = prologue.mean, slope = scale * scale * m[1], rest = scale * m[0];
     for (int64_t r = 0; r < p.h; ++r) {
-      read_row<T, A>(image, r, row);
-      read_row<O, A>(in, r, grad);
-      for (int64_t j = 0; j < p.w; ++j)
-        grad[j] = prologue.rstd * (grad[j] - m[0] - prologue.normalized(row[j]) * m[1]);
-      write_row<T, A>(out, r, grad);
+      const InRow<T, A> values(image, r, row);
+      const InRow<O, A> gradient(in, r, grad);
+      const OutRow<T, A> target(out, r, grad);
+      for (int64_t j = 0; j < p.w; ++j) target.set(j, scale * gradient.at(j) - slope * (values.at(j) - mean) - rest);
+      target.flush();
     }
   }
 

@@ -132,16 +132,53 @@ inline void write_row(const Image<T>& image, int64_t row, const Vector<A>* in) {
   }
 }
 
-// relu(x) or relu((x - mean) * rstd), NaN kept, as torch does.
+// What the ReLU (which keeps NaN, as torch does) reads: x, or (x - mean) * rstd.
 template <typename A>
 struct Prologue {
   bool normalize = false;
   Vector<A> mean = {}, rstd = {};
+};
 
-  DDARTS_INLINE Vector<A> normalized(Vector<A> v) const { return normalize ? (v - mean) * rstd : v; }
-  DDARTS_INLINE Vector<A> operator()(Vector<A> v) const {
-    const Vector<A> z = normalized(v), zero = {};
-    return z < zero ? zero : z;
+// A row as vectors: `at(j)` reads, `set(j, v)` writes pixel j. Where the tensor's memory has that form it is used as it
+// is, else through a buffer of `width` vectors that is filled at once (reading) or written back by `flush` (writing).
+template <typename T, typename A>
+struct InRow {
+  const A* data;
+  int64_t pixel;
+
+  InRow(const Image<const T>& image, int64_t row, Vector<A>* buffer) {
+    if constexpr (std::is_same_v<T, A>) {
+      if (image.channel == 1 && image.lanes == kLanes<A>) {
+        data = image.data + row * image.row, pixel = image.column;
+        return;
+      }
+    }
+    read_row<T, A>(image, row, buffer);
+    data = reinterpret_cast<const A*>(buffer), pixel = kLanes<A>;
+  }
+  DDARTS_INLINE Vector<A> at(int64_t j) const { return *reinterpret_cast<const Vector<A>*>(data + j * pixel); }
+};
+
+template <typename T, typename A>
+struct OutRow {
+  const Image<T>& image;
+  int64_t row;
+  Vector<A>* buffer;
+  A* data;
+  int64_t pixel;
+
+  OutRow(const Image<T>& image_, int64_t row_, Vector<A>* buffer_) : image(image_), row(row_), buffer(buffer_) {
+    if constexpr (std::is_same_v<T, A>) {
+      if (image.channel == 1 && image.lanes == kLanes<A>) {
+        data = image.data + row * image.row, pixel = image.column, buffer = nullptr;
+        return;
+      }
+    }
+    data = reinterpret_cast<A*>(buffer), pixel = kLanes<A>;
+  }
+  DDARTS_INLINE void set(int64_t j, Vector<A> v) const { *reinterpret_cast<Vector<A>*>(data + j * pixel) = v; }
+  void flush() const {
+    if (buffer != nullptr) write_row<T, A>(image, row, buffer);
   }
 };
 
@@ -157,9 +194,21 @@ inline void load_tile(const Image<const T>& image, int64_t first, int64_t rows, 
       continue;
     }
     std::fill(tile, tile + pad, zero);
-    read_row<T, A>(image, row, tile + pad);
-    if (prologue != nullptr)
-      for (int64_t j = pad; j < pad + image.width; ++j) tile[j] = (*prologue)(tile[j]);
+    const InRow<T, A> in(image, row, tile + pad);
+    if (prologue == nullptr) {
+      for (int64_t j = 0; j < image.width; ++j) tile[pad + j] = in.at(j);
+    } else if (prologue->normalize) {
+      const Vector<A> mean = prologue->mean, rstd = prologue->rstd;
+      for (int64_t j = 0; j < image.width; ++j) {
+        const Vector<A> z = (in.at(j) - mean) * rstd;
+        tile[pad + j] = z < zero ? zero : z;
+      }
+    } else {
+      for (int64_t j = 0; j < image.width; ++j) {
+        const Vector<A> z = in.at(j);
+        tile[pad + j] = z < zero ? zero : z;
+      }
+    }
     std::fill(tile + pad + image.width, tile + columns, zero);
   }
 }

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 
 def through_reference(reference: Callable[..., Any]) -> dict[str, Any]:
-    """``backward`` and ``setup_context`` for :func:`define_op` that differentiate ``reference`` itself."""
+    """What :func:`define_op` takes to differentiate ``reference`` itself."""
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         leaves, ctx.spec = pytree.tree_flatten(list(inputs))
@@ -50,4 +50,4 @@ def through_reference(reference: Callable[..., Any]) -> dict[str, Any]:
         holds_tensor = [any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(given)) for given in inputs]
         return tuple(entry if holds else None for entry, holds in zip(shaped, holds_tensor, strict=True))
 
-    return {"backward": backward, "setup_context": setup_context}
+    return {"backward": backward, "setup_context": setup_context, "through_autograd": True}

@@ -280,14 +280,13 @@ def _check(
         raise ValueError(
             f"{_OP}: sources must be {len(weights)} indices that name each of {len(inputs)} inputs, got {sources}"
         )
-    out = pointwise[0].shape[0] if pointwise[0].dim() else 0
+    shape = (pointwise[0].shape[0] if pointwise[0].dim() else 0, x.shape[1], 1, 1)
     for f, weight in enumerate(pointwise):
         _checks.check_floating(_OP, f"pointwise[{f}]", weight)
         _checks.check_same_device(_OP, f"pointwise[{f}]", weight, x.device)
-        if out < 1 or weight.shape != (out, x.shape[1], 1, 1):
-            raise ValueError(
-                f"{_OP}: pointwise[{f}] must be [Co,C,1,1]=[{out},{x.shape[1]},1,1], got {list(weight.shape)}"
-            )
+        if weight.shape != shape or not shape[0]:
+            expected = f"[Co,C,1,1]=[{shape[0]},{x.shape[1]},1,1]"
+            raise ValueError(f"{_OP}: pointwise[{f}] must be {expected}, got {list(weight.shape)}")
     check_statistics(_OP, x, normalize, mean, rstd, groups, [len(inputs), x.shape[1]], "I,C")
 
 

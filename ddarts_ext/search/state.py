@@ -134,6 +134,7 @@ def assembled(
             momentum=method.weights.momentum,
             weight_decay=method.weights.weight_decay,
             nesterov=method.weights.nesterov,
+            fused=True,
         ),
         # One Adam over the table is one Adam per row: every step is elementwise, and all rows have the same rate.
         alpha_optimizer=torch.optim.Adam(
