@@ -24,9 +24,10 @@ template <typename T, typename A>
 struct Forward {
   static constexpr int L = kLanes<A>;
   Plan p;
-  Tensor x;
-  std::vector<Tensor> weights, pointwise, outputs;
+  View<const T> x;
+  std::vector<Tensor> weights, pointwise;
   int64_t groups;
+  std::vector<View<T>> outputs = {};
   std::vector<A> mean = {}, rstd = {};  // [G,C], empty without a norm
   std::vector<A> table = {};
   std::vector<std::vector<A>> mixing = {};  // empty without pointwise convolutions
@@ -45,8 +46,7 @@ struct Forward {
   void add_moments(int64_t t) {
     const double pixels = static_cast<double>(p.h * p.w);
     Vector<A>* buffer = scratch<A>(0, p.w);
-    const Image<const T> image =
-        image_at<const T, L>(static_cast<const T*>(x.const_data_ptr()), strides_of(x), t / p.blocks, t % p.blocks, p.c, p.h, p.w);
+    const Image<const T> image = x.template image<A>(t / p.blocks, t % p.blocks);
     Vector<A> shift = {};
     const InRow<T, A> top(image, 0, buffer);
     for (int64_t j = 0; j < p.w; ++j) shift += top.at(j);
@@ -94,50 +94,51 @@ struct Forward {
     Vector<A>* tiles = scratch<A>(0, blocks * p.in_tile());
     for (int64_t b = 0; b < blocks; ++b) {
       const int64_t block = panel * p.panel + b;
-      const Image<const T> image =
-          image_at<const T, L>(static_cast<const T*>(x.const_data_ptr()), strides_of(x), n, block, p.c, p.h, p.w);
+      const Image<const T> image = x.template image<A>(n, block);
       const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch(), block);
       load_tile<T, A>(image, first * p.stride - p.pad, (rows - 1) * p.stride + 1 + 2 * p.pad, p.pad, p.in_columns,
                       tiles + b * p.in_tile(), &prologue);
     }
+    const int64_t size = rows_together(p) * p.out_columns;
+    Vector<A>* filtered = scratch<A>(1, blocks * size);
+    Vector<A>* mixed = scratch<A>(2, p.mixed_blocks * size);
     for (size_t f = 0; f < outputs.size(); ++f)
       for (int64_t row = 0; row < rows; row += rows_together(p))
-        add_rows(n, panel, f, first, row, std::min(rows_together(p), rows - row), tiles);
+        add_rows(n, panel, f, first, row, std::min(rows_together(p), rows - row), tiles, filtered, mixed);
   }
 
-  // Rows first + row ... of the output of one filter.
-  void add_rows(int64_t n, int64_t panel, size_t f, int64_t first, int64_t row, int64_t rows, const Vector<A>* tiles) const {
+  // Rows first + row ... of the output of one filter. filtered, mixed: room for them, one tile a block.
+  void add_rows(int64_t n, int64_t panel, size_t f, int64_t first, int64_t row, int64_t rows, const Vector<A>* tiles,
+                Vector<A>* filtered, Vector<A>* mixed) const {
     const Filter& filter = p.filters[f];
+    const View<T>& target = outputs[f];
     const int64_t blocks = p.blocks_of(panel), skip = p.pad - filter.pad, size = rows_together(p) * p.out_columns;
-    const int64_t channels = p.mixes() ? p.mixed : p.c, out_blocks = p.mixes() ? p.mixed_blocks : blocks;
-    const int64_t out_first = p.mixes() ? 0 : panel * p.panel;
-    const Strides strides = strides_of(outputs[f]);
-    T* data = static_cast<T*>(outputs[f].mutable_data_ptr());
-    const bool direct = in_blocks<T, A>(strides, channels, p.out_w);
-    const Pixels<A> tile{reinterpret_cast<A*>(scratch<A>(1, std::max(blocks, out_blocks) * size)), size * L,
-                         p.out_columns * L, L};
+    const int64_t out_blocks = p.mixes() ? p.mixed_blocks : blocks, out_first = p.mixes() ? 0 : panel * p.panel;
+    const bool direct = in_blocks<T, A>(target.strides, target.channels, p.out_w);
+    const Pixels<A> tile{reinterpret_cast<A*>(filtered), size * L, p.out_columns * L, L};
     Pixels<A> out = tile;
     if (direct) {
-      out = {reinterpret_cast<A*>(data) + n * strides.n + out_first * L + (first + row) * strides.h, L, strides.h, strides.w};
+      const Strides& s = target.strides;
+      out = {reinterpret_cast<A*>(target.data) + n * s.n + out_first * L + (first + row) * s.h, L, s.h, s.w};
     } else if (p.mixes()) {
-      out.data = reinterpret_cast<A*>(scratch<A>(2, out_blocks * size));
+      out.data = reinterpret_cast<A*>(mixed);
     }
-    const Pixels<A>& filtered = p.mixes() ? tile : out;
+    const Pixels<A>& z = p.mixes() ? tile : out;
     for (int64_t b = 0; b < blocks; ++b) {
       const Vector<A>* taps =
           reinterpret_cast<const Vector<A>*>(table.data()) + (panel * p.panel + b) * p.taps + filter.first;
       const Vector<A>* in = tiles + b * p.in_tile() + (row * p.stride + skip) * p.in_columns + skip;
       select_correlate<A>(filter.k, filter.dilation, p.stride)(
-          {in, p.in_columns, taps, static_cast<int>(filter.k), rows, p.out_columns, filtered.data + b * filtered.block,
-           filtered.row, filtered.pixel, false});
+          {in, p.in_columns, taps, static_cast<int>(filter.k), rows, p.out_columns, z.data + b * z.block, z.row, z.pixel,
+           false});
     }
     if (p.mixes())
       mix<A>({tile.data, tile.block, tile.row, tile.pixel}, p.blocks, reinterpret_cast<const Vector<A>*>(mixing[f].data()),
              p.mixed_blocks, out, p.mixed_blocks, rows, p.out_columns);
     for (int64_t b = 0; !direct && b < out_blocks; ++b) {
-      const Image<T> target = image_at<T, L>(data, strides, n, out_first + b, channels, p.out_h, p.out_w);
+      const Image<T> image = target.template image<A>(n, out_first + b);
       for (int64_t r = 0; r < rows; ++r)
-        write_row<T, A>(target, first + row + r, reinterpret_cast<const Vector<A>*>(out.data + b * out.block + r * out.row));
+        write_row<T, A>(image, first + row + r, reinterpret_cast<const Vector<A>*>(out.data + b * out.block + r * out.row));
     }
   }
 };
@@ -156,13 +157,12 @@ Result forward(const std::vector<Tensor>& inputs, const std::vector<Tensor>& wei
   for (int64_t i = 0; i < count; ++i) {
     const Tensor& x = inputs[static_cast<size_t>(i)];
     const Selection read = filters_of(i, sources, weights, pointwise, dilations);
-    jobs.push_back({make_plan(x, read.weights, read.pointwise, read.dilations, stride, kLanes<A>, !pointwise.empty()), x,
-                    read.weights, read.pointwise, {}, groups});
+    jobs.push_back({make_plan(x, read.weights, read.pointwise, read.dilations, stride, kLanes<A>, !pointwise.empty()),
+                    View<const T>(x), read.weights, read.pointwise, groups});
     Forward<T, A>& job = jobs.back();
     for (const size_t f : read.filters) {
-      job.outputs.push_back(
-          empty_in_layout_of(x, job.p.mixes() ? job.p.mixed : job.p.c, job.p.out_h, job.p.out_w, x.scalar_type()));
-      outputs[f] = job.outputs.back();
+      outputs[f] = empty_in_layout_of(x, job.p.mixes() ? job.p.mixed : job.p.c, job.p.out_h, job.p.out_w, x.scalar_type());
+      job.outputs.push_back(View<T>(*outputs[f]));
     }
     job.table = empty_taps<A>(job.p), job.mixing.resize(read.pointwise.size());
     if (!normalize) continue;

@@ -59,8 +59,9 @@ template <typename T, typename A>
 struct Backward {
   static constexpr int L = kLanes<A>;
   Plan p;
-  Tensor x;
-  std::vector<Tensor> grads, weights, pointwise;
+  View<const T> x;
+  std::vector<View<const T>> grads;
+  std::vector<Tensor> weights, pointwise;
   int64_t groups;
   bool input_grad, weights_grad;
   std::vector<A> mean = {}, rstd = {};      // [G,C], empty without a norm
@@ -85,10 +86,11 @@ struct Backward {
   int64_t width() const { return (p.w + 8 * p.stride - 1) / (8 * p.stride) * (8 * p.stride); }  // of the tile of dz
   int64_t item_rows(int64_t band) const { return std::min(p.h, p.end(band) * p.stride) - p.begin(band) * p.stride; }
 
-  void allocate(bool keep_dz) {
-    const auto image = [&](torch::headeronly::ScalarType dtype) { return empty_in_layout_of(x, p.c, p.h, p.w, dtype); };
+  // `like`: the input.
+  void allocate(const Tensor& like, bool keep_dz) {
+    const auto image = [&](torch::headeronly::ScalarType dtype) { return empty_in_layout_of(like, p.c, p.h, p.w, dtype); };
     if (input_grad) {
-      dx = image(x.scalar_type()), dz = keep_dz ? image(kScalarType<A>) : *dx;
+      dx = image(like.scalar_type()), dz = keep_dz ? image(kScalarType<A>) : *dx;
       table = empty_taps<A>(p);
       partial_sums.assign(static_cast<size_t>(items() * p.blocks * 2 * L), 0.0);
     }
@@ -114,10 +116,9 @@ struct Backward {
   void accumulate(int64_t t) {
     const int64_t chunk = t / p.panels, panel = t % p.panels;
     if (weights_grad) clear_partials(chunk, panel);
-    O* target = input_grad ? static_cast<O*>(dz->mutable_data_ptr()) : nullptr;
-    const Strides strides = input_grad ? strides_of(*dz) : Strides{};
+    const View<O> target = input_grad ? View<O>(*dz) : View<O>();
     for (int64_t item = chunk * items() / chunks(); item < (chunk + 1) * items() / chunks(); ++item)
-      add_item(item, chunk, panel, target, strides);
+      add_item(item, chunk, panel, target);
   }
 
   void clear_partials(int64_t chunk, int64_t panel) {
@@ -128,14 +129,13 @@ struct Backward {
   }
 
   template <typename O>
-  void add_item(int64_t item, int64_t chunk, int64_t panel, O* target, const Strides& target_strides) {
+  void add_item(int64_t item, int64_t chunk, int64_t panel, const View<O>& target) {
     const int64_t band = item % p.bands, n = item / p.bands, first = p.begin(band), out_rows = p.end(band) - first;
     const int64_t blocks = p.blocks_of(panel), first_block = panel * p.panel;
     Vector<A>* a = scratch<A>(0, blocks * p.in_tile());
     for (int64_t b = 0; b < blocks; ++b) {
       const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch(), first_block + b);
-      const Image<const T> image =
-          image_at<const T, L>(static_cast<const T*>(x.const_data_ptr()), strides_of(x), n, first_block + b, p.c, p.h, p.w);
+      const Image<const T> image = x.template image<A>(n, first_block + b);
       load_tile<T, A>(image, first * p.stride - p.pad, out_rows * p.stride + 2 * p.pad, p.pad, p.in_columns,
                       a + b * p.in_tile(), &prologue);
     }
@@ -151,7 +151,7 @@ struct Backward {
         unmix(f, n, band, chunk, panel, a, g, g_columns, g_tile);
       } else {
         for (int64_t b = 0; b < blocks; ++b)
-          load_tile<T, A>(gradient_image(f, n, first_block + b), first - filter.pad, out_rows + 2 * filter.pad, filter.pad,
+          load_tile<T, A>(grads[f].template image<A>(n, first_block + b), first - filter.pad, out_rows + 2 * filter.pad, filter.pad,
                           g_columns, g + b * g_tile, static_cast<const Prologue<A>*>(nullptr));
       }
       for (int64_t b = 0; b < blocks; ++b) {
@@ -168,16 +168,11 @@ struct Backward {
     }
     for (int64_t b = 0; input_grad && b < blocks; ++b) {
       double* sums = partial_sums.data() + (item * p.blocks + first_block + b) * 2 * L;
-      const Image<O> out = image_at<O, L>(target, target_strides, n, first_block + b, p.c, p.h, p.w);
+      const Image<O> out = target.template image<A>(n, first_block + b);
       const Vector<A>* tile = a + b * p.in_tile() + p.pad * p.in_columns + p.pad;
       for (int64_t r = 0; r < rows; ++r)
         finish_row(tile + r * p.in_columns, dz + b * dz_tile + r * columns, sums, out, first * p.stride + r);
     }
-  }
-
-  Image<const T> gradient_image(size_t f, int64_t n, int64_t block) const {
-    return image_at<const T, L>(static_cast<const T*>(grads[f].const_data_ptr()), strides_of(grads[f]), n, block,
-                                p.mixes() ? p.mixed : p.c, p.out_h, p.out_w);
   }
 
   // Back through a pointwise convolution: the gradient of the depthwise output into padded tiles, one a block of the
@@ -225,15 +220,15 @@ struct Backward {
 
   // Rows [low, high) of a gradient as blocks: where they are, or copied with zeros past the last column and channel.
   Pixels<const A> gradient_rows(size_t f, int64_t n, int64_t low, int64_t high) const {
-    const Strides strides = strides_of(grads[f]);
+    const Strides& strides = grads[f].strides;
     if (in_blocks<T, A>(strides, p.mixed, p.out_w)) {
-      const A* data = static_cast<const A*>(grads[f].const_data_ptr());
+      const A* data = reinterpret_cast<const A*>(grads[f].data);
       return {data + n * strides.n + low * strides.h, L, strides.h, strides.w};
     }
     const int64_t size = (high - low) * p.out_columns;
     Vector<A>* copy = scratch<A>(3, p.mixed_blocks * size);
     for (int64_t b = 0; b < p.mixed_blocks; ++b)
-      load_tile<T, A>(gradient_image(f, n, b), low, high - low, 0, p.out_columns, copy + b * size,
+      load_tile<T, A>(grads[f].template image<A>(n, b), low, high - low, 0, p.out_columns, copy + b * size,
                       static_cast<const Prologue<A>*>(nullptr));
     return {reinterpret_cast<const A*>(copy), size * L, p.out_columns * L, L};
   }
@@ -292,11 +287,9 @@ struct Backward {
     Vector<A>* row = scratch<A>(0, p.w);
     Vector<A>* grad = scratch<A>(1, p.w);
     const int64_t n = t / p.blocks, block = t % p.blocks;
-    const Image<const T> image =
-        image_at<const T, L>(static_cast<const T*>(x.const_data_ptr()), strides_of(x), n, block, p.c, p.h, p.w);
-    const Image<const O> in =
-        image_at<const O, L>(static_cast<const O*>(dz->const_data_ptr()), strides_of(*dz), n, block, p.c, p.h, p.w);
-    const Image<T> out = image_at<T, L>(static_cast<T*>(dx->mutable_data_ptr()), strides_of(*dx), n, block, p.c, p.h, p.w);
+    const Image<const T> image = x.template image<A>(n, block);
+    const Image<const O> in = View<const O>(*dz).template image<A>(n, block);
+    const Image<T> out = View<T>(*dx).template image<A>(n, block);
     const Prologue<A> prologue = prologue_of<A>(p, this->mean, rstd, n / batch(), block);
     const Vector<A>* m = reinterpret_cast<const Vector<A>*>(means.data()) + (n / batch() * p.blocks + block) * 2;
     const Vector<A> scale = prologue.rstd, mean = prologue.mean, slope = scale * scale * m[1], rest = scale * m[0];
@@ -363,7 +356,6 @@ std::vector<Tensor> backward(const std::vector<Tensor>& grads, const std::vector
   const int64_t channels = inputs[0].size(1), count = static_cast<int64_t>(inputs.size());
   std::vector<Job> jobs;
   std::vector<std::optional<Tensor>> found(inputs.size() + weights.size() + pointwise.size());
-  std::vector<std::vector<size_t>> places;
   for (int64_t i = 0; i < count; ++i) {
     const Tensor& x = inputs[static_cast<size_t>(i)];
     const Selection read = filters_of(i, sources, weights, pointwise, dilations);
@@ -371,12 +363,12 @@ std::vector<Tensor> backward(const std::vector<Tensor>& grads, const std::vector
       if (input_grad) found[static_cast<size_t>(i)] = zeros_like(x);
       continue;
     }
-    std::vector<Tensor> incoming;
-    for (const size_t f : read.filters) incoming.push_back(grads[f]);
-    jobs.push_back({make_plan(x, read.weights, read.pointwise, read.dilations, stride, kLanes<A>, false), x, incoming,
-                    read.weights, read.pointwise, groups, input_grad, weights_grad});
+    std::vector<View<const T>> incoming;
+    for (const size_t f : read.filters) incoming.push_back(View<const T>(grads[f]));
+    jobs.push_back({make_plan(x, read.weights, read.pointwise, read.dilations, stride, kLanes<A>, false), View<const T>(x),
+                    incoming, read.weights, read.pointwise, groups, input_grad, weights_grad});
     Job& job = jobs.back();
-    job.allocate(keep_dz);
+    job.allocate(x, keep_dz);
     for (int64_t g = 0; normalize && g < groups; ++g)
       for (const auto& [from, to] : {std::pair(&mean, &job.mean), std::pair(&rstd, &job.rstd)}) {
         const A* row = static_cast<const A*>(from->const_data_ptr()) + (g * count + i) * channels;

@@ -26,6 +26,24 @@ void for_tasks(std::vector<Job>& jobs, const Count& count, const F& f) {
   });
 }
 
+// A tensor's memory, asked for once: every question to a tensor is a call into another library.
+template <typename T>
+struct View {
+  T* data = nullptr;
+  Strides strides = {};
+  int64_t channels = 0, height = 0, width = 0;
+
+  View() = default;
+  explicit View(const Tensor& x)
+      : data(static_cast<T*>(const_cast<void*>(x.const_data_ptr()))), strides(strides_of(x)), channels(x.size(1)),
+        height(x.size(2)), width(x.size(3)) {}
+
+  template <typename A>
+  Image<T> image(int64_t n, int64_t block) const {
+    return image_at<T, kLanes<A>>(data, strides, n, block, channels, height, width);
+  }
+};
+
 // The filters that read one of several inputs; weights are dense.
 struct Selection {
   std::vector<size_t> filters;  // their places among all
