@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -55,27 +55,61 @@ class Filter:
     def run(self, x: Tensor, context: Context) -> Tensor:
         if self.norm is None:
             return run_family([self], x, context)[0]
-        mean, rstd = norms.given(self.norm)
-        result = filter_together([self], x, normalize=True, mean=mean, rstd=rstd, eps=self.norm.eps)
-        if mean is None:
-            shape = (1, x.shape[1])
-            statistics = result.mean.view(shape), result.rstd.view(shape)
-            context.running.record([self.norm], *statistics, x.numel() // max(1, x.shape[1]))
-        return result.outputs[0]
+        outputs, statistics = run_normed([self], [x])
+        for found in statistics:
+            context.running.record(*found)
+        return outputs[0]
 
 
-def filter_together(filters: Sequence[Filter], x: Tensor, **norm: Any) -> ops.ReluDepthwise:
-    """The outputs of filters of one family, which read ``x``, in one launch."""
+Statistics: TypeAlias = "tuple[list[nn.BatchNorm2d], Tensor, Tensor, int]"
+"""What ``Running.record`` takes."""
+
+
+def run_normed(filters: Sequence[Filter], inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Statistics]]:
+    """Filters of equal :func:`normed_family` on an input each: their outputs, and what their norms have to record."""
+    batch_norms = [step.norm for step in filters if step.norm is not None]
+    means, rstds = zip(*(norms.given(norm) for norm in batch_norms), strict=True)
+    given = means[0] is not None
+    result = filter_together(
+        filters,
+        inputs,
+        normalize=True,
+        mean=torch.stack(means, 1) if given else None,
+        rstd=torch.stack(rstds, 1) if given else None,
+        eps=batch_norms[0].eps,
+    )
+    if given:
+        return result.outputs, []
+    values = inputs[0].numel() // max(1, inputs[0].shape[1])
+    rows = zip(batch_norms, result.mean.unbind(1), result.rstd.unbind(1), strict=True)
+    return result.outputs, [([norm], mean, rstd, values) for norm, mean, rstd in rows]
+
+
+def normed_family(step: Step, x: Tensor) -> tuple[object, ...] | None:
+    """Steps of equal family run in one launch, though they read different tensors; None: by itself."""
+    if not isinstance(step, Filter) or step.norm is None or step.mix is None:
+        return None
+    return step.conv.stride[0], step.mix.out_channels, step.norm.eps, norms.uses_batch(step.norm), x.shape, x.dtype
+
+
+def filter_together(filters: Sequence[Filter], inputs: Sequence[Tensor], **norm: Any) -> ops.ReluDepthwise:
+    """Filters that all have a 1x1 convolution after them, or none has, on one input or an input each, in one launch.
+
+    Statistics are [1,I,C]. Without 1x1 convolutions there is one input.
+    """
     weights = [step.conv.weight for step in filters]
     dilations, stride = [step.conv.dilation[0] for step in filters], filters[0].conv.stride[0]
     mixing = [step.mix.weight for step in filters if step.mix is not None]
     if mixing:
-        shared = [0] * len(weights)
-        norm = {name: value.unsqueeze(1) if isinstance(value, Tensor) else value for name, value in norm.items()}
+        sources = range(len(filters)) if len(inputs) > 1 else [0] * len(filters)
         return ops.relu_separable_conv2d(
-            [x], weights, mixing, sources=shared, dilations=dilations, stride=stride, **norm
+            inputs, weights, mixing, sources=sources, dilations=dilations, stride=stride, **norm
         )
-    return ops.relu_depthwise_conv2d(x, weights, dilations=dilations, stride=stride, **norm)
+    rows: dict[str, Any] = {
+        name: value.squeeze(1) if isinstance(value, Tensor) else value for name, value in norm.items()
+    }
+    result = ops.relu_depthwise_conv2d(inputs[0], weights, dilations=dilations, stride=stride, **rows)
+    return result._replace(mean=result.mean.unsqueeze(1), rstd=result.rstd.unsqueeze(1))
 
 
 @dataclass(frozen=True)
@@ -149,7 +183,7 @@ def run_family(steps: Sequence[Step], x: Tensor, context: Context) -> list[Tenso
     """The outputs of first steps of one family that read ``x``."""
     filters = [step for step in steps if isinstance(step, Filter)]
     if filters:
-        return filter_together(filters, x).outputs
+        return filter_together(filters, [x]).outputs
     pools = [step for step in steps if isinstance(step, Pool)]
     if not pools:
         return [step.run(x, context) for step in steps]

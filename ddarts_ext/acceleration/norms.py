@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -24,21 +26,16 @@ class Running:
     """Running statistics to update at the end of a scope, all of them in a few calls."""
 
     def __init__(self) -> None:
-        self._pending: dict[nn.BatchNorm2d, tuple[Tensor, Tensor]] = {}
+        self._pending: dict[nn.BatchNorm2d, tuple[Tensor, Tensor, int]] = {}
 
-    @torch.no_grad()
-    def record(self, norms: list[nn.BatchNorm2d], mean: Tensor, rstd: Tensor, values: int) -> None:
-        """mean, rstd: [len(norms), C] of batches with ``values`` values a channel; norms share their eps."""
-        tracked = [norm.training and norm.track_running_stats for norm in norms]
-        if not any(tracked):
-            return
-        variance = rstd.pow(-2).sub_(norms[0].eps).clamp_min_(0.0).mul_(values / max(values - 1, 1))
-        for norm, follows, row, var in zip(norms, tracked, mean.unbind(0), variance.unbind(0), strict=True):
-            if not follows:
+    def record(self, norms: Sequence[nn.BatchNorm2d], mean: Tensor, rstd: Tensor, values: int) -> None:
+        """mean, rstd: [len(norms), C] of batches with ``values`` values a channel."""
+        for norm, row, scale in zip(norms, mean.unbind(0), rstd.unbind(0), strict=True):
+            if not (norm.training and norm.track_running_stats):
                 continue
             if norm in self._pending:  # used twice: one update after the other
                 self.flush()
-            self._pending[norm] = (row, var)
+            self._pending[norm] = (row, scale, values)
 
     @torch.no_grad()
     def flush(self) -> None:
@@ -48,7 +45,7 @@ class Running:
         if counters:
             torch._foreach_add_(counters, 1)
         by_momentum: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
-        for norm, rows in pending.items():
+        for norm, rows in _moments(pending):
             for buffer, row in zip((norm.running_mean, norm.running_var), rows, strict=True):
                 if buffer is None:
                     continue
@@ -62,6 +59,21 @@ class Running:
                 values.append(row)
         for momentum, (buffers, values) in by_momentum.items():
             torch._foreach_lerp_(buffers, values, momentum)
+
+
+def _moments(
+    pending: dict[nn.BatchNorm2d, tuple[Tensor, Tensor, int]],
+) -> Iterator[tuple[nn.BatchNorm2d, tuple[Tensor, Tensor]]]:
+    """Each norm with its mean and unbiased variance."""
+    alike: dict[tuple[object, ...], list[nn.BatchNorm2d]] = {}
+    for norm, (_, rstd, values) in pending.items():
+        alike.setdefault((norm.eps, values, rstd.shape, rstd.dtype, rstd.device), []).append(norm)
+    for norms in alike.values():
+        values = pending[norms[0]][2]
+        rstd = torch.stack([pending[norm][1] for norm in norms])
+        variance = rstd.pow(-2).sub_(norms[0].eps).clamp_min_(0.0).mul_(values / max(values - 1, 1))
+        for norm, row in zip(norms, variance.unbind(0), strict=True):
+            yield norm, (pending[norm][0], row)
 
 
 def normalise(x: Tensor, norm: nn.BatchNorm2d, running: Running, relu: bool = False) -> Tensor:

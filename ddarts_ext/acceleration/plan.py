@@ -48,9 +48,9 @@ class OpPlan:
         """False where the op's layers have hooks, which must see them run, or are no longer those of the plan."""
         return not any_hooks(self._hooks) and all(table.get(name) is child for table, name, child in self._links)
 
-    def rest(self, x: Tensor, context: Context) -> Tensor:
-        """All steps but the first."""
-        for step in self.steps[1:]:
+    def rest(self, x: Tensor, context: Context, done: int = 1) -> Tensor:
+        """All steps but the first ``done``."""
+        for step in self.steps[done:]:
             x = step.run(x, context)
         return x
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ddarts_ext.acceleration import layout
-from ddarts_ext.acceleration.layers import Relu, run_family
+from ddarts_ext.acceleration.layers import Filter, Relu, Statistics, normed_family, run_family, run_normed
 from ddarts_ext.acceleration.mixture import Branch, Mixture, plain
 from ddarts_ext.acceleration.norms import Running
 from ddarts_ext.acceleration.plan import OpPlan, in_layout, readable
@@ -45,6 +47,31 @@ class Learned:
         self.ready = True
 
 
+@dataclass
+class Begun:
+    """An op whose first ``done`` steps have run on ``source``, and what its norms will record if it is asked for."""
+
+    source: Tensor
+    output: Tensor
+    done: int = 1
+    statistics: Sequence[Statistics] = ()
+
+
+def _second_steps(members: Sequence[OpPlan], begun: Sequence[Begun]) -> None:
+    """Run second steps that one launch can serve."""
+    families: dict[tuple[object, ...], list[tuple[Filter, Begun]]] = {}
+    for member, found in zip(members, begun, strict=True):
+        step = member.steps[1] if len(member.steps) > 1 else None
+        family = None if step is None else normed_family(step, found.output)
+        if family is not None:
+            assert isinstance(step, Filter)
+            families.setdefault(family, []).append((step, found))
+    for alike in families.values():
+        outputs, statistics = run_normed([step for step, _ in alike], [found.output for _, found in alike])
+        for i, (_, found) in enumerate(alike):
+            found.output, found.done, found.statistics = outputs[i], 2, statistics[i : i + 1]
+
+
 class Scope:
     """What ops of one pass share. See :func:`routed`."""
 
@@ -54,7 +81,7 @@ class Scope:
         self.sums = 0
         self.ops = 0
         self._learned = learned
-        self._ahead: dict[OpPlan, tuple[Tensor, Tensor]] = {}
+        self._ahead: dict[OpPlan, Begun] = {}
         self._reads: list[tuple[OpPlan, Tensor]] = []
         self._relus: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -69,7 +96,10 @@ class Scope:
         elif not plan.steps:
             branch = Branch(self, x, x, plan.norm)
         else:
-            branch = Branch(self, x, plan.rest(self._first(plan, x), self), plan.norm)
+            begun = self._begin(plan, x)
+            for statistics in begun.statistics:
+                self.running.record(*statistics)
+            branch = Branch(self, x, plan.rest(begun.output, self, begun.done), plan.norm)
         return Mixture(self, [branch], [None], [])
 
     def relu(self, x: Tensor) -> Tensor:
@@ -79,23 +109,25 @@ class Scope:
             found = self._relus[id(x)] = (x, in_layout(x).relu())
         return found[1]
 
-    def _first(self, plan: OpPlan, x: Tensor) -> Tensor:
-        """The output of the plan's first step, together with those of all that are known to read ``x`` as well."""
+    def _begin(self, plan: OpPlan, x: Tensor) -> Begun:
+        """The first steps of the plan, together with those of all that are known to read ``x`` as well."""
         step = plan.steps[0]
         if plan.family is None:
-            return step.run(in_layout(x), self) if not isinstance(step, Relu) else self.relu(x)
+            return Begun(x, step.run(in_layout(x), self) if not isinstance(step, Relu) else self.relu(x))
         ahead = self._ahead.get(plan)
-        if ahead is not None and ahead[0] is x:
+        if ahead is not None and ahead.source is x:
             del self._ahead[plan]
-            return ahead[1]
+            return ahead
         if not self._learned.ready:
             self._reads.append((plan, x))
         members = self._learned.groups.get(plan, (plan,))
         outputs = run_family([member.steps[0] for member in members], in_layout(x), self)
-        for member, output in zip(members, outputs, strict=True):
+        begun = [Begun(x, output) for output in outputs]
+        _second_steps(members, begun)
+        for member, found in zip(members, begun, strict=True):
             if member is not plan:
-                self._ahead[member] = (x, output)
-        return outputs[members.index(plan)]
+                self._ahead[member] = found
+        return begun[members.index(plan)]
 
     def finish(self, result: Any) -> Any:
         """The result without mixtures, after all statistics are taken."""

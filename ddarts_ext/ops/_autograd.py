@@ -21,12 +21,8 @@ def register_autograd(
     overload: Any,
     backward: Callable[..., Any],
     setup_context: Callable[..., None] | None,
-    through_autograd: bool = False,
 ) -> None:
-    """Register ``backward`` and ``setup_context``, both as ``torch.library.register_autograd`` takes them.
-
-    through_autograd: ``backward`` itself calls autograd, and not just kernels.
-    """
+    """Register ``backward`` and ``setup_context``, both as ``torch.library.register_autograd`` takes them."""
     schema = overload._schema
     takes_list = [_is_tensor_list(argument) for argument in schema.arguments]
     gives_list = [_is_tensor_list(value) for value in schema.returns]
@@ -51,11 +47,7 @@ def register_autograd(
         needs = ctx.needs_input_grad
         ctx.needs_input_grad = tuple(_nest(needs[2:], ctx._argument_sizes))
         try:
-            if through_autograd or torch.is_grad_enabled():
-                found = backward(ctx, *_nest(grads, ctx._result_sizes))
-            else:  # nobody will differentiate it: straight to the kernels
-                with torch._C._AutoDispatchBelowAutograd():
-                    found = backward(ctx, *_nest(grads, ctx._result_sizes))
+            found = backward(ctx, *_nest(grads, ctx._result_sizes))
         finally:
             ctx.needs_input_grad = needs
         return None, None, *_flatten(found if isinstance(found, tuple) else (found,), ctx._argument_sizes)
@@ -75,6 +67,18 @@ def register_autograd(
         return results[0] if one_result else results
 
     library.impl(overload._opname, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
+
+
+def gradient_op(op: Callable[..., Any]) -> Callable[..., Any]:
+    """The op, called straight at its kernel where nobody will differentiate what it returns."""
+
+    def call(*args: Any) -> Any:
+        if torch.is_grad_enabled():
+            return op(*args)
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*args)
+
+    return call
 
 
 def _is_tensor_list(value: Any) -> bool:

@@ -50,4 +50,4 @@ def through_reference(reference: Callable[..., Any]) -> dict[str, Any]:
         holds_tensor = [any(isinstance(leaf, Tensor) for leaf in pytree.tree_leaves(given)) for given in inputs]
         return tuple(entry if holds else None for entry, holds in zip(shaped, holds_tensor, strict=True))
 
-    return {"backward": backward, "setup_context": setup_context, "through_autograd": True}
+    return {"backward": backward, "setup_context": setup_context}

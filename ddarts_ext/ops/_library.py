@@ -22,7 +22,6 @@ def define_op(
     fake: Callable[..., Any],
     backward: Callable[..., Any] | None = None,
     setup_context: Callable[..., None] | None = None,
-    through_autograd: bool = False,
     composed_of: str = "",
 ) -> Callable[..., Any]:
     """Define one op of the namespace and return its overload packet.
@@ -31,7 +30,6 @@ def define_op(
     reference: plain torch; the fallback on every device (CompositeExplicitAutograd) and the oracle of the tests.
     fake: output shapes, dtypes and strides, for ``torch.compile`` and meta tensors.
     backward, setup_context: as for ``torch.library.register_autograd``; without them the op has no gradient.
-    through_autograd: whether ``backward`` calls autograd itself, as :func:`through_reference` does.
     composed_of: which ops its function calls instead of it on devices that it has no kernel for, in words.
     """
     _library.define(signature)  # type: ignore[no-untyped-call]
@@ -41,7 +39,7 @@ def define_op(
     torch.library.register_fake(qualified, fake, lib=_library)
     if backward is not None:
         overload = getattr(getattr(torch.ops, NAMESPACE), name).default
-        register_autograd(_library, overload, backward, setup_context, through_autograd)
+        register_autograd(_library, overload, backward, setup_context)
     _names.append(name)
     if composed_of:
         _composed[name] = composed_of

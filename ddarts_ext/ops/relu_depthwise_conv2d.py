@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddarts_ext.ops import _checks
+from ddarts_ext.ops._autograd import gradient_op
 from ddarts_ext.ops._double_backward import through_reference
 from ddarts_ext.ops._library import define_op
 
@@ -292,11 +293,13 @@ _forward = define_op(
     backward=_backward,
     setup_context=_setup_context,
 )
-_backward_op = define_op(
-    "relu_depthwise_conv2d_backward(Tensor[] grads, Tensor x, Tensor[] weights, int[] dilations, int stride, "
-    "bool normalize, Tensor mean, Tensor rstd, bool batch_statistics, int groups, bool input_grad, bool weights_grad) "
-    "-> (Tensor, Tensor[])",
-    reference=relu_depthwise_conv2d_backward_reference,
-    fake=_fake_backward,
-    **through_reference(relu_depthwise_conv2d_backward_reference),
+_backward_op = gradient_op(
+    define_op(
+        "relu_depthwise_conv2d_backward(Tensor[] grads, Tensor x, Tensor[] weights, int[] dilations, int stride, "
+        "bool normalize, Tensor mean, Tensor rstd, bool batch_statistics, int groups, bool input_grad, "
+        "bool weights_grad) -> (Tensor, Tensor[])",
+        reference=relu_depthwise_conv2d_backward_reference,
+        fake=_fake_backward,
+        **through_reference(relu_depthwise_conv2d_backward_reference),
+    )
 )
