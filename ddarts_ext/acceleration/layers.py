@@ -195,7 +195,7 @@ def run_family(steps: Sequence[Step], x: Tensor, context: Context) -> list[Tenso
 
 def layers_of(module: nn.Module) -> list[nn.Module] | None:
     """The leaf layers of a module in the order they are registered in; None where one is of an unknown kind."""
-    if type(module) in LAYERS:
+    if type(module).__dict__.get("_ddarts_base", type(module)) in LAYERS:  # its class before it was routed
         return [module]
     children = [child for child in module._modules.values() if child is not None]
     if not children or isinstance(module, nn.ModuleList | nn.ModuleDict):

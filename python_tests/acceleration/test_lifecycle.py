@@ -213,6 +213,29 @@ def test_nothing_is_disturbed() -> None:
     assert all(bool((p.grad == 1).all()) for p in module.parameters() if p.grad is not None)
 
 
+class BareOps(nn.Module):
+    """A mixed op whose ops are torch's own layers, not sequences of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ops = nn.ModuleList([nn.Identity(), nn.MaxPool2d(3, 1, 1), nn.Sequential(nn.ReLU(), nn.Conv2d(C, C, 1))])
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        return sum(w * op(x) for w, op in zip(weights, self.ops, strict=True))  # type: ignore[return-value]
+
+
+def test_single_layers_are_taken_as_ops() -> None:
+    module = BareOps().double()
+    x, weights = torch.rand(2, C, 6, 6, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
+    expected = module(x, weights)
+    assert accelerate(module, strict=True)
+    asked: list[object] = []
+    for op in module.ops:
+        op.forward = lambda *inputs, ran=op.forward: asked.append(1) or ran(*inputs)  # type: ignore[assignment]
+    torch.testing.assert_close(module(x, weights), expected)
+    assert not asked, "an op ran by itself"
+
+
 def test_twice_and_back() -> None:
     module = user.MixedOp()
     assert accelerate(module)
