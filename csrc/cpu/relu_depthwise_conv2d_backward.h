@@ -1,0 +1,343 @@
+// relu_depthwise_conv2d and relu_separable_conv2d on the CPU, backward.
+//
+//   g_f = the incoming gradient, or u_f^T times it with pointwise weights u, whose gradient is du_f = sum_{n,i,j} gradient z_f^T
+//   dz[i,j]  = [a > 0] sum_f sum_{y,x} w_f[y,x] g_f[(i + p - d y)/s,(j + p - d x)/s]     (where the quotients are integers)
+//   dw_f[y,x] = sum_{n,i,j} g_f[i,j] a[i s + d y - p,j s + d x - p]
+//   dx = dz, or r dz with given statistics, or r (dz - mean(dz) - xhat mean(dz xhat)) with those of the batch
+//
+// A task is (chunk of samples' bands, panel of channels). For each band the input and, filter after filter, the incoming
+// gradient are read once into tiles; the gradient's tile serves dw and dz. At stride 2, dz falls into four classes of
+// pixels by the parity of row and column, each a dense correlation of g with the taps of its own parity.
+// Deterministic: chunks follow from the sizes alone, each adds up in order, and their sums are added in order (in double).
+
+#pragma once
+
+#include "relu_depthwise_conv2d_core.h"
+#include "relu_depthwise_conv2d_weights.h"
+
+#include <memory>
+
+namespace ddarts {
+namespace {
+
+constexpr int64_t kChunks = 64;
+constexpr int64_t kPartialBytes = 1 << 20;  // of the sums for pointwise weights, which may cut the chunks to an eighth
+
+// Taps of one axis that reach pixels of one parity (stride 2; all pixels and taps at stride 1): tap `from`, from - step,
+// ... `count` of them, read g at the pixel's own index (halved) plus offset, offset + 1 (times dilation at stride 1), ...
+struct Axis {
+  int64_t count, from, step, offset;
+};
+
+inline Axis axis_of(const Filter& f, int64_t stride, int64_t parity) {
+  if (stride == 1) return {f.k, f.k - 1, 1, -f.pad};
+  if (f.dilation == 2) return {parity == 0 ? f.k : 0, f.k - 1, 1, (f.pad - 2 * (f.k - 1)) / 2};
+  const int64_t from = (f.k - 1 + f.pad + parity) % 2 == 0 ? f.k - 1 : f.k - 2;
+  return {from / 2 + 1, from, 2, (parity + f.pad - from) / 2};
+}
+
+// Order of a filter's taps for the input gradient: class after class, within one in the order in which g is read.
+inline int64_t tap_position(const Filter& f, int64_t stride, int64_t y, int64_t x) {
+  int64_t first = 0;
+  for (int64_t a = 0; a < stride; ++a)
+    for (int64_t b = 0; b < stride; ++b) {
+      const Axis rows = axis_of(f, stride, a), columns = axis_of(f, stride, b);
+      if (rows.count == 0 || columns.count == 0) continue;
+      const int64_t i = rows.from - y, j = columns.from - x;
+      if (i >= 0 && j >= 0 && i % rows.step == 0 && j % columns.step == 0)
+        return first + i / rows.step * columns.count + j / columns.step;
+      first += rows.count * columns.count;
+    }
+  return 0;  // not reached: every tap belongs to one class
+}
+
+// One input and the filters that read it.
+template <typename T, typename A>
+struct Backward {
+  static constexpr int L = kLanes<A>;
+  Plan p;
+  View<const T> x;
+  std::vector<View<const T>> grads;
+  std::vector<Tensor> weights, pointwise;
+  int64_t groups;
+  bool input_grad, weights_grad;
+  std::vector<A> mean = {}, rstd = {};      // [G,C], empty without a norm
+  std::vector<A> table = {};                // taps in the order of tap_position
+  std::vector<A> forward_table = {};        // with pointwise convolutions: taps in the order of the forward
+  std::vector<std::vector<A>> mixing = {};  // their weights, transposed
+  std::unique_ptr<A[]> partial_weights = {};  // [chunks][blocks][taps][L]
+  std::unique_ptr<A[]> partial_mixing = {};   // [chunks][filters][mixed_blocks * L][blocks][L]
+  std::vector<double> partial_sums = {};  // [samples * bands][blocks][2][L]: sums of dz and of dz * a (a = xhat where dz is not 0)
+  std::vector<A> means = {};              // [G][blocks][2][L]: partial_sums over the values of a group
+  std::optional<Tensor> dx = {}, dz = {}; // dz: before the norm; dx itself where that loses nothing
+  std::vector<Tensor> dweights = {};      // the depthwise ones, then the pointwise ones
+
+  int64_t batch() const { return std::max<int64_t>(1, p.n / groups); }
+  int64_t filters() const { return static_cast<int64_t>(weights.size()); }
+  int64_t items() const { return p.n * p.bands; }
+  int64_t mixing_size() const { return p.mixed_blocks * L * p.blocks * L; }  // of one filter
+  int64_t chunks() const {
+    const int64_t bytes = filters() * static_cast<int64_t>(sizeof(A)) * mixing_size();
+    return std::min(p.mixes() ? std::clamp(kPartialBytes / bytes, kChunks / 8, kChunks) : kChunks, items());
+  }
+  int64_t width() const { return (p.w + 8 * p.stride - 1) / (8 * p.stride) * (8 * p.stride); }  // of the tile of dz
+  int64_t item_rows(int64_t band) const { return std::min(p.h, p.end(band) * p.stride) - p.begin(band) * p.stride; }
+
+  // `like`: the input.
+  void allocate(const Tensor& like, bool keep_dz) {
+    const auto image = [&](torch::headeronly::ScalarType dtype) { return empty_in_layout_of(like, p.c, p.h, p.w, dtype); };
+    if (input_grad) {
+      dx = image(like.scalar_type()), dz = keep_dz ? image(kScalarType<A>) : *dx;
+      table = empty_taps<A>(p);
+      partial_sums.assign(static_cast<size_t>(items() * p.blocks * 2 * L), 0.0);
+    }
+    if (p.mixes()) forward_table = empty_taps<A>(p), mixing.resize(weights.size());
+    if (!weights_grad) return;
+    for (const Tensor& weight : weights) dweights.push_back(torch::stable::empty(weight.sizes(), weight.scalar_type()));
+    for (const Tensor& weight : pointwise) dweights.push_back(torch::stable::empty(weight.sizes(), weight.scalar_type()));
+    partial_weights = std::make_unique_for_overwrite<A[]>(static_cast<size_t>(chunks() * p.blocks * p.taps * L));
+    partial_mixing = std::make_unique_for_overwrite<A[]>(static_cast<size_t>(chunks() * filters() * mixing_size()));
+  }
+
+  void prepare(int64_t filter) {
+    const size_t f = static_cast<size_t>(filter);
+    const auto mirrored = [&](const Filter& g, int64_t i, int64_t j) { return tap_position(g, p.stride, i, j); };
+    if (input_grad) fill_taps<A>(p, p.filters[f], weights[f], mirrored, table);
+    if (!p.mixes()) return;
+    fill_taps<A>(p, p.filters[f], weights[f], [](const Filter& g, int64_t i, int64_t j) { return i * g.k + j; }, forward_table);
+    mixing[f] = mixing_table<A>(p, pointwise[f], true);
+  }
+
+  // A chunk of a panel. dz (the scale of the norm left out) has dtype O.
+  template <typename O>
+  void accumulate(int64_t t) {
+    const int64_t chunk = t / p.panels, panel = t % p.panels;
+    if (weights_grad) clear_partials(chunk, panel);
+    const View<O> target = input_grad ? View<O>(*dz) : View<O>();
+    for (int64_t item = chunk * items() / chunks(); item < (chunk + 1) * items() / chunks(); ++item)
+      add_item(item, chunk, panel, target);
+  }
+
+  void clear_partials(int64_t chunk, int64_t panel) {
+    const int64_t blocks = p.blocks_of(panel), first = panel * p.panel;
+    std::fill_n(partial_weights.get() + (chunk * p.blocks + first) * p.taps * L, blocks * p.taps * L, A(0));
+    for (int64_t row = 0; row < (p.mixes() ? filters() * p.mixed_blocks * L : 0); ++row)
+      std::fill_n(partial_mixing.get() + (chunk * filters() * p.mixed_blocks * L + row) * p.blocks * L + first * L, blocks * L, A(0));
+  }
+
+  template <typename O>
+  void add_item(int64_t item, int64_t chunk, int64_t panel, const View<O>& target) {
+    const int64_t band = item % p.bands, n = item / p.bands, first = p.begin(band), out_rows = p.end(band) - first;
+    const int64_t blocks = p.blocks_of(panel), first_block = panel * p.panel;
+    Vector<A>* a = scratch<A>(0, blocks * p.in_tile());
+    for (int64_t b = 0; b < blocks; ++b) {
+      const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch(), first_block + b);
+      const Image<const T> image = x.template image<A>(n, first_block + b);
+      load_tile<T, A>(image, first * p.stride - p.pad, out_rows * p.stride + 2 * p.pad, p.pad, p.in_columns,
+                      a + b * p.in_tile(), &prologue);
+    }
+    const int64_t rows = item_rows(band), columns = width(), dz_tile = p.band * p.stride * columns;
+    Vector<A>* dz = scratch<A>(1, blocks * dz_tile);
+    if (input_grad && p.stride == 2) std::fill(dz, dz + blocks * dz_tile, Vector<A>{});
+    for (size_t f = 0; f < grads.size(); ++f) {
+      const Filter& filter = p.filters[f];
+      const int64_t g_columns = p.out_columns + 2 * filter.pad, skip = p.pad - filter.pad;
+      const int64_t g_tile = (p.band + 2 * filter.pad) * g_columns;
+      Vector<A>* g = scratch<A>(2, blocks * g_tile);
+      if (p.mixes()) {
+        unmix(f, n, band, chunk, panel, a, g, g_columns, g_tile);
+      } else {
+        for (int64_t b = 0; b < blocks; ++b)
+          load_tile<T, A>(grads[f].template image<A>(n, first_block + b), first - filter.pad, out_rows + 2 * filter.pad, filter.pad,
+                          g_columns, g + b * g_tile, static_cast<const Prologue<A>*>(nullptr));
+      }
+      for (int64_t b = 0; b < blocks; ++b) {
+        if (weights_grad) {
+          A* dw = partial_weights.get() + ((chunk * p.blocks + first_block + b) * p.taps + filter.first) * L;
+          select_weight_gradient<A>(filter.k, filter.dilation, p.stride)(
+              {g + b * g_tile + filter.pad * g_columns + filter.pad, g_columns,
+               a + b * p.in_tile() + skip * p.in_columns + skip, p.in_columns, out_rows, p.out_w,
+               reinterpret_cast<Vector<A>*>(dw)});
+        }
+        if (input_grad)
+          add_filter(filter, first_block + b, g + b * g_tile, g_columns, dz + b * dz_tile, columns, rows, f > 0 || p.stride == 2);
+      }
+    }
+    for (int64_t b = 0; input_grad && b < blocks; ++b) {
+      double* sums = partial_sums.data() + (item * p.blocks + first_block + b) * 2 * L;
+      const Image<O> out = target.template image<A>(n, first_block + b);
+      const Vector<A>* tile = a + b * p.in_tile() + p.pad * p.in_columns + p.pad;
+      for (int64_t r = 0; r < rows; ++r)
+        finish_row(tile + r * p.in_columns, dz + b * dz_tile + r * columns, sums, out, first * p.stride + r);
+    }
+  }
+
+  // Back through a pointwise convolution: the gradient of the depthwise output into padded tiles, one a block of the
+  // panel, and the gradient of the pointwise weight from that output, which is computed anew.
+  void unmix(size_t f, int64_t n, int64_t band, int64_t chunk, int64_t panel, const Vector<A>* a, Vector<A>* g,
+             int64_t g_columns, int64_t g_tile) {
+    const Filter& filter = p.filters[f];
+    const int64_t first = p.begin(band), out_rows = p.end(band) - first, blocks = p.blocks_of(panel), pad = filter.pad;
+    const int64_t low = std::max<int64_t>(first - pad, 0), high = std::min(first + out_rows + pad, p.out_h);
+    const Vector<A> zero = {};
+    for (int64_t b = 0; b < blocks; ++b)
+      for (int64_t r = 0; r < out_rows + 2 * pad; ++r) {
+        Vector<A>* row = g + b * g_tile + r * g_columns;
+        const bool outside = first - pad + r < low || first - pad + r >= high;
+        std::fill(row, row + (outside ? g_columns : pad), zero);
+        std::fill(row + pad + p.out_columns, row + g_columns, zero);
+      }
+    const Pixels<const A> grad = gradient_rows(f, n, low, high);
+    const Vector<A>* taps = reinterpret_cast<const Vector<A>*>(mixing[f].data()) + panel * p.panel;
+    mix<A>(grad, p.mixed_blocks, taps, p.blocks,
+           {reinterpret_cast<A*>(g + (low - first + pad) * g_columns + pad), g_tile * L, g_columns * L, L}, blocks,
+           high - low, p.out_columns);
+    if (!weights_grad) return;
+    const int64_t together = std::max<int64_t>(1, 64 / p.out_columns), size = together * p.out_columns;
+    const Pixels<A> z{reinterpret_cast<A*>(scratch<A>(4, blocks * size)), size * L, p.out_columns * L, L};
+    Vector<A>* dw = reinterpret_cast<Vector<A>*>(
+        partial_mixing.get() + (chunk * filters() + static_cast<int64_t>(f)) * mixing_size()) +
+        panel * p.panel;
+    for (int64_t row = 0; row < out_rows; row += together) {
+      const int64_t rows = std::min(together, out_rows - row), skip = p.pad - pad;
+      for (int64_t b = 0; b < blocks; ++b)
+        select_correlate<A>(filter.k, filter.dilation, p.stride)(
+            {a + b * p.in_tile() + (row * p.stride + skip) * p.in_columns + skip, p.in_columns,
+             reinterpret_cast<const Vector<A>*>(forward_table.data()) + (panel * p.panel + b) * p.taps + filter.first,
+             static_cast<int>(filter.k), rows, p.out_columns, z.data + b * z.block, z.row, z.pixel, false});
+      const Pixels<const A> from{grad.data + (first + row - low) * grad.row, grad.block, grad.row, grad.pixel};
+      const Pixels<const A> values{z.data, z.block, z.row, z.pixel};
+      if (blocks == 2) {
+        mix_gradient<A, 2>(from, p.mixed_blocks, values, rows, p.out_columns, dw, p.blocks);
+      } else {
+        mix_gradient<A, 1>(from, p.mixed_blocks, values, rows, p.out_columns, dw, p.blocks);
+      }
+    }
+  }
+
+  // Rows [low, high) of a gradient as blocks: where they are, or copied with zeros past the last column and channel.
+  Pixels<const A> gradient_rows(size_t f, int64_t n, int64_t low, int64_t high) const {
+    const Strides& strides = grads[f].strides;
+    if (in_blocks<T, A>(strides, p.mixed, p.out_w)) {
+      const A* data = reinterpret_cast<const A*>(grads[f].data);
+      return {data + n * strides.n + low * strides.h, L, strides.h, strides.w};
+    }
+    const int64_t size = (high - low) * p.out_columns;
+    Vector<A>* copy = scratch<A>(3, p.mixed_blocks * size);
+    for (int64_t b = 0; b < p.mixed_blocks; ++b)
+      load_tile<T, A>(grads[f].template image<A>(n, b), low, high - low, 0, p.out_columns, copy + b * size,
+                      static_cast<const Prologue<A>*>(nullptr));
+    return {reinterpret_cast<const A*>(copy), size * L, p.out_columns * L, L};
+  }
+
+  // dz += the correlation of g with the filter, mirrored.
+  void add_filter(const Filter& f, int64_t block, const Vector<A>* g, int64_t g_columns, Vector<A>* dz, int64_t columns,
+                  int64_t rows, bool add) const {
+    const Vector<A>* taps = reinterpret_cast<const Vector<A>*>(table.data()) + block * p.taps + f.first;
+    const int64_t s = p.stride;
+    for (int64_t i = 0; i < s; ++i)
+      for (int64_t j = 0; j < s; ++j) {
+        const Axis y = axis_of(f, s, i), x = axis_of(f, s, j);
+        if (y.count == 0 || x.count == 0) continue;
+        const Correlation<A> job{g + (f.pad + y.offset) * g_columns + f.pad + x.offset, g_columns, taps,
+                                 static_cast<int>(y.count), (rows - i + s - 1) / s, columns / s,
+                                 reinterpret_cast<A*>(dz + i * columns + j), s * columns * L, s * L, add};
+        select_correlate<A>(x.count, s == 1 ? f.dilation : 1, 1)(job);
+        taps += y.count * x.count;
+      }
+  }
+
+  // The mask of the ReLU, the sums of a norm, the way out.
+  template <typename O>
+  void finish_row(const Vector<A>* a, Vector<A>* dz, double* sums, const Image<O>& out, int64_t row) const {
+    const Vector<A> zero = {};
+    Vector<A> sum = {}, product = {};
+    const OutRow<O, A> target(out, row, dz);
+    for (int64_t j = 0; j < p.w; ++j) {
+      const Vector<A> v = a[j] <= zero ? zero : dz[j];
+      target.set(j, v);
+      sum += v;
+      product += v * a[j];
+    }
+    target.flush();
+    for (int l = 0; l < L; ++l) {
+      sums[l] += reinterpret_cast<const A*>(&sum)[l];
+      sums[L + l] += reinterpret_cast<const A*>(&product)[l];
+    }
+  }
+
+  // Means of dz and of dz xhat over a group, for the gradient through its statistics.
+  void average(int64_t g) {
+    const double values = static_cast<double>(batch() * p.h * p.w);
+    const int64_t row = p.blocks * 2 * L;
+    for (int64_t i = 0; i < row; ++i) {
+      double sum = 0;
+      for (int64_t item = g * batch() * p.bands; item < (g + 1) * batch() * p.bands; ++item)
+        sum += partial_sums[static_cast<size_t>(item * row + i)];
+      means[static_cast<size_t>(g * row + i)] = static_cast<A>(sum / values);
+    }
+  }
+
+  // dx from dz through the norm, an image and block; `means` are zeros where the statistics were given.
+  template <typename O>
+  void normalize(int64_t t) {
+    Vector<A>* row = scratch<A>(0, p.w);
+    Vector<A>* grad = scratch<A>(1, p.w);
+    const int64_t n = t / p.blocks, block = t % p.blocks;
+    const Image<const T> image = x.template image<A>(n, block);
+    const Image<const O> in = View<const O>(*dz).template image<A>(n, block);
+    const Image<T> out = View<T>(*dx).template image<A>(n, block);
+    const Prologue<A> prologue = prologue_of<A>(p, this->mean, rstd, n / batch(), block);
+    const Vector<A>* m = reinterpret_cast<const Vector<A>*>(means.data()) + (n / batch() * p.blocks + block) * 2;
+    const Vector<A> scale = prologue.rstd, mean = prologue.mean, slope = scale * scale * m[1], rest = scale * m[0];
+    for (int64_t r = 0; r < p.h; ++r) {
+      const InRow<T, A> values(image, r, row);
+      const InRow<O, A> gradient(in, r, grad);
+      const OutRow<T, A> target(out, r, grad);
+      for (int64_t j = 0; j < p.w; ++j) target.set(j, scale * gradient.at(j) - slope * (values.at(j) - mean) - rest);
+      target.flush();
+    }
+  }
+
+  // sum over the chunks of partial[chunk * size + at + j], in order and in double, for `count` values of j.
+  void total(const A* partial, int64_t size, int64_t at, int64_t count, A* out) const {
+    std::vector<double> sums(static_cast<size_t>(count), 0.0);
+    for (int64_t i = 0; i < chunks(); ++i) {
+      const A* part = partial + i * size + at;
+      double* sum = sums.data();
+#pragma omp simd
+      for (int64_t j = 0; j < count; ++j) sum[j] += static_cast<double>(part[j]);
+    }
+    std::copy(sums.begin(), sums.end(), out);
+  }
+
+  // The gradient of one weight, in its dtype.
+  void gather(int64_t i) {
+    Tensor& target = dweights[static_cast<size_t>(i)];
+    std::vector<A> values(static_cast<size_t>(target.numel()));
+    i < filters() ? gather_depthwise(p.filters[static_cast<size_t>(i)], values.data())
+                  : gather_pointwise(i - filters(), values.data());
+    THO_DISPATCH_V2(target.scalar_type(), "relu_depthwise_conv2d_backward", AT_WRAP(([&] {
+      store_row<scalar_t, A>(values.data(), static_cast<scalar_t*>(target.mutable_data_ptr()), target.numel());
+    })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
+  }
+
+  void gather_depthwise(const Filter& filter, A* values) const {
+    const int64_t taps = filter.k * filter.k;
+    std::vector<A> block(static_cast<size_t>(taps * L));
+    for (int64_t b = 0; b < p.blocks; ++b) {
+      total(partial_weights.get(), p.blocks * p.taps * L, (b * p.taps + filter.first) * L, taps * L, block.data());
+      for (int64_t c = b * L; c < std::min(p.c, (b + 1) * L); ++c)
+        for (int64_t t = 0; t < taps; ++t) values[c * taps + t] = block[static_cast<size_t>(t * L + c % L)];
+    }
+  }
+
+  void gather_pointwise(int64_t f, A* values) const {
+    const int64_t size = filters() * mixing_size(), width = p.blocks * L, rows = width == p.c ? 1 : p.mixed;
+    for (int64_t o = 0; o < rows; ++o)
+      total(partial_mixing.get(), size, f * mixing_size() + o * width, p.mixed * p.c / rows, values + o * p.c);
+  }
+};
+
+}  // namespace
+}  // namespace ddarts
