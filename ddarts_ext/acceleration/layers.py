@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ddarts_ext import ops
 from ddarts_ext.acceleration import norms
+from ddarts_ext.nn.norm import elements_per_group
 from ddarts_ext.nn.pointwise import in_channels_last, pointwise
 from ddarts_ext.ops.relu_depthwise_conv2d import KERNEL_SIZES
 
@@ -80,7 +81,7 @@ def run_normed(filters: Sequence[Filter], inputs: Sequence[Tensor]) -> tuple[lis
     )
     if given:
         return result.outputs, []
-    values = inputs[0].numel() // max(1, inputs[0].shape[1])
+    values = elements_per_group(inputs[0], 1)
     rows = zip(batch_norms, result.mean.unbind(1), result.rstd.unbind(1), strict=True)
     return result.outputs, [([norm], mean, rstd, values) for norm, mean, rstd in rows]
 
@@ -101,10 +102,7 @@ def filter_together(filters: Sequence[Filter], inputs: Sequence[Tensor], **norm:
     dilations, stride = [step.conv.dilation[0] for step in filters], filters[0].conv.stride[0]
     mixing = [step.mix.weight for step in filters if step.mix is not None]
     if mixing:
-        sources = range(len(filters)) if len(inputs) > 1 else [0] * len(filters)
-        return ops.relu_separable_conv2d(
-            inputs, weights, mixing, sources=sources, dilations=dilations, stride=stride, **norm
-        )
+        return ops.relu_separable_conv2d(inputs, weights, mixing, dilations=dilations, stride=stride, **norm)
     rows: dict[str, Any] = {
         name: value.squeeze(1) if isinstance(value, Tensor) else value for name, value in norm.items()
     }

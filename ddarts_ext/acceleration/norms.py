@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ddarts_ext import ops
+from ddarts_ext.nn.norm import elements_per_group, unbiased_variance
 
 
 def uses_batch(norm: nn.BatchNorm2d) -> bool:
@@ -71,7 +72,7 @@ def _moments(
     for norms in alike.values():
         values = pending[norms[0]][2]
         rstd = torch.stack([pending[norm][1] for norm in norms])
-        variance = rstd.pow(-2).sub_(norms[0].eps).clamp_min_(0.0).mul_(values / max(values - 1, 1))
+        variance = unbiased_variance(rstd, norms[0].eps, values)
         for norm, row in zip(norms, variance.unbind(0), strict=True):
             yield norm, (pending[norm][0], row)
 
@@ -81,5 +82,5 @@ def normalise(x: Tensor, norm: nn.BatchNorm2d, running: Running, relu: bool = Fa
     mean, rstd = given(norm)
     result = ops.grouped_batch_norm(x, norm.weight, norm.bias, mean=mean, rstd=rstd, eps=norm.eps, relu=relu)
     if mean is None:
-        running.record([norm], result.mean, result.rstd, x.numel() // max(1, x.shape[1]))
+        running.record([norm], result.mean, result.rstd, elements_per_group(x, 1))
     return result.out

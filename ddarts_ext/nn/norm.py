@@ -62,10 +62,14 @@ def record_together(norms: Sequence[RunningStatistics], mean: Tensor, rstd: Tens
     variances = [norm.running_var for norm in norms if norm.running_var is not None]
     if p.statistics != "update" or not means:
         return
-    unbiased, dtype = elements / max(elements - 1, 1), means[0].dtype
-    variance = rstd[0].pow(-2).sub_(norms[0].eps).clamp_min_(0.0).mul_(unbiased)
+    dtype, variance = means[0].dtype, unbiased_variance(rstd[0], norms[0].eps, elements)
     torch._foreach_lerp_(means, mean[0].to(dtype).unbind(), norms[0].momentum)
     torch._foreach_lerp_(variances, variance.to(dtype).unbind(), norms[0].momentum)
+
+
+def unbiased_variance(rstd: Tensor, eps: float, elements: int) -> Tensor:
+    """The variance that running statistics follow, from the rstd of ``elements`` values."""
+    return rstd.pow(-2).sub_(eps).clamp_min_(0.0).mul_(elements / max(elements - 1, 1))
 
 
 def elements_per_group(x: Tensor, groups: int) -> int:

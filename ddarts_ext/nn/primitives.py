@@ -120,7 +120,6 @@ class _Stage(nn.Module):
             inputs,
             [stage.depthwise for stage in stages],
             [stage.pointwise for stage in stages],
-            sources=range(len(stages)) if len(inputs) > 1 else [0] * len(stages),
             dilations=[stage.dilation for stage in stages],
             stride=stride,
             groups=groups,

@@ -66,17 +66,10 @@ def relu_depthwise_conv2d(
 
 
 def relu_depthwise_conv2d_reference(
-    x: Tensor,
-    weights: list[Tensor],
-    dilations: list[int],
-    stride: int,
-    normalize: bool,
-    mean: Tensor | None,
-    rstd: Tensor | None,
-    groups: int,
-    eps: float,
+    x: Tensor, weights: list[Tensor], *settings: Any
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    outputs, mean, rstd = filtered(x, weights, dilations, stride, normalize, mean, rstd, groups, eps)
+    """:func:`filtered`, rounded to the dtype of x and in its layout."""
+    outputs, mean, rstd = filtered(x, weights, *settings)
     layout = _checks.memory_format_of(x)
     return [out.to(x.dtype).contiguous(memory_format=layout) for out in outputs], mean, rstd
 

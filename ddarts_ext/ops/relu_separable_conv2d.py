@@ -7,7 +7,7 @@ the forward nor kept for the backward, which computes it anew: half of a superne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ def relu_separable_conv2d(
     weights: Sequence[Tensor],
     pointwise: Sequence[Tensor],
     *,
-    sources: Sequence[int],
+    sources: Sequence[int] | None = None,
     dilations: Sequence[int],
     stride: int = 1,
     normalize: bool = False,
@@ -54,8 +54,9 @@ def relu_separable_conv2d(
 
     inputs: I tensors [G*B,C,H,W] of one floating dtype; outputs have their dtype and the layout of the input they come
     from. weights: F depthwise filters [C,1,k,k]. pointwise: F filters [Co,C,1,1] with one Co. sources: which input each
-    filter reads. dilations, stride, normalize, groups, eps: as there. mean, rstd: [1 or G,I,C], and [G,I,C] ([0,I,C]
-    without a norm) in the result. Outputs: [G*B,Co,ceil(H/stride),ceil(W/stride)].
+    filter reads; by default all read the only input, or each its own. dilations, stride, normalize, groups, eps: as
+    there. mean, rstd: [1 or G,I,C], and [G,I,C] ([0,I,C] without a norm) in the result. Outputs:
+    [G*B,Co,ceil(H/stride),ceil(W/stride)].
 
     Sums are in float32 (float64 for float64), and y is not rounded to the dtype of the inputs. Gradients: inputs,
     weights and pointwise, any number of times; deterministic. Off the CPU it is :func:`relu_depthwise_conv2d` and the
@@ -63,6 +64,8 @@ def relu_separable_conv2d(
     not floating.
     """
     inputs, weights, pointwise = list(inputs), list(weights), list(pointwise)
+    if sources is None:
+        sources = range(len(weights)) if len(inputs) > 1 else [0] * len(weights)
     sources, dilations = list(sources), list(dilations)
     _check(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups)
     if inputs[0].device.type != "cpu":
@@ -90,25 +93,42 @@ def composed(
     eps: float,
 ) -> ReluDepthwise:
     """The same by the ops that there are kernels for everywhere."""
+
+    def filter_one(x: Tensor, own: list[Tensor], steps: list[int], *statistics: Tensor | None) -> ReluDepthwise:
+        return relu_depthwise_conv2d(
+            x, own, dilations=steps, stride=stride, normalize=normalize, mean=statistics[0], rstd=statistics[1],
+            groups=groups, eps=eps,
+        )  # fmt: skip
+
+    found = _each_input(inputs, weights, sources, dilations, mean, rstd, filter_one)
+    return found._replace(outputs=[mix(y, weight) for y, weight in zip(found.outputs, pointwise, strict=True)])
+
+
+def _each_input(
+    inputs: list[Tensor],
+    weights: list[Tensor],
+    sources: list[int],
+    dilations: list[int],
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    filter_one: Callable[..., tuple[list[Tensor], Tensor, Tensor]],
+) -> ReluDepthwise:
+    """What ``filter_one(x, weights, dilations, mean, rstd)`` makes of every input with the filters that read it."""
     outputs: dict[int, Tensor] = {}
     statistics = []
     for i, x in enumerate(inputs):
-        read = [f for f, source in enumerate(sources) if source == i]
-        found = relu_depthwise_conv2d(
-            x,
-            [weights[f] for f in read],
-            dilations=[dilations[f] for f in read],
-            stride=stride,
-            normalize=normalize,
-            mean=None if mean is None else mean[:, i],
-            rstd=None if rstd is None else rstd[:, i],
-            groups=groups,
-            eps=eps,
-        )
-        statistics.append((found.mean, found.rstd))
-        outputs |= {f: mix(y, pointwise[f]) for f, y in zip(read, found.outputs, strict=True)}
+        read = _readers(sources, i)
+        given = [None if table is None else table[:, i] for table in (mean, rstd)]
+        found, *rows = filter_one(x, [weights[f] for f in read], [dilations[f] for f in read], *given)
+        statistics.append(rows)
+        outputs |= zip(read, found, strict=True)
     means, rstds = (torch.stack(rows, 1) for rows in zip(*statistics, strict=True))
     return ReluDepthwise([outputs[f] for f in range(len(weights))], means, rstds)
+
+
+def _readers(sources: list[int], source: int) -> list[int]:
+    """The filters that read an input."""
+    return [f for f, index in enumerate(sources) if index == source]
 
 
 def relu_separable_conv2d_reference(
@@ -124,19 +144,16 @@ def relu_separable_conv2d_reference(
     groups: int,
     eps: float,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
-    outputs: dict[int, Tensor] = {}
-    statistics = []
-    for i, x in enumerate(inputs):
-        read = [f for f, source in enumerate(sources) if source == i]
-        given_mean, given_rstd = (None if table is None else table[:, i] for table in (mean, rstd))
-        own, steps = [weights[f] for f in read], [dilations[f] for f in read]
-        found, *rows = filtered(x, own, steps, stride, normalize, given_mean, given_rstd, groups, eps)
-        statistics.append(rows)
-        for f, y in zip(read, found, strict=True):
-            out = F.conv2d(y, pointwise[f].to(y.dtype)).to(x.dtype)
-            outputs[f] = out.contiguous(memory_format=_checks.memory_format_of(x))
-    means, rstds = (torch.stack(rows, 1) for rows in zip(*statistics, strict=True))
-    return [outputs[f] for f in range(len(weights))], means, rstds
+    def filter_one(x: Tensor, own: list[Tensor], steps: list[int], *statistics: Tensor | None) -> Any:
+        return filtered(x, own, steps, stride, normalize, *statistics, groups, eps)  # type: ignore[call-arg, arg-type]
+
+    found = _each_input(inputs, weights, sources, dilations, mean, rstd, filter_one)
+    outputs = []
+    for y, weight, source in zip(found.outputs, pointwise, sources, strict=True):
+        x = inputs[source]
+        out = F.conv2d(y, weight.to(y.dtype)).to(x.dtype)
+        outputs.append(out.contiguous(memory_format=_checks.memory_format_of(x)))
+    return outputs, found.mean, found.rstd
 
 
 def relu_separable_conv2d_backward_reference(
@@ -167,7 +184,7 @@ def relu_separable_conv2d_backward_reference(
     d_weights: dict[int, Tensor] = {}
     d_pointwise: dict[int, Tensor] = {}
     for i, x in enumerate(inputs):
-        read = [f for f, source in enumerate(sources) if source == i]
+        read = _readers(sources, i)
         own, steps = [filters[f] for f in read], [dilations[f] for f in read]
         dx, found = relu_depthwise_conv2d_backward_reference(
             [inner[f] for f in read], x.to(acc), own, steps, stride, normalize, mean[:, i], rstd[:, i],
