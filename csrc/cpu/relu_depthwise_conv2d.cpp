@@ -16,9 +16,6 @@
 namespace ddarts {
 namespace {
 
-// Rows of a band that go through a depthwise filter and a pointwise matrix together, so that they stay in the L1 cache.
-inline int64_t rows_together(const Plan& p) { return std::max<int64_t>(1, 64 / p.out_columns); }
-
 // One input and the filters that read it.
 template <typename T, typename A>
 struct Forward {
@@ -38,7 +35,7 @@ struct Forward {
 
   void prepare(int64_t filter) {
     const size_t f = static_cast<size_t>(filter);
-    fill_taps<A>(p, p.filters[f], weights[f], [](const Filter& g, int64_t i, int64_t j) { return i * g.k + j; }, table);
+    fill_taps<A>(p, p.filters[f], weights[f], forward_position, table);
     if (p.mixes()) mixing[f] = mixing_table<A>(p, pointwise[f], false);
   }
 

@@ -104,7 +104,7 @@ struct Backward {
     const auto mirrored = [&](const Filter& g, int64_t i, int64_t j) { return tap_position(g, p.stride, i, j); };
     if (input_grad) fill_taps<A>(p, p.filters[f], weights[f], mirrored, table);
     if (!p.mixes()) return;
-    fill_taps<A>(p, p.filters[f], weights[f], [](const Filter& g, int64_t i, int64_t j) { return i * g.k + j; }, forward_table);
+    fill_taps<A>(p, p.filters[f], weights[f], forward_position, forward_table);
     mixing[f] = mixing_table<A>(p, pointwise[f], true);
   }
 
@@ -122,7 +122,8 @@ struct Backward {
     const int64_t blocks = p.blocks_of(panel), first = panel * p.panel;
     std::fill_n(partial_weights.get() + (chunk * p.blocks + first) * p.taps * L, blocks * p.taps * L, A(0));
     for (int64_t row = 0; row < (p.mixes() ? filters() * p.mixed_blocks * L : 0); ++row)
-      std::fill_n(partial_mixing.get() + (chunk * filters() * p.mixed_blocks * L + row) * p.blocks * L + first * L, blocks * L, A(0));
+      std::fill_n(partial_mixing.get() + ((chunk * filters() * p.mixed_blocks * L + row) * p.blocks + first) * L,
+                  blocks * L, A(0));
   }
 
   template <typename O>
@@ -148,8 +149,8 @@ struct Backward {
         unmix(f, n, band, chunk, panel, a, g, g_columns, g_tile);
       } else {
         for (int64_t b = 0; b < blocks; ++b)
-          load_tile<T, A>(grads[f].template image<A>(n, first_block + b), first - filter.pad, out_rows + 2 * filter.pad, filter.pad,
-                          g_columns, g + b * g_tile, static_cast<const Prologue<A>*>(nullptr));
+          load_tile<T, A>(grads[f].template image<A>(n, first_block + b), first - filter.pad, out_rows + 2 * filter.pad,
+                          filter.pad, g_columns, g + b * g_tile, static_cast<const Prologue<A>*>(nullptr));
       }
       for (int64_t b = 0; b < blocks; ++b) {
         if (weights_grad) {
@@ -193,7 +194,7 @@ struct Backward {
            {reinterpret_cast<A*>(g + (low - first + pad) * g_columns + pad), g_tile * L, g_columns * L, L}, blocks,
            high - low, p.out_columns);
     if (!weights_grad) return;
-    const int64_t together = std::max<int64_t>(1, 64 / p.out_columns), size = together * p.out_columns;
+    const int64_t together = rows_together(p), size = together * p.out_columns;
     const Pixels<A> z{reinterpret_cast<A*>(scratch<A>(4, blocks * size)), size * L, p.out_columns * L, L};
     Vector<A>* dw = reinterpret_cast<Vector<A>*>(
         partial_mixing.get() + (chunk * filters() + static_cast<int64_t>(f)) * mixing_size()) +
@@ -287,14 +288,14 @@ struct Backward {
     const Image<const T> image = x.template image<A>(n, block);
     const Image<const O> in = View<const O>(*dz).template image<A>(n, block);
     const Image<T> out = View<T>(*dx).template image<A>(n, block);
-    const Prologue<A> prologue = prologue_of<A>(p, this->mean, rstd, n / batch(), block);
+    const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch(), block);
     const Vector<A>* m = reinterpret_cast<const Vector<A>*>(means.data()) + (n / batch() * p.blocks + block) * 2;
-    const Vector<A> scale = prologue.rstd, mean = prologue.mean, slope = scale * scale * m[1], rest = scale * m[0];
+    const Vector<A> scale = prologue.rstd, centre = prologue.mean, slope = scale * scale * m[1], rest = scale * m[0];
     for (int64_t r = 0; r < p.h; ++r) {
       const InRow<T, A> values(image, r, row);
       const InRow<O, A> gradient(in, r, grad);
       const OutRow<T, A> target(out, r, grad);
-      for (int64_t j = 0; j < p.w; ++j) target.set(j, scale * gradient.at(j) - slope * (values.at(j) - mean) - rest);
+      for (int64_t j = 0; j < p.w; ++j) target.set(j, scale * gradient.at(j) - slope * (values.at(j) - centre) - rest);
       target.flush();
     }
   }

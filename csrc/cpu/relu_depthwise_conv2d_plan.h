@@ -63,6 +63,9 @@ inline Plan make_plan(const torch::stable::Tensor& x, const std::vector<torch::s
   return p;
 }
 
+// Rows of a band that go through a depthwise filter and a pointwise matrix together, so that they stay in the L1 cache.
+inline int64_t rows_together(const Plan& p) { return std::max<int64_t>(1, 64 / p.out_columns); }
+
 // mean and rstd are [G,C], or empty without a norm.
 template <typename A>
 inline Prologue<A> prologue_of(const Plan& p, const std::vector<A>& mean, const std::vector<A>& rstd, int64_t group,

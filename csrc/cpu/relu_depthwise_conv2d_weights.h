@@ -74,6 +74,9 @@ std::vector<A> values_of(const Tensor& dense) {
   return values;
 }
 
+// Order of a filter's taps for its outputs.
+inline int64_t forward_position(const Filter& f, int64_t y, int64_t x) { return y * f.k + x; }
+
 // table[block][position(filter, y, x)]: the taps as vectors over a block's channels, zero past the last channel. One
 // filter of a table that begins as zeros.
 template <typename A, typename Position>
