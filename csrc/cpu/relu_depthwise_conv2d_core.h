@@ -2,7 +2,8 @@
 // weight gradient, and for the second the product with a matrix over channels and that matrix's gradient.
 //
 // Accumulators stay in registers: 8 neighbouring pixels of a block of channels (correlation), one kernel row or more of
-// a filter (weight gradient), about one load a multiply-add; 4 pixels, or 4 channels, by 2 blocks (matrix), less than one.
+// a filter (weight gradient), 4 pixels, or 4 channels, by 2 blocks (matrix); everything takes well under one load a
+// multiply-add, of which two start every cycle.
 #pragma once
 
 #include "relu_depthwise_conv2d_tile.h"
@@ -28,28 +29,36 @@ struct Correlation {
 
 template <typename A, int NX, int D, int S>
 void correlate(const Correlation<A>& c) {
-  for (int64_t r = 0; r < c.rows; ++r) {
-    for (int64_t j = 0; j < c.columns; j += kPixels) {
-      A* out = c.out + r * c.out_row + j * c.out_pixel;
+  const int64_t in_row = c.in_row, rows = c.rows, columns = c.columns, pixel = c.out_pixel;
+  const int taps_y = c.taps_y;
+  for (int64_t r = 0; r < rows; ++r) {
+    A* out = c.out + r * c.out_row;
+    const Vector<A>* corner = c.in + r * S * in_row;
+    for (int64_t j = 0; j < columns; j += kPixels, out += kPixels * pixel, corner += kPixels * S) {
       Vector<A> acc[kPixels] = {};
       if (c.add) {
 #pragma GCC unroll 8
-        for (int t = 0; t < kPixels; ++t) acc[t] = *reinterpret_cast<const Vector<A>*>(out + t * c.out_pixel);
+        for (int t = 0; t < kPixels; ++t) acc[t] = *reinterpret_cast<const Vector<A>*>(out + t * pixel);
       }
-      const Vector<A>* in = c.in + r * S * c.in_row + j * S;
+      const Vector<A>* in = corner;
       const Vector<A>* w = c.w;
-      for (int y = 0; y < c.taps_y; ++y, in += D * c.in_row, w += NX) {
+      for (int y = 0; y < taps_y; ++y, in += D * in_row, w += NX) {
+        Vector<A> tap[NX];
 #pragma GCC unroll 7
-        for (int x = 0; x < NX; ++x) {
-          const Vector<A> tap = w[x];
-#pragma GCC unroll 8
-          for (int t = 0; t < kPixels; ++t) acc[t] += tap * in[t * S + x * D];
-          // The inputs of neighbouring taps overlap; keeping them in registers would spill the accumulators.
-          asm volatile("" ::: "memory");
+        for (int x = 0; x < NX; ++x) tap[x] = w[x];
+        // Every input is read once, for all the pixels that it belongs to.
+#pragma GCC unroll 32
+        for (int i = 0; i <= (kPixels - 1) * S + (NX - 1) * D; ++i) {
+          const Vector<A> value = in[i];
+#pragma GCC unroll 7
+          for (int x = 0; x < NX; ++x) {
+            const int t = i - x * D;
+            if (t >= 0 && t % S == 0 && t / S < kPixels) acc[t / S] += tap[x] * value;
+          }
         }
       }
 #pragma GCC unroll 8
-      for (int t = 0; t < kPixels; ++t) *reinterpret_cast<Vector<A>*>(out + t * c.out_pixel) = acc[t];
+      for (int t = 0; t < kPixels; ++t) *reinterpret_cast<Vector<A>*>(out + t * pixel) = acc[t];
     }
   }
 }
@@ -75,7 +84,7 @@ CorrelateFunction<A> select_correlate(int64_t nx, int64_t dilation, int64_t stri
   }
 }
 
-// dw[y][x] += sum_{r, j} g[r][j] * in[r*S + y*D][j*S + x*D]. Columns of g up to the next even one must hold zeros.
+// dw[y][x] += sum_{r, j} g[r][j] * in[r*S + y*D][j*S + x*D]. Columns of g up to the next multiple of 4 must hold zeros.
 template <typename A>
 struct WeightGradient {
   const Vector<A>* g;
@@ -86,39 +95,50 @@ struct WeightGradient {
   Vector<A>* dw;
 };
 
-// Kernel rows [y0, y0 + KR), P pixels at a time: P*KR*K accumulators, about 10, for 2 multiply-adds a cycle of latency 4.
-template <typename A, int K, int D, int S, int KR, int P>
+// Kernel rows [y0, y0 + KR): KR*K accumulators, about 10, for 2 multiply-adds a cycle of latency 4.
+template <typename A, int K, int D, int S, int KR>
 DDARTS_INLINE void weight_gradient_rows(const WeightGradient<A>& c, int y0) {
-  Vector<A> acc[P][KR][K] = {};
-  for (int64_t r = 0; r < c.rows; ++r) {
+  constexpr int P = 4;
+  Vector<A> acc[KR][K] = {};
+  const int64_t in_row = c.in_row, rows = c.rows, columns = c.columns;
+  for (int64_t r = 0; r < rows; ++r) {
     const Vector<A>* g = c.g + r * c.g_row;
-    const Vector<A>* in = c.in + (r * S + y0 * D) * c.in_row;
-    for (int64_t j = 0; j < c.columns; j += P) {
-#pragma GCC unroll 2
-      for (int p = 0; p < P; ++p) {
-        const Vector<A> grad = g[j + p];
+    const Vector<A>* in = c.in + (r * S + y0 * D) * in_row;
+    for (int64_t j = 0; j < columns; j += P, g += P, in += P * S) {
+      Vector<A> grad[P];
+#pragma GCC unroll 4
+      for (int t = 0; t < P; ++t) grad[t] = g[t];
 #pragma GCC unroll 7
-        for (int y = 0; y < KR; ++y)
+      for (int y = 0; y < KR; ++y)
+#pragma GCC unroll 32
+        for (int i = 0; i <= (P - 1) * S + (K - 1) * D; ++i) {
+          const Vector<A> value = in[y * D * in_row + i];
+          // Inputs kept for the pixels to come would drive the accumulators out of the registers.
+          asm volatile("" ::: "memory");
 #pragma GCC unroll 7
-          for (int x = 0; x < K; ++x) acc[p][y][x] += grad * in[y * D * c.in_row + (j + p) * S + x * D];
-      }
+          for (int x = 0; x < K; ++x) {
+            const int t = i - x * D;
+            if (t >= 0 && t % S == 0 && t / S < P) acc[y][x] += grad[t / S] * value;
+          }
+        }
     }
   }
+#pragma GCC unroll 7
   for (int y = 0; y < KR; ++y)
-    for (int x = 0; x < K; ++x)
-      for (int p = 0; p < P; ++p) c.dw[(y0 + y) * K + x] += acc[p][y][x];
+#pragma GCC unroll 7
+    for (int x = 0; x < K; ++x) c.dw[(y0 + y) * K + x] += acc[y][x];
 }
 
 template <typename A, int K, int D, int S>
 void weight_gradient(const WeightGradient<A>& c) {
   if constexpr (K == 3) {
-    weight_gradient_rows<A, K, D, S, 3, 1>(c, 0);
+    weight_gradient_rows<A, K, D, S, 3>(c, 0);
   } else if constexpr (K == 5) {
-    weight_gradient_rows<A, K, D, S, 2, 1>(c, 0);
-    weight_gradient_rows<A, K, D, S, 2, 1>(c, 2);
-    weight_gradient_rows<A, K, D, S, 1, 2>(c, 4);
+    weight_gradient_rows<A, K, D, S, 2>(c, 0);
+    weight_gradient_rows<A, K, D, S, 2>(c, 2);
+    weight_gradient_rows<A, K, D, S, 1>(c, 4);
   } else {
-    for (int y = 0; y < K; ++y) weight_gradient_rows<A, K, D, S, 1, 1>(c, y);
+    for (int y = 0; y < K; ++y) weight_gradient_rows<A, K, D, S, 1>(c, y);
   }
 }
 
