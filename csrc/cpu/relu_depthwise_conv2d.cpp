@@ -26,8 +26,8 @@ struct Forward {
   int64_t groups;
   std::vector<View<T>> outputs = {};
   std::vector<A> mean = {}, rstd = {};  // [G,C], empty without a norm
-  std::vector<A> table = {};
-  std::vector<std::vector<A>> mixing = {};  // empty without pointwise convolutions
+  Table<A> table = {};
+  std::vector<Table<A>> mixing = {};  // empty without pointwise convolutions
   std::vector<double> parts = {};       // [n * blocks][2][L]: mean and sum of squares about it of every image
 
   int64_t batch() const { return p.n / groups; }

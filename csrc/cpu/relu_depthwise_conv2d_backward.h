@@ -62,9 +62,9 @@ struct Backward {
   int64_t groups;
   bool input_grad, weights_grad;
   std::vector<A> mean = {}, rstd = {};      // [G,C], empty without a norm
-  std::vector<A> table = {};                // taps in the order of tap_position
-  std::vector<A> forward_table = {};        // with pointwise convolutions: taps in the order of the forward
-  std::vector<std::vector<A>> mixing = {};  // their weights, transposed
+  Table<A> table = {};                // taps in the order of tap_position
+  Table<A> forward_table = {};        // with pointwise convolutions: taps in the order of the forward
+  std::vector<Table<A>> mixing = {};  // their weights, transposed
   std::unique_ptr<A[]> partial_weights = {};  // [chunks][blocks][taps][L]
   std::unique_ptr<A[]> partial_mixing = {};   // [chunks][filters][mixed_blocks * L][blocks][L]
   std::vector<double> partial_sums = {};  // [samples * bands][blocks][2][L]: sums of dz and of dz * a (a = xhat where dz is not 0)

@@ -174,22 +174,31 @@ DDARTS_INLINE void mix_vectors(const Pixels<const A>& in, int64_t in_blocks, con
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t j = 0; j < columns; j += P) {
       Vector<A> acc[P][V] = {};
-      const A* from = in.data + r * in.row + j * in.pixel;
+      const A* pixel[P];
+#pragma GCC unroll 4
+      for (int t = 0; t < P; ++t) pixel[t] = in.data + r * in.row + (j + t) * in.pixel;
       const Vector<A>* column = w;
-      for (int64_t b = 0; b < in_blocks; ++b, from += in.block) {
+      for (int64_t b = 0; b < in_blocks; ++b) {
 #pragma GCC unroll 8
         for (int l = 0; l < L; ++l, column += w_row) {
 #pragma GCC unroll 4
           for (int t = 0; t < P; ++t)
 #pragma GCC unroll 2
-            for (int v = 0; v < V; ++v) acc[t][v] += from[t * in.pixel + l] * column[v];
+            for (int v = 0; v < V; ++v) acc[t][v] += pixel[t][l] * column[v];
+          // One pointer a pixel and one to the weights: the compiler would prepare, and spill, one for each product.
+          asm("" : "+r"(column));
+        }
+#pragma GCC unroll 4
+        for (int t = 0; t < P; ++t) {
+          pixel[t] += in.block;
+          asm("" : "+r"(pixel[t]));
         }
       }
+      A* to = out.data + r * out.row + j * out.pixel;
 #pragma GCC unroll 4
-      for (int t = 0; t < P; ++t)
+      for (int t = 0; t < P; ++t, to += out.pixel)
 #pragma GCC unroll 2
-        for (int v = 0; v < V; ++v)
-          *reinterpret_cast<Vector<A>*>(out.data + v * out.block + r * out.row + (j + t) * out.pixel) = acc[t][v];
+        for (int v = 0; v < V; ++v) *reinterpret_cast<Vector<A>*>(to + v * out.block) = acc[t][v];
     }
   }
 }

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <new>
+#include <vector>
 
 namespace ddarts {
 namespace {
@@ -30,6 +31,23 @@ template <typename A>
 using Vector = typename VectorOf<A>::type;
 template <typename A>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
+
+constexpr size_t kCacheLine = 64;
+
+// Tables that are read as vectors: a vector that straddles two cache lines costs two loads.
+template <typename A>
+struct LineAllocator {
+  using value_type = A;
+  template <typename B>
+  struct rebind {
+    using other = LineAllocator<B>;
+  };
+  A* allocate(size_t n) { return static_cast<A*>(::operator new(n * sizeof(A), std::align_val_t(kCacheLine))); }
+  void deallocate(A* data, size_t) { ::operator delete(data, std::align_val_t(kCacheLine)); }
+  bool operator==(const LineAllocator&) const = default;
+};
+template <typename A>
+using Table = std::vector<A, LineAllocator<A>>;
 
 // The image of one sample and one block of channels inside a tensor of any strides. lanes < L at the last channels.
 template <typename T>
@@ -213,7 +231,7 @@ inline void load_tile(const Image<const T>& image, int64_t first, int64_t rows, 
   }
 }
 
-// 64-byte aligned memory that a thread keeps from call to call, so that tiles cost no page faults.
+// Memory aligned to cache lines that a thread keeps from call to call, so that tiles cost no page faults.
 template <typename A>
 inline Vector<A>* scratch(int slot, int64_t vectors) {
   struct Buffer {
@@ -223,11 +241,11 @@ inline Vector<A>* scratch(int slot, int64_t vectors) {
   };
   static thread_local Buffer buffers[5];
   Buffer& buffer = buffers[slot];
-  const int64_t bytes = (vectors * kVectorBytes + 63) / 64 * 64;
+  const int64_t line = static_cast<int64_t>(kCacheLine), bytes = (vectors * kVectorBytes + line - 1) / line * line;
   if (buffer.bytes < bytes) {
     std::free(buffer.data);
     buffer.bytes = 0;
-    buffer.data = std::aligned_alloc(64, static_cast<size_t>(bytes));
+    buffer.data = std::aligned_alloc(kCacheLine, static_cast<size_t>(bytes));
     if (buffer.data == nullptr) throw std::bad_alloc();
     buffer.bytes = bytes;
   }

@@ -80,7 +80,7 @@ inline int64_t forward_position(const Filter& f, int64_t y, int64_t x) { return 
 // table[block][position(filter, y, x)]: the taps as vectors over a block's channels, zero past the last channel. One
 // filter of a table that begins as zeros.
 template <typename A, typename Position>
-void fill_taps(const Plan& p, const Filter& filter, const Tensor& weight, const Position& position, std::vector<A>& table) {
+void fill_taps(const Plan& p, const Filter& filter, const Tensor& weight, const Position& position, Table<A>& table) {
   const int64_t k = filter.k;
   const std::vector<A> values = values_of<A>(weight);
   for (int64_t y = 0; y < k; ++y)
@@ -92,18 +92,18 @@ void fill_taps(const Plan& p, const Filter& filter, const Tensor& weight, const 
 }
 
 template <typename A>
-std::vector<A> empty_taps(const Plan& p) {
-  return std::vector<A>(static_cast<size_t>(p.blocks * p.taps * p.lanes), A(0));
+Table<A> empty_taps(const Plan& p) {
+  return Table<A>(static_cast<size_t>(p.blocks * p.taps * p.lanes), A(0));
 }
 
 // A pointwise weight [Co,Ci,1,1] as vectors, zero past the last channels: [Ci blocks * lanes][Co blocks], or with
 // `transposed` [Co blocks * lanes][Ci blocks].
 template <typename A>
-std::vector<A> mixing_table(const Plan& p, const Tensor& weight, bool transposed) {
+Table<A> mixing_table(const Plan& p, const Tensor& weight, bool transposed) {
   const int64_t rows = transposed ? p.mixed : p.c, columns = transposed ? p.c : p.mixed;
   const auto padded = [&](int64_t channels) { return (channels + p.lanes - 1) / p.lanes * p.lanes; };
   const std::vector<A> values = values_of<A>(weight);
-  std::vector<A> table(static_cast<size_t>(padded(rows) * padded(columns)), A(0));
+  Table<A> table(static_cast<size_t>(padded(rows) * padded(columns)), A(0));
   const int64_t row = transposed ? p.c : 1, column = transposed ? 1 : p.c;
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t c = 0; c < columns; ++c)
