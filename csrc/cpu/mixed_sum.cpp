@@ -3,12 +3,14 @@
 // Forward: one pass over the branches takes the moments of every block (two visits while it is in the first-level cache),
 // the blocks are merged in their fixed order in float64, and a second pass writes out = sum_k a_kc x_k + b_c, one
 // multiply-add a value. Backward: one pass for sum g and sum g (x_k - mean_k), one for dx_k = a g + s x_k + d.
+// Branches are taken a few at a time, as many as the last-level cache holds: the second pass reads them from there.
 // Blocks do not depend on the number of threads, and every sum has a fixed order: results are bitwise reproducible.
 #include "../common/simd.h"
 #include "mixed_sum_geometry.h"
 
 #include <array>
 #include <cmath>
+#include <iterator>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -64,12 +66,14 @@ void merge_moments(const Geometry& geo, int64_t g, const A* means, const A* squa
   }
 }
 
+// Mean and rstd of the batch, of the normalised ones among the branches of `runs`.
 template <typename A>
-void batch_statistics_of(const Node<A>& node, const std::vector<bool>& normalize, double eps, A* mean, A* rstd) {
+void batch_statistics_of(const Node<A>& node, const std::vector<Run>& runs, const std::vector<bool>& normalize, double eps,
+                         A* mean, A* rstd) {
   const Geometry& geo = node.geometry;
   std::vector<int64_t> chosen;
-  for (int64_t k = 0; k < node.count; ++k)
-    if (normalize[k]) chosen.push_back(k);
+  for (const Run& run : runs)
+    std::copy_if(run.index, run.index + run.count, std::back_inserter(chosen), [&](int64_t k) { return normalize[k]; });
   const int64_t size = geo.tiles * geo.lanes(), normed = static_cast<int64_t>(chosen.size());
   std::vector<A> means(normed * geo.groups * size), squares(means.size());
   geo.for_units(normed, [&](int64_t g, int64_t t, int64_t p) {
@@ -91,25 +95,30 @@ void batch_statistics_of(const Node<A>& node, const std::vector<bool>& normalize
   });
 }
 
+// out (+)= sum over the branches of `runs`; what is there already has the accumulation type.
 template <typename A>
-void write_sum(const Node<A>& node, const A* mean, const A* rstd, const Tensor& out) {
+void write_sum(const Node<A>& node, const std::vector<Run>& runs, const A* mean, const A* rstd, bool add, const Tensor& out) {
   const Geometry& geo = node.geometry;
   std::vector<A> scale = node.table(), bias(std::max<int64_t>(geo.groups * geo.channels, 1));
   for (int64_t g = 0; g < geo.groups; ++g)
-    for (int64_t k = 0; k < node.count; ++k)
-      for (int64_t c = 0; c < geo.channels; ++c) {
-        const int64_t at = (g * node.count + k) * geo.channels + c;
+    for (const Run& run : runs)
+      for (int64_t i = 0; i < run.count * geo.channels; ++i) {
+        const int64_t k = run.index[i / geo.channels], c = i % geo.channels, at = (g * node.count + k) * geo.channels + c;
         scale[at] = node.weights[g * node.count + k] * rstd[at];
         bias[g * geo.channels + c] -= scale[at] * mean[at];
       }
-  const std::vector<Run> runs = runs_of(node.branches, std::vector<bool>(node.count, true));
-  geo.for_units(node.count, [&](int64_t g, int64_t t, int64_t p) {
+  geo.for_units(branches_of(runs), [&](int64_t g, int64_t t, int64_t p) {
     alignas(32) A total[kTile], lanes[kTogether][kLanes];
     int64_t offset;
     const Block b = geo.block(g, t, p, offset);
     geo.gather(&bias[g * geo.channels], p, lanes[0]);
     const Lanes<A> start = load_lanes<A>(lanes[0]);
-    for (int64_t s = 0; s < b.slots(); ++s) store_lanes<A>(total + s * kLanes, start);
+    if (add) read_block(data<A>(out) + offset, b, total);
+    for (int64_t s = 0; s < b.slots(); ++s) {
+      Lanes<A> row = start;
+      if (add) each<A>([&, sum = load_lanes<A>(total + s * kLanes)](auto i) { row.v[i] += sum.v[i]; });
+      store_lanes<A>(total + s * kLanes, row);
+    }
     for (const Run& run : runs) {
       for (int n = 0; n < run.count; ++n) geo.gather(node.row(scale, g, run.index[n]), p, lanes[n]);
       with_dtype(run.dtype, [&](auto tag) {
@@ -121,82 +130,85 @@ void write_sum(const Node<A>& node, const A* mean, const A* rstd, const Tensor& 
   });
 }
 
-// g1[g,k,c] = sum g xhat_k and g0[g,c] = sum g, from one read of everything.
+// g1[g,k,c] = sum g xhat_k of the branches of `runs`, and g0[g,c] = sum g, from one read of everything.
 template <typename A>
-void gradient_sums(const Node<A>& node, const Tensor& grad, const std::vector<bool>& wanted, const std::vector<A>& mean,
+void gradient_sums(const Node<A>& node, const std::vector<Run>& runs, const Tensor& grad, const std::vector<A>& mean,
                    const std::vector<A>& rstd, std::vector<A>& g0, std::vector<A>& g1) {
   const Geometry& geo = node.geometry;
-  const std::vector<Run> runs = runs_of(node.branches, wanted);
-  const int64_t lanes = geo.lanes(), rows = node.count + 1;  // the last row of the partial sums is sum g
+  const int64_t lanes = geo.lanes(), rows = branches_of(runs) + 1;  // the last row of the partial sums is sum g
   std::vector<A> partial(geo.groups * geo.tiles * rows * lanes);
-  geo.for_units(node.count, [&](int64_t g, int64_t t, int64_t p) {
+  geo.for_units(rows, [&](int64_t g, int64_t t, int64_t p) {
     alignas(32) A upstream[kTile], centre[kTogether][kLanes], product[kTogether][kLanes];
     int64_t offset;
     const Block b = geo.block(g, t, p, offset);
     with_dtype(grad.scalar_type(), [&](auto tag) { read_block(data<decltype(tag)>(grad) + offset, b, upstream); });
     A* sums = &partial[(g * geo.tiles + t) * rows * lanes + p * kLanes];
     const Block compact{1, 0, b.slots(), kLanes, kLanes, 0};
-    store_lanes<A>(sums + node.count * lanes, sum_rows<A>(upstream, compact, [](const Lanes<A>& v, auto) { return v; }));
+    store_lanes<A>(sums + (rows - 1) * lanes, sum_rows<A>(upstream, compact, [](const Lanes<A>& v, auto) { return v; }));
     for (const Run& run : runs) {
       for (int n = 0; n < run.count; ++n) geo.gather(node.row(mean, g, run.index[n]), p, centre[n]);
       with_dtype(run.dtype, [&](auto tag) {
         const auto x = node.template pointers<decltype(tag)>(run, offset);
         with_count(run.count, [&](auto n) { block_products<n.value, A>(upstream, x.data(), b, centre, product); });
       });
-      for (int n = 0; n < run.count; ++n) std::copy_n(product[n], kLanes, sums + run.index[n] * lanes);
+      for (int n = 0; n < run.count; ++n, sums += lanes) std::copy_n(product[n], kLanes, sums);
     }
   });
+  std::vector<int64_t> index;
+  for (const Run& run : runs) index.insert(index.end(), run.index, run.index + run.count);
   torch::stable::parallel_for(0, geo.groups * rows, 4, [&](int64_t begin, int64_t end) {
     std::vector<double> total(geo.channels);
     for (int64_t u = begin; u < end; ++u) {
-      const int64_t g = u / rows, k = u % rows;
-      if (k < node.count && !wanted[k]) continue;
+      const int64_t g = u / rows, row = u % rows;
       std::fill(total.begin(), total.end(), 0.0);
       for (int64_t t = 0; t < geo.tiles; ++t) {
-        const A* sums = &partial[((g * geo.tiles + t) * rows + k) * lanes];
+        const A* sums = &partial[((g * geo.tiles + t) * rows + row) * lanes];
         for (int64_t l = 0; l < lanes; ++l)
           if (const int64_t c = geo.channel(l); c >= 0) total[c] += sums[l];
       }
-      A* into = k == node.count ? &g0[g * geo.channels] : &g1[(g * node.count + k) * geo.channels];
-      const A* scale = k == node.count ? nullptr : node.row(rstd, g, k);
+      const int64_t k = row == rows - 1 ? -1 : index[row];
+      A* into = k < 0 ? &g0[g * geo.channels] : &g1[(g * node.count + k) * geo.channels];
+      const A* scale = k < 0 ? nullptr : node.row(rstd, g, k);
       for (int64_t c = 0; c < geo.channels; ++c) into[c] = static_cast<A>(scale ? total[c] * scale[c] : total[c]);
     }
   });
 }
 
-// dx_k = w r (g - g0/M - xhat g1/M) = a g + s x + d, or w r g where the statistics are constants.
+// dx_k = w r (g - g0/M - xhat g1/M) = a g + s x + d, or w r g where the statistics are constants, of the branches of `runs`.
 template <typename A>
-void write_gradients(const Node<A>& node, const Tensor& grad, const std::vector<bool>& centred, const std::vector<A>& mean,
-                     const std::vector<A>& rstd, const std::vector<A>& g0, const std::vector<A>& g1,
-                     const std::vector<Tensor>& grads) {
+void write_gradients(const Node<A>& node, const std::vector<Run>& runs, const Tensor& grad, const std::vector<bool>& centred,
+                     const std::vector<A>& mean, const std::vector<A>& rstd, const std::vector<A>& g0,
+                     const std::vector<A>& g1, const std::vector<Tensor>& grads) {
   const Geometry& geo = node.geometry;
   std::vector<A> by_gradient = node.table(), by_input = node.table(), constant = node.table();
   const A share = A(1) / static_cast<A>(std::max<int64_t>(geo.values(), 1));
   for (int64_t g = 0; g < geo.groups; ++g)
-    for (int64_t k = 0; k < node.count; ++k)
-      for (int64_t c = 0; c < geo.channels; ++c) {
-        const int64_t at = (g * node.count + k) * geo.channels + c;
+    for (const Run& run : runs)
+      for (int64_t i = 0; i < run.count * geo.channels; ++i) {
+        const int64_t k = run.index[i / geo.channels], c = i % geo.channels, at = (g * node.count + k) * geo.channels + c;
         by_gradient[at] = node.weights[g * node.count + k] * rstd[at];
         if (!centred[k]) continue;
         by_input[at] = -by_gradient[at] * rstd[at] * g1[at] * share;
         constant[at] = -by_gradient[at] * g0[g * geo.channels + c] * share - by_input[at] * mean[at];
       }
-  geo.for_units(2 * node.count, [&](int64_t g, int64_t t, int64_t p) {
+  geo.for_units(2 * branches_of(runs), [&](int64_t g, int64_t t, int64_t p) {
     alignas(32) A upstream[kTile], a[kLanes], s[kLanes], d[kLanes];
     int64_t offset;
     const Block b = geo.block(g, t, p, offset);
     with_dtype(grad.scalar_type(), [&](auto tag) { read_block(data<decltype(tag)>(grad) + offset, b, upstream); });
-    for (int64_t k = 0; k < node.count; ++k) {
-      geo.gather(node.row(by_gradient, g, k), p, a);
-      geo.gather(node.row(by_input, g, k), p, s);
-      geo.gather(node.row(constant, g, k), p, d);
-      with_dtype(grads[k].scalar_type(), [&](auto tag) {
-        using T = decltype(tag);
-        const T* x = data<T>(node.branches[k]) + offset;
-        T* dx = mutable_data<T>(grads[k]) + offset;
-        centred[k] ? block_gradient<true, A>(upstream, x, dx, b, a, s, d) : block_gradient<false, A>(upstream, x, dx, b, a, s, d);
-      });
-    }
+    for (const Run& run : runs)
+      for (int n = 0; n < run.count; ++n) {
+        const int64_t k = run.index[n];
+        geo.gather(node.row(by_gradient, g, k), p, a);
+        geo.gather(node.row(by_input, g, k), p, s);
+        geo.gather(node.row(constant, g, k), p, d);
+        with_dtype(run.dtype, [&](auto tag) {
+          using T = decltype(tag);
+          const T* x = data<T>(node.branches[k]) + offset;
+          T* dx = mutable_data<T>(grads[k]) + offset;
+          centred[k] ? block_gradient<true, A>(upstream, x, dx, b, a, s, d) : block_gradient<false, A>(upstream, x, dx, b, a, s, d);
+        });
+      }
   });
 }
 
@@ -228,18 +240,26 @@ std::tuple<Tensor, Tensor, Tensor> forward(const std::vector<Tensor>& branches, 
   const Tensor weights = table_of(weights_, acc);
   const Node<A> node = node_of<A>(branches, weights);
   const int64_t shape[3] = {node.geometry.groups, node.count, node.geometry.channels};
+  const std::vector<Run> runs = runs_of(node.branches);
+  Tensor out = new_like(branches[0], promoted(branches), is_channels_last(branches[0]));
   Tensor mean = torch::stable::empty({shape, 3}, acc), rstd = torch::stable::empty({shape, 3}, acc);
   A *m = mutable_data<A>(mean), *r = mutable_data<A>(rstd);
   if (mean_ && rstd_) {
     fill_statistics(node, normalize, *mean_, A(0), m);
     fill_statistics(node, normalize, *rstd_, A(1), r);
-  } else {
-    std::fill_n(m, mean.numel(), A(0));
-    std::fill_n(r, rstd.numel(), A(1));
-    batch_statistics_of(node, normalize, eps, m, r);
+    write_sum(node, runs, m, r, false, out);
+    return {out, mean, rstd};
   }
-  Tensor out = new_like(branches[0], promoted(branches), is_channels_last(branches[0]));
-  write_sum(node, m, r, out);
+  std::fill_n(m, mean.numel(), A(0));
+  std::fill_n(r, rstd.numel(), A(1));
+  // A sum that lies between two batches must not be rounded to a narrower type.
+  const bool whole = out.scalar_type() != acc;
+  const auto batches = whole ? std::vector<std::vector<Run>>{runs} : cached_batches(runs, node.branches[0].numel());
+  // The last branches first: they were written last, and what was written last is still in the cache.
+  for (auto batch = batches.rbegin(); batch != batches.rend(); ++batch) {
+    batch_statistics_of(node, *batch, normalize, eps, m, r);
+    write_sum(node, *batch, m, r, batch != batches.rbegin(), out);
+  }
   return {out, mean, rstd};
 }
 
@@ -260,10 +280,13 @@ std::tuple<std::vector<Tensor>, Tensor> backward(const Tensor& grad_, const std:
     centred[k] = batch_statistics && normalize[k];
     summed[k] = weights_grad || centred[k];
   }
-  if (std::find(summed.begin(), summed.end(), true) != summed.end()) gradient_sums(node, grad, summed, mean, rstd, g0, g1);
   std::vector<Tensor> grads;
   for (const Tensor& x : branches) grads.push_back(new_like(x, x.scalar_type(), last));
-  write_gradients(node, grad, centred, mean, rstd, g0, g1, grads);
+  for (const auto& batch : cached_batches(runs_of(node.branches), grad.numel())) {
+    const std::vector<Run> sums = selected(batch, summed);
+    if (!sums.empty()) gradient_sums(node, sums, grad, mean, rstd, g0, g1);
+    write_gradients(node, batch, grad, centred, mean, rstd, g0, g1, grads);
+  }
   Tensor d_weights = torch::stable::empty(weights.sizes(), acc);
   for (int64_t i = 0; i < d_weights.numel(); ++i) {
     double total = 0;

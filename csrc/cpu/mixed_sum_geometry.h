@@ -106,18 +106,47 @@ struct Run {
   int64_t index[kTogether];
 };
 
-std::vector<Run> runs_of(const std::vector<Tensor>& branches, const std::vector<bool>& wanted) {
+std::vector<Run> runs_of(const std::vector<Tensor>& branches) {
   std::vector<Run> runs;
   for (ScalarType dtype : {ScalarType::Double, ScalarType::Float, ScalarType::Half, ScalarType::BFloat16}) {
     bool open = false;
     for (size_t k = 0; k < branches.size(); ++k) {
-      if (!wanted[k] || branches[k].scalar_type() != dtype) continue;
+      if (branches[k].scalar_type() != dtype) continue;
       if (!open || runs.back().count == kTogether) runs.push_back({dtype, 0, {}});
       open = true;
       runs.back().index[runs.back().count++] = static_cast<int64_t>(k);
     }
   }
   return runs;
+}
+
+int64_t branches_of(const std::vector<Run>& runs) {
+  return std::accumulate(runs.begin(), runs.end(), int64_t(0), [](int64_t sum, const Run& run) { return sum + run.count; });
+}
+
+// The runs without the branches that are not wanted.
+std::vector<Run> selected(const std::vector<Run>& runs, const std::vector<bool>& wanted) {
+  std::vector<Run> found;
+  for (const Run& run : runs) {
+    Run kept{run.dtype, 0, {}};
+    for (int n = 0; n < run.count; ++n)
+      if (wanted[run.index[n]]) kept.index[kept.count++] = run.index[n];
+    if (kept.count) found.push_back(kept);
+  }
+  return found;
+}
+
+// Runs whose branches, of `values` values each, stay in the last-level cache together from one pass to the next.
+std::vector<std::vector<Run>> cached_batches(const std::vector<Run>& runs, int64_t values) {
+  constexpr int64_t kCachedValues = 1 << 20;
+  std::vector<std::vector<Run>> batches;
+  int64_t held = 0;
+  for (const Run& run : runs) {
+    if (batches.empty() || held + run.count * values > kCachedValues) batches.emplace_back(), held = 0;
+    batches.back().push_back(run);
+    held += run.count * values;
+  }
+  return batches;
 }
 
 bool is_channels_last(const Tensor& x) {
