@@ -101,6 +101,13 @@ def test_any_number_of_branches(count: int) -> None:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS[:2])
+@pytest.mark.parametrize("dtypes", [MIXED, (torch.bfloat16,)], ids=["mixed", "bfloat16"])
+def test_more_branches_than_a_cache_holds(dtypes: tuple[torch.dtype, ...], layout: str) -> None:
+    """They are summed a few at a time, unless the sum would be rounded in between."""
+    check(make((1, 16, 64, 40), 30, 1, "batch", layout, *dtypes))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS[:2])
 def test_equals_eager_batch_norm_and_running_statistics(layout: str) -> None:
     case = make((4, 16, 6, 6), 4, 1, "batch", layout, torch.float32)
     norms = [nn.BatchNorm2d(16, affine=False) for _ in case.branches]
