@@ -4,6 +4,7 @@
 // the pixel's first channel, which makes a constant pixel exactly zero. A (map, sample) pair belongs to one thread:
 // the result does not depend on the number of threads.
 #include "../common/layout.h"
+#include "../common/parallel.h"
 #include "../common/simd.h"
 
 #include <algorithm>
@@ -157,7 +158,7 @@ void map_kernel(const Tensor& given, const A* mean, const A* rstd, int64_t group
     if constexpr (std::is_same_v<accumulate_t<scalar_t>, A>) {
       const scalar_t* data = x.const_data_ptr<scalar_t>();
       const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, size));
-      torch::stable::parallel_for(0, samples, grain, [&](int64_t begin, int64_t end) {
+      ddarts::parallel_pieces(samples, grain, [&](int64_t begin, int64_t end) {
         std::vector<A> row(shape.channels);
         for (int64_t n = begin; n < end; ++n) {
           const int64_t offset = (n / per_group) * group_stride;

@@ -9,6 +9,7 @@
 #include "../common/simd.h"
 
 #include "../common/layout.h"
+#include "../common/parallel.h"
 
 #include <algorithm>
 #include <cmath>
@@ -57,7 +58,7 @@ struct Geometry {
 template <typename Body>
 void over_tiles(const Geometry& g, const Body& body) {
   const int64_t grain = std::max<int64_t>(1, 4 * kTileValues / (std::min(g.rows, g.tile_rows) * g.p + 1));
-  torch::stable::parallel_for(0, g.segments * g.tiles, grain, [&](int64_t from, int64_t to) {
+  ddarts::parallel_pieces(g.segments * g.tiles, grain, [&](int64_t from, int64_t to) {
     for (int64_t tile = from; tile < to; ++tile) {
       const int64_t segment = tile / g.tiles, row = tile % g.tiles * g.tile_rows;
       body(segment, (segment * g.rows + row) * g.p, std::min(g.tile_rows, g.rows - row) * g.p, tile * g.p);

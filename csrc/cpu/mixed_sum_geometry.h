@@ -1,6 +1,7 @@
 // What mixed_sum's passes on the CPU stand on: the cut into blocks, the runs of branches of one dtype, layouts.
 #pragma once
 
+#include "../common/parallel.h"
 #include "mixed_sum_tiles.h"
 
 #include <algorithm>
@@ -72,8 +73,7 @@ struct Geometry {
   }
   template <typename F>
   void for_units(int64_t reads, const F& f) const {
-    if (units() == 0) return;
-    torch::stable::parallel_for(0, units(), grain(reads), [&](int64_t begin, int64_t end) {
+    ddarts::parallel_pieces(units(), grain(reads), [&](int64_t begin, int64_t end) {
       for (int64_t u = begin; u < end; ++u) f(u / (tiles * panels), u / panels % tiles, u % panels);
     });
   }

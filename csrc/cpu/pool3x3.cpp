@@ -10,6 +10,7 @@
 #include "../common/simd.h"
 
 #include "../common/layout.h"
+#include "../common/parallel.h"
 
 #include <algorithm>
 #include <array>
@@ -318,7 +319,7 @@ template <typename Scratch, typename Body>
 void over_rows(const Plane& g, int64_t planes, int64_t rows, const Body& body) {
   const int64_t blocks = (rows + kRowsPerItem - 1) / kRowsPerItem;
   const int64_t grain = std::max<int64_t>(1, 16384 / (std::min(rows, kRowsPerItem) * g.in_row() + 1));
-  torch::stable::parallel_for(0, planes * blocks, grain, [&](int64_t from, int64_t to) {
+  ddarts::parallel_pieces(planes * blocks, grain, [&](int64_t from, int64_t to) {
     Scratch scratch(g);
     for (int64_t item = from; item < to; ++item) {
       const int64_t row = item % blocks * kRowsPerItem;

@@ -1,6 +1,7 @@
 // Several inputs, each with the filters that read it: tables of their weights, and loops over all of them at once.
 #pragma once
 
+#include "../common/parallel.h"
 #include "relu_depthwise_conv2d_plan.h"
 
 #include <algorithm>
@@ -17,7 +18,7 @@ template <typename Job, typename Count, typename F>
 void for_tasks(std::vector<Job>& jobs, const Count& count, const F& f) {
   std::vector<int64_t> first(1, 0);
   for (const Job& job : jobs) first.push_back(first.back() + count(job));
-  torch::stable::parallel_for(0, first.back(), 1, [&](int64_t begin, int64_t end) {
+  parallel_pieces(first.back(), 1, [&](int64_t begin, int64_t end) {
     size_t j = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), begin) - first.begin()) - 1;
     for (int64_t t = begin; t < end; ++t) {
       while (t >= first[j + 1]) ++j;
@@ -44,6 +45,9 @@ struct View {
   }
 };
 
+// The question is cheaper than the call that changes nothing.
+inline Tensor dense(const Tensor& x) { return x.is_contiguous() ? x : torch::stable::contiguous(x); }
+
 // The filters that read one of several inputs; weights are dense.
 struct Selection {
   std::vector<size_t> filters;  // their places among all
@@ -57,8 +61,8 @@ inline Selection filters_of(int64_t input, const std::vector<int64_t>& sources, 
   for (size_t f = 0; f < sources.size(); ++f) {
     if (sources[f] != input) continue;
     read.filters.push_back(f);
-    read.weights.push_back(torch::stable::contiguous(weights[f]));
-    if (!pointwise.empty()) read.pointwise.push_back(torch::stable::contiguous(pointwise[f]));
+    read.weights.push_back(dense(weights[f]));
+    if (!pointwise.empty()) read.pointwise.push_back(dense(pointwise[f]));
     read.dilations.push_back(dilations[f]);
   }
   return read;

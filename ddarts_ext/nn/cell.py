@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.graph import SearchGraph, search_style
-from ddarts_ext.nn.norm import GroupedNorm
+from ddarts_ext.nn.norm import GroupedNorm, updating
 from ddarts_ext.nn.primitives import FactorizedReduce, Primitive, ReluConv, Style
 from ddarts_ext.spaces import Space
 
@@ -65,7 +65,9 @@ class Cell(SearchGraph):
 
     def forward(self, s0: Tensor, s1: Tensor, weights: Tensor, p: Pass) -> Tensor:
         """s0, s1: outputs of the cells before last and last. weights: [E, O] or [groups, E, O], already relaxed."""
-        return self.combine(self.preprocess0(s0, p), self.preprocess1(s1, p), weights, p)
+        with updating(p) as together:
+            p0, p1 = self.preprocess0(s0, together), self.preprocess1(s1, together)
+            return self.combine(p0, p1, weights, together)
 
     def combine(self, p0: Tensor, p1: Tensor, weights: Tensor, p: Pass) -> Tensor:
         """The cell after its preprocessing."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -36,11 +36,14 @@ class Pass:
     statistics: ``update``: those of the batch, and the running buffers follow group 0; ``batch``: those of the batch,
     buffers untouched; ``running``: the running buffers. A norm without running buffers always uses the batch's.
     observe: called at every mixed node with the very tensors that its sum reads.
+    updates: where norms leave what their running buffers shall follow, for one update of them all at the end (see
+    ``ddarts_ext.nn.norm.updating``); by default every norm updates its own at once.
     """
 
     groups: int = 1
     statistics: Statistics = "update"
     observe: Observer | None = None
+    updates: list[Any] | None = None
 
     def __post_init__(self) -> None:
         if self.groups < 1:

@@ -9,7 +9,7 @@ from ddarts_ext.nn.cell import Normed
 from ddarts_ext.nn.discrete import DiscreteGraph
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.graph import SearchGraph
-from ddarts_ext.nn.norm import GroupedNorm
+from ddarts_ext.nn.norm import GroupedNorm, updating
 from ddarts_ext.nn.pointwise import conv_weight, pointwise
 from ddarts_ext.nn.primitives import EVALUATION, ReluConv
 from ddarts_ext.nn.stem import Stem, check_images, check_network
@@ -79,13 +79,13 @@ class NASBench201Supernet(_Staged):
 
     def forward(self, x: Tensor, weights: Tensor, p: Pass | None = None) -> Tensor:
         """Logits [N, classes]; weights [3 * cells_per_stage, 6, 5] or [groups, ...]."""
-        p = Pass.default(self.training) if p is None else p
-        state = self._start(x, p)
-        for i, row in enumerate(cell_weights(self.name, weights, len(self.cells))):
-            cell = self.cells[i]
-            assert isinstance(cell, SearchGraph)
-            state = cell.states((self._between(i, state, p),), row, p)[-1]
-        return self.head(state, p)
+        with updating(Pass.default(self.training) if p is None else p) as together:
+            state = self._start(x, together)
+            for i, row in enumerate(cell_weights(self.name, weights, len(self.cells))):
+                cell = self.cells[i]
+                assert isinstance(cell, SearchGraph)
+                state = cell.states((self._between(i, state, together),), row, together)[-1]
+            return self.head(state, together)
 
 
 class NASBench201Network(_Staged):
@@ -116,9 +116,9 @@ class NASBench201Network(_Staged):
 
     def forward(self, x: Tensor, p: Pass | None = None) -> Tensor:
         """Logits [N, classes]."""
-        p = Pass.default(self.training) if p is None else p
-        state = self._start(x, p)
-        for i, cell in enumerate(self.cells):
-            assert isinstance(cell, DiscreteGraph)
-            state = cell.states((self._between(i, state, p),), p)[self.last]
-        return self.head(state, p)
+        with updating(Pass.default(self.training) if p is None else p) as together:
+            state = self._start(x, together)
+            for i, cell in enumerate(self.cells):
+                assert isinstance(cell, DiscreteGraph)
+                state = cell.states((self._between(i, state, together),), together)[self.last]
+            return self.head(state, together)

@@ -13,6 +13,7 @@ from ddarts_ext.nn.cell import preprocessing
 from ddarts_ext.nn.discrete import DiscreteGraph
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.nasbench201 import NASBench201Network
+from ddarts_ext.nn.norm import updating
 from ddarts_ext.nn.primitives import EVALUATION
 from ddarts_ext.nn.stem import Stem, check_images, check_network
 
@@ -122,13 +123,13 @@ class DiscreteNetwork(nn.Module):
 
     def _run(self, x: Tensor, p: Pass | None, *, auxiliary: bool) -> tuple[Tensor, Tensor | None]:
         check_images("DiscreteNetwork", x, self.in_channels, self.stem.stride * 2 ** len(self.genotype.reduction_cells))
-        p = Pass.default(self.training) if p is None else p
         drop, extra = self.drop_path if self.training else 0.0, None
-        s0, s1 = self.stem(x, p)
-        for i, cell in enumerate(self.cells):
-            s0, s1 = s1, cell(s0, s1, p, drop)
-            if auxiliary and self.auxiliary is not None and i == self.auxiliary_after:
-                extra = self.auxiliary(s1, p)
+        with updating(Pass.default(self.training) if p is None else p) as together:
+            s0, s1 = self.stem(x, together)
+            for i, cell in enumerate(self.cells):
+                s0, s1 = s1, cell(s0, s1, together, drop)
+                if auxiliary and self.auxiliary is not None and i == self.auxiliary_after:
+                    extra = self.auxiliary(s1, together)
         return self.classifier(s1.mean((2, 3))), extra
 
 

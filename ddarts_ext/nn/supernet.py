@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ddarts_ext.nn.cell import Cell
 from ddarts_ext.nn.forward_pass import Pass
-from ddarts_ext.nn.norm import GroupedNorm
+from ddarts_ext.nn.norm import GroupedNorm, updating
 from ddarts_ext.nn.stem import Stem, check_images, check_network
 from ddarts_ext.spaces import Space
 
@@ -69,12 +69,12 @@ class Supernet(nn.Module):
         weights: [cells, E, O], or [groups, cells, E, O] where groups differ: already relaxed, rows shared or not.
         p: how norms treat the batch; by default as ``train()`` or ``eval()`` says.
         """
-        p = Pass.default(self.training) if p is None else p
         rows = cell_weights("Supernet", weights, len(self.cells))
-        s0, s1 = self.stem_states(x, p)
-        for cell, row in zip(self.cells, rows, strict=True):
-            s0, s1 = s1, cell(s0, s1, row, p)
-        return self.head(s1, p)
+        with updating(Pass.default(self.training) if p is None else p) as together:
+            s0, s1 = self.stem_states(x, together)
+            for cell, row in zip(self.cells, rows, strict=True):
+                s0, s1 = s1, cell(s0, s1, row, together)
+            return self.head(s1, together)
 
 
 def cell_weights(name: str, weights: Tensor, cells: int) -> tuple[Tensor, ...]:

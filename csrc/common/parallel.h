@@ -1,0 +1,30 @@
+// Loops over independent tasks on all threads.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+
+namespace ddarts {
+namespace {  // per copy, on purpose: see simd.h
+
+// f(begin, end) over [0, count) in pieces of at least `grain` tasks, which threads take one after the other: a thread that
+// the machine or the memory holds up takes fewer, and nobody waits for it. Who does what is left open, so a task must not
+// depend on it.
+template <typename F>
+void parallel_pieces(int64_t count, int64_t grain, const F& f) {
+  constexpr int64_t kPieces = 8;  // of every thread
+  const int64_t threads = torch::stable::get_num_threads();
+  const int64_t piece = std::max(std::max<int64_t>(grain, 1), (count + kPieces * threads - 1) / (kPieces * threads));
+  const int64_t pieces = (count + piece - 1) / piece;
+  std::atomic<int64_t> next{0};
+  torch::stable::parallel_for(0, std::min(threads, pieces), 1, [&](int64_t, int64_t) {
+    for (int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < pieces;)
+      f(p * piece, std::min(count, (p + 1) * piece));
+  });
+}
+
+}  // namespace
+}  // namespace ddarts
