@@ -82,7 +82,7 @@ def record_together(norms: Sequence[RunningStatistics], mean: Tensor, rstd: Tens
 def updating(p: Pass) -> Iterator[Pass]:
     """A pass whose norms update their running buffers at the end, all of them in a few calls; each is used once.
 
-    Several hundred norms of a supernet take as many calls one by one, a tenth of a small step's time.
+    One by one, the norms of a supernet take some two percent of a small step on a CPU.
     """
     if p.statistics != "update" or p.updates is not None:
         yield p

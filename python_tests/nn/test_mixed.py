@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddarts_ext import spaces
 from ddarts_ext.nn import MixedOp, Pass, primitive
-from ddarts_ext.nn.norm import GroupedNorm, RunningStatistics
+from ddarts_ext.nn.norm import GroupedNorm, RunningStatistics, updating
 
 ALL_OPS = ("none", *spaces.get("dartopti").ops, "sep_conv_7x7")
 CHANNELS = 4
@@ -115,6 +115,36 @@ def test_statistics_modes() -> None:
     running = op(x, w, Pass(statistics="running"))
     torch.testing.assert_close(running, op.eval()(x, w))
     assert not torch.allclose(running, batch)
+
+
+def test_running_statistics_are_updated_together_at_the_end() -> None:
+    """Of norms of all shapes and sizes of image at once, as each would update its own; not at all after an error."""
+    op, small = MixedOp(ALL_OPS, CHANNELS).double(), MixedOp(("skip_connect", "max_pool_3x3"), CHANNELS, 2).double()
+    apart = [copy.deepcopy(op), copy.deepcopy(small)]
+    x, w = inputs(6), weights_of(ALL_OPS)
+    fresh = [buffer.clone() for buffer in op.buffers()]
+
+    def run(first: MixedOp, second: MixedOp, p: Pass) -> None:
+        second(first(x, w, p), w[:2], p)
+
+    with updating(Pass()) as p:
+        run(op, small, p)
+        assert all(torch.equal(old, new) for old, new in zip(fresh, op.buffers(), strict=True))
+    run(apart[0], apart[1], Pass())
+    for mine, theirs in zip((op, small), apart, strict=True):
+        for together, alone in zip(mine.buffers(), theirs.buffers(), strict=True):
+            torch.testing.assert_close(together, alone, rtol=1e-12, atol=0)
+    assert not all(torch.equal(old, new) for old, new in zip(fresh, op.buffers(), strict=True))
+    before = [buffer.clone() for buffer in op.buffers()]
+
+    def fail() -> None:
+        with updating(Pass()) as p:
+            run(op, small, p)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert all(torch.equal(old, new) for old, new in zip(before, op.buffers(), strict=True))
 
 
 def test_running_statistics_take_no_part_where_they_are_not_tracked() -> None:
