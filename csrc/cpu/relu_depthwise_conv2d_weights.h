@@ -45,9 +45,6 @@ struct View {
   }
 };
 
-// The question is cheaper than the call that changes nothing.
-inline Tensor dense(const Tensor& x) { return x.is_contiguous() ? x : torch::stable::contiguous(x); }
-
 // The filters that read one of several inputs; weights are dense.
 struct Selection {
   std::vector<size_t> filters;  // their places among all
@@ -61,8 +58,8 @@ inline Selection filters_of(int64_t input, const std::vector<int64_t>& sources, 
   for (size_t f = 0; f < sources.size(); ++f) {
     if (sources[f] != input) continue;
     read.filters.push_back(f);
-    read.weights.push_back(dense(weights[f]));
-    if (!pointwise.empty()) read.pointwise.push_back(dense(pointwise[f]));
+    read.weights.push_back(layout::as(weights[f], false));
+    if (!pointwise.empty()) read.pointwise.push_back(layout::as(pointwise[f], false));
     read.dilations.push_back(dilations[f]);
   }
   return read;
