@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ddarts_ext.nn.norm import Update
 
 Statistics = Literal["update", "batch", "running"]
 
@@ -43,7 +46,7 @@ class Pass:
     groups: int = 1
     statistics: Statistics = "update"
     observe: Observer | None = None
-    updates: list[Any] | None = None
+    updates: list[Update] | None = None
 
     def __post_init__(self) -> None:
         if self.groups < 1:
