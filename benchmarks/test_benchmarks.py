@@ -8,7 +8,7 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from ddarts_ext.benchmark import Case, load_modules, measure, place, run_once
+from ddarts_ext.benchmark import Case, load_modules, measure, place, runner
 
 
 def test_case(case: Case, bandwidth: float, benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
@@ -17,10 +17,10 @@ def test_case(case: Case, bandwidth: float, benchmark: BenchmarkFixture, request
     rows = measure(case, device, seconds=option("--bench-seconds"), compiled=option("--bench-compiled"), copy=bandwidth)
     benchmark.extra_info["rows"] = [asdict(row) for row in rows]
     benchmark.extra_info["missed"] = [row.candidate for row in rows if not row.met]
-    inputs = place(case.inputs(), device, torch.channels_last)
+    run = runner(case.kernel, place(case.inputs(), device, torch.channels_last), case.backward)
 
     def kernel() -> None:
-        run_once(case.kernel, inputs, case.backward)
+        run()
         if device != "cpu":
             torch.cuda.synchronize()
 

@@ -26,6 +26,7 @@ struct Forward {
   int64_t groups;
   std::vector<View<T>> outputs = {};
   std::vector<A> mean = {}, rstd = {};  // [G,C], empty without a norm
+  Table<A> norms = {};                  // the same as vectors
   Table<A> table = {};
   std::vector<Table<A>> mixing = {};  // empty without pointwise convolutions
   std::vector<double> parts = {};       // [n * blocks][2][L]: mean and sum of squares about it of every image
@@ -89,13 +90,8 @@ struct Forward {
     const int64_t n = t / p.panels / p.bands, band = t / p.panels % p.bands, panel = t % p.panels;
     const int64_t first = p.begin(band), rows = p.end(band) - first, blocks = p.blocks_of(panel);
     Vector<A>* tiles = scratch<A>(0, blocks * p.in_tile());
-    for (int64_t b = 0; b < blocks; ++b) {
-      const int64_t block = panel * p.panel + b;
-      const Image<const T> image = x.template image<A>(n, block);
-      const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch(), block);
-      load_tile<T, A>(image, first * p.stride - p.pad, (rows - 1) * p.stride + 1 + 2 * p.pad, p.pad, p.in_columns,
-                      tiles + b * p.in_tile(), &prologue);
-    }
+    load_activation<T, A>(p, x, norms, n, n / batch(), panel * p.panel, blocks, first * p.stride - p.pad,
+                          (rows - 1) * p.stride + 1 + 2 * p.pad, tiles);
     const int64_t size = rows_together(p) * p.out_columns;
     Vector<A>* filtered = scratch<A>(1, blocks * size);
     Vector<A>* mixed = scratch<A>(2, p.mixed_blocks * size);
@@ -121,13 +117,14 @@ struct Forward {
       out.data = reinterpret_cast<A*>(mixed);
     }
     const Pixels<A>& z = p.mixes() ? tile : out;
+    const int64_t top = (first + row) * p.stride;  // the row of x at the middle of the filter
     for (int64_t b = 0; b < blocks; ++b) {
       const Vector<A>* taps =
           reinterpret_cast<const Vector<A>*>(table.data()) + (panel * p.panel + b) * p.taps + filter.first;
       const Vector<A>* in = tiles + b * p.in_tile() + (row * p.stride + skip) * p.in_columns + skip;
-      select_correlate<A>(filter.k, filter.dilation, p.stride)(
-          {in, p.in_columns, taps, static_cast<int>(filter.k), rows, p.out_columns, z.data + b * z.block, z.row, z.pixel,
-           false});
+      select_correlate<A>(filter.k, filter.dilation, p.stride, true)(
+          {reinterpret_cast<const A*>(in), p.in_columns * L, L, taps, static_cast<int>(filter.k), rows, p.out_columns,
+           z.data + b * z.block, z.row, z.pixel, false, filter.pad - top, p.h + filter.pad - top, p.w == p.out_columns});
     }
     if (p.mixes())
       mix<A>({tile.data, tile.block, tile.row, tile.pixel}, p.blocks, reinterpret_cast<const Vector<A>*>(mixing[f].data()),
@@ -172,11 +169,13 @@ Result forward(const std::vector<Tensor>& inputs, const std::vector<Tensor>& wei
     }
   }
   using Job = Forward<T, A>;
-  for_tasks(jobs, [](const Job& job) { return job.filters(); }, [](Job& job, int64_t f) { job.prepare(f); });
+  for_tasks(jobs, [](const Job& job) { return job.filters(); }, [](Job& job, int64_t f) { job.prepare(f); },
+            tables_worth_a_thread(jobs));
   if (normalize && !mean.has_value()) {
     for_tasks(jobs, [](const Job& job) { return job.p.n * job.p.blocks; }, [](Job& job, int64_t t) { job.add_moments(t); });
     for_tasks(jobs, [](const Job& job) { return job.groups; }, [eps](Job& job, int64_t g) { job.merge_moments(g, eps); });
   }
+  for (Job& job : jobs) job.norms = norm_table<A>(job.p, job.mean, job.rstd);
   for_tasks(jobs, [](const Job& job) { return job.p.n * job.p.bands * job.p.panels; },
             [](const Job& job, int64_t t) { job.add_item(t); });
   const int64_t size[3] = {normalize ? groups : 0, count, channels};

@@ -42,13 +42,17 @@ std::vector<Tensor> backward(const std::vector<Tensor>& grads, const std::vector
         const A* row = static_cast<const A*>(from->const_data_ptr()) + (g * count + i) * channels;
         to->insert(to->end(), row, row + channels);
       }
+    job.norms = norm_table<A>(job.p, job.mean, job.rstd);
     if (through_norm) job.means.assign(static_cast<size_t>(groups * job.p.blocks * 2 * kLanes<A>), A(0));
+    if (through_norm && batch_statistics)
+      job.partial_sums.assign(static_cast<size_t>(job.items() * job.p.blocks * 2 * kLanes<A>), 0.0);
     if (input_grad) found[static_cast<size_t>(i)] = *job.dx;
     const size_t own = read.filters.size();
     for (size_t f = 0; f < job.dweights.size(); ++f)
       found[inputs.size() + (f < own ? read.filters[f] : weights.size() + read.filters[f - own])] = job.dweights[f];
   }
-  for_tasks(jobs, [](const Job& job) { return job.filters(); }, [](Job& job, int64_t f) { job.prepare(f); });
+  for_tasks(jobs, [](const Job& job) { return job.filters(); }, [](Job& job, int64_t f) { job.prepare(f); },
+            tables_worth_a_thread(jobs));
   for_tasks(jobs, [](const Job& job) { return job.chunks() * job.p.panels; }, [&](Job& job, int64_t t) {
     keep_dz ? job.template accumulate<A>(t) : job.template accumulate<T>(t);
   });

@@ -62,6 +62,7 @@ struct Backward {
   int64_t groups;
   bool input_grad, weights_grad;
   std::vector<A> mean = {}, rstd = {};      // [G,C], empty without a norm
+  Table<A> norms = {};                      // the same as vectors
   Table<A> table = {};                // taps in the order of tap_position
   Table<A> forward_table = {};        // with pointwise convolutions: taps in the order of the forward
   std::vector<Table<A>> mixing = {};  // their weights, transposed
@@ -89,7 +90,6 @@ struct Backward {
     if (input_grad) {
       dx = image(like.scalar_type()), dz = keep_dz ? image(kScalarType<A>) : *dx;
       table = empty_taps<A>(p);
-      partial_sums.assign(static_cast<size_t>(items() * p.blocks * 2 * L), 0.0);
     }
     if (p.mixes()) forward_table = empty_taps<A>(p), mixing.resize(weights.size());
     if (!weights_grad) return;
@@ -131,46 +131,62 @@ struct Backward {
     const int64_t band = item % p.bands, n = item / p.bands, first = p.begin(band), out_rows = p.end(band) - first;
     const int64_t blocks = p.blocks_of(panel), first_block = panel * p.panel;
     Vector<A>* a = scratch<A>(0, blocks * p.in_tile());
-    for (int64_t b = 0; b < blocks; ++b) {
-      const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch(), first_block + b);
-      const Image<const T> image = x.template image<A>(n, first_block + b);
-      load_tile<T, A>(image, first * p.stride - p.pad, out_rows * p.stride + 2 * p.pad, p.pad, p.in_columns,
-                      a + b * p.in_tile(), &prologue);
-    }
+    load_activation<T, A>(p, x, norms, n, n / batch(), first_block, blocks, first * p.stride - p.pad,
+                          out_rows * p.stride + 2 * p.pad, a);
     const int64_t rows = item_rows(band), columns = width(), dz_tile = p.band * p.stride * columns;
     Vector<A>* dz = scratch<A>(1, blocks * dz_tile);
     if (input_grad && p.stride == 2) std::fill(dz, dz + blocks * dz_tile, Vector<A>{});
     for (size_t f = 0; f < grads.size(); ++f) {
       const Filter& filter = p.filters[f];
-      const int64_t g_columns = p.out_columns + 2 * filter.pad, skip = p.pad - filter.pad;
-      const int64_t g_tile = (p.band + 2 * filter.pad) * g_columns;
-      Vector<A>* g = scratch<A>(2, blocks * g_tile);
-      if (p.mixes()) {
-        unmix(f, n, band, chunk, panel, a, g, g_columns, g_tile);
-      } else {
-        for (int64_t b = 0; b < blocks; ++b)
-          load_tile<T, A>(grads[f].template image<A>(n, first_block + b), first - filter.pad, out_rows + 2 * filter.pad,
-                          filter.pad, g_columns, g + b * g_tile, static_cast<const Prologue<A>*>(nullptr));
-      }
+      const int64_t skip = p.pad - filter.pad;
+      const Gradient g = gradient_of(f, n, band, chunk, panel, a);
       for (int64_t b = 0; b < blocks; ++b) {
         if (weights_grad) {
           A* dw = partial_weights.get() + ((chunk * p.blocks + first_block + b) * p.taps + filter.first) * L;
           select_weight_gradient<A>(filter.k, filter.dilation, p.stride)(
-              {g + b * g_tile + filter.pad * g_columns + filter.pad, g_columns,
+              {g.pixels.data + b * g.pixels.block, g.pixels.row, g.pixels.pixel,
                a + b * p.in_tile() + skip * p.in_columns + skip, p.in_columns, out_rows, p.out_w,
                reinterpret_cast<Vector<A>*>(dw)});
         }
-        if (input_grad)
-          add_filter(filter, first_block + b, g + b * g_tile, g_columns, dz + b * dz_tile, columns, rows, f > 0 || p.stride == 2);
+        if (input_grad) add_filter(filter, first_block + b, b, g, dz + b * dz_tile, columns, rows, f > 0 || p.stride == 2);
       }
     }
-    for (int64_t b = 0; input_grad && b < blocks; ++b) {
-      double* sums = partial_sums.data() + (item * p.blocks + first_block + b) * 2 * L;
-      const Image<O> out = target.template image<A>(n, first_block + b);
-      const Vector<A>* tile = a + b * p.in_tile() + p.pad * p.in_columns + p.pad;
-      for (int64_t r = 0; r < rows; ++r)
-        finish_row(tile + r * p.in_columns, dz + b * dz_tile + r * columns, sums, out, first * p.stride + r);
+    for (int64_t b = 0; input_grad && b < blocks; ++b)
+      for (int64_t r = 0; r < rows; ++r) {
+        double* sums = partial_sums.empty() ? nullptr : partial_sums.data() + (item * p.blocks + first_block + b) * 2 * L;
+        const Vector<A>* tile = a + b * p.in_tile() + (p.pad + r) * p.in_columns + p.pad;
+        finish_row(tile, dz + b * dz_tile + r * columns, sums, target.template image<A>(n, first_block + b),
+                   first * p.stride + r);
+      }
+  }
+
+  // The gradient of a depthwise output, from its row p.begin(band) on. `above`: image rows before that one, `rows`: from
+  // it on; outside of them it is zero and not read. bare: zeros at the sides are not there either, else the filter's padding
+  // is.
+  struct Gradient {
+    Pixels<const A> pixels;
+    int64_t above, rows;
+    bool bare;
+  };
+
+  Gradient gradient_of(size_t f, int64_t n, int64_t band, int64_t chunk, int64_t panel, const Vector<A>* a) {
+    const Strides& s = grads[f].strides;
+    const int64_t pad = p.filters[f].pad, first = p.begin(band), out_rows = p.end(band) - first;
+    const int64_t blocks = p.blocks_of(panel), first_block = panel * p.panel;
+    if (!p.mixes() && p.stride == 1 && in_blocks<T, A>(s, p.c, p.out_w)) {  // where it is: nothing to load beforehand
+      const A* data = reinterpret_cast<const A*>(grads[f].data) + n * s.n + first * s.h + first_block * L;
+      return {{data, L, s.h, s.w}, first, p.out_h - first, true};
     }
+    const int64_t columns = p.out_columns + 2 * pad, tile = (p.band + 2 * pad) * columns;
+    Vector<A>* g = scratch<A>(2, blocks * tile);
+    if (p.mixes()) {
+      unmix(f, n, band, chunk, panel, a, g, columns, tile);
+    } else {
+      load_tiles<Prologue::none, T, A>(grads[f], n, first_block, blocks, first - pad, out_rows + 2 * pad,
+                                       {g, tile, columns, pad}, nullptr);
+    }
+    const A* data = reinterpret_cast<const A*>(g + pad * columns + pad);
+    return {{data, tile * L, columns * L, L}, pad, out_rows + pad, false};
   }
 
   // Back through a pointwise convolution: the gradient of the depthwise output into padded tiles, one a block of the
@@ -180,13 +196,12 @@ struct Backward {
     const Filter& filter = p.filters[f];
     const int64_t first = p.begin(band), out_rows = p.end(band) - first, blocks = p.blocks_of(panel), pad = filter.pad;
     const int64_t low = std::max<int64_t>(first - pad, 0), high = std::min(first + out_rows + pad, p.out_h);
-    const Vector<A> zero = {};
     for (int64_t b = 0; b < blocks; ++b)
       for (int64_t r = 0; r < out_rows + 2 * pad; ++r) {
         Vector<A>* row = g + b * g_tile + r * g_columns;
         const bool outside = first - pad + r < low || first - pad + r >= high;
-        std::fill(row, row + (outside ? g_columns : pad), zero);
-        std::fill(row + pad + p.out_columns, row + g_columns, zero);
+        clear<A>(row, outside ? g_columns : pad);
+        clear<A>(row + pad + p.out_columns, pad);
       }
     const Pixels<const A> grad = gradient_rows(f, n, low, high);
     const Vector<A>* taps = reinterpret_cast<const Vector<A>*>(mixing[f].data()) + panel * p.panel;
@@ -200,12 +215,14 @@ struct Backward {
         partial_mixing.get() + (chunk * filters() + static_cast<int64_t>(f)) * mixing_size()) +
         panel * p.panel;
     for (int64_t row = 0; row < out_rows; row += together) {
-      const int64_t rows = std::min(together, out_rows - row), skip = p.pad - pad;
+      const int64_t rows = std::min(together, out_rows - row), skip = p.pad - pad, top = (first + row) * p.stride;
       for (int64_t b = 0; b < blocks; ++b)
-        select_correlate<A>(filter.k, filter.dilation, p.stride)(
-            {a + b * p.in_tile() + (row * p.stride + skip) * p.in_columns + skip, p.in_columns,
+        select_correlate<A>(filter.k, filter.dilation, p.stride, true)(
+            {reinterpret_cast<const A*>(a + b * p.in_tile() + (row * p.stride + skip) * p.in_columns + skip),
+             p.in_columns * L, L,
              reinterpret_cast<const Vector<A>*>(forward_table.data()) + (panel * p.panel + b) * p.taps + filter.first,
-             static_cast<int>(filter.k), rows, p.out_columns, z.data + b * z.block, z.row, z.pixel, false});
+             static_cast<int>(filter.k), rows, p.out_columns, z.data + b * z.block, z.row, z.pixel, false, pad - top,
+             p.h + pad - top, p.w == p.out_columns});
       const Pixels<const A> from{grad.data + (first + row - low) * grad.row, grad.block, grad.row, grad.pixel};
       const Pixels<const A> values{z.data, z.block, z.row, z.pixel};
       if (blocks == 2) {
@@ -225,35 +242,40 @@ struct Backward {
     }
     const int64_t size = (high - low) * p.out_columns;
     Vector<A>* copy = scratch<A>(3, p.mixed_blocks * size);
-    for (int64_t b = 0; b < p.mixed_blocks; ++b)
-      load_tile<T, A>(grads[f].template image<A>(n, b), low, high - low, 0, p.out_columns, copy + b * size,
-                      static_cast<const Prologue<A>*>(nullptr));
+    load_tiles<Prologue::none, T, A>(grads[f], n, 0, p.mixed_blocks, low, high - low, {copy, size, p.out_columns, 0},
+                                     nullptr);
     return {reinterpret_cast<const A*>(copy), size * L, p.out_columns * L, L};
   }
 
   // dz += the correlation of g with the filter, mirrored.
-  void add_filter(const Filter& f, int64_t block, const Vector<A>* g, int64_t g_columns, Vector<A>* dz, int64_t columns,
-                  int64_t rows, bool add) const {
+  void add_filter(const Filter& f, int64_t block, int64_t b, const Gradient& g, Vector<A>* dz, int64_t columns, int64_t rows,
+                  bool add) const {
     const Vector<A>* taps = reinterpret_cast<const Vector<A>*>(table.data()) + block * p.taps + f.first;
     const int64_t s = p.stride;
     for (int64_t i = 0; i < s; ++i)
       for (int64_t j = 0; j < s; ++j) {
         const Axis y = axis_of(f, s, i), x = axis_of(f, s, j);
         if (y.count == 0 || x.count == 0) continue;
-        const Correlation<A> job{g + (f.pad + y.offset) * g_columns + f.pad + x.offset, g_columns, taps,
-                                 static_cast<int>(y.count), (rows - i + s - 1) / s, columns / s,
-                                 reinterpret_cast<A*>(dz + i * columns + j), s * columns * L, s * L, add};
-        select_correlate<A>(x.count, s == 1 ? f.dilation : 1, 1)(job);
+        const A* corner = g.pixels.data + b * g.pixels.block + y.offset * g.pixels.row + x.offset * g.pixels.pixel;
+        const Correlation<A> job{corner, g.pixels.row, g.pixels.pixel, taps, static_cast<int>(y.count),
+                                 (rows - i + s - 1) / s, columns / s, reinterpret_cast<A*>(dz + i * columns + j),
+                                 s * columns * L, s * L, add, -g.above - y.offset, g.rows - y.offset, g.bare};
+        select_correlate<A>(x.count, s == 1 ? f.dilation : 1, 1, !g.bare)(job);
         taps += y.count * x.count;
       }
   }
 
-  // The mask of the ReLU, the sums of a norm, the way out.
+  // The mask of the ReLU, the sums of a norm if there are any, the way out.
   template <typename O>
   void finish_row(const Vector<A>* a, Vector<A>* dz, double* sums, const Image<O>& out, int64_t row) const {
     const Vector<A> zero = {};
-    Vector<A> sum = {}, product = {};
     const OutRow<O, A> target(out, row, dz);
+    if (sums == nullptr) {
+      for (int64_t j = 0; j < p.w; ++j) target.set(j, a[j] <= zero ? zero : dz[j]);
+      target.flush();
+      return;
+    }
+    Vector<A> sum = {}, product = {};
     for (int64_t j = 0; j < p.w; ++j) {
       const Vector<A> v = a[j] <= zero ? zero : dz[j];
       target.set(j, v);
@@ -288,9 +310,9 @@ struct Backward {
     const Image<const T> image = x.template image<A>(n, block);
     const Image<const O> in = View<const O>(*dz).template image<A>(n, block);
     const Image<T> out = View<T>(*dx).template image<A>(n, block);
-    const Prologue<A> prologue = prologue_of<A>(p, mean, rstd, n / batch(), block);
+    const Vector<A>* norm = norm_of<A>(p, norms, n / batch(), block);
     const Vector<A>* m = reinterpret_cast<const Vector<A>*>(means.data()) + (n / batch() * p.blocks + block) * 2;
-    const Vector<A> scale = prologue.rstd, centre = prologue.mean, slope = scale * scale * m[1], rest = scale * m[0];
+    const Vector<A> centre = norm[0], scale = norm[1], slope = scale * scale * m[1], rest = scale * m[0];
     for (int64_t r = 0; r < p.h; ++r) {
       const InRow<T, A> values(image, r, row);
       const InRow<O, A> gradient(in, r, grad);

@@ -63,23 +63,39 @@ inline Plan make_plan(const torch::stable::Tensor& x, const std::vector<torch::s
   return p;
 }
 
-// Rows of a band that go through a depthwise filter and a pointwise matrix together, so that they stay in the L1 cache.
-inline int64_t rows_together(const Plan& p) { return std::max<int64_t>(1, 64 / p.out_columns); }
+// Rows of a band that go through a depthwise filter, and a pointwise matrix where there is one, together, so that they stay
+// in the L1 cache.
+inline int64_t rows_together(const Plan& p) { return std::max<int64_t>(1, (p.mixes() ? 64 : 256) / p.out_columns); }
 
-// mean and rstd are [G,C], or empty without a norm.
+// mean and rstd [G,C] as vectors [G][blocks][2], zeros past the last channel; empty without a norm.
 template <typename A>
-inline Prologue<A> prologue_of(const Plan& p, const std::vector<A>& mean, const std::vector<A>& rstd, int64_t group,
-                               int64_t block) {
-  Prologue<A> prologue;
-  if (mean.empty()) return prologue;
-  prologue.normalize = true;
-  const int64_t first = block * p.lanes, count = std::min(p.lanes, p.c - first);
-  A* lanes[2] = {reinterpret_cast<A*>(&prologue.mean), reinterpret_cast<A*>(&prologue.rstd)};
-  for (int64_t l = 0; l < count; ++l) {
-    lanes[0][l] = mean[static_cast<size_t>(group * p.c + first + l)];
-    lanes[1][l] = rstd[static_cast<size_t>(group * p.c + first + l)];
+inline Table<A> norm_table(const Plan& p, const std::vector<A>& mean, const std::vector<A>& rstd) {
+  const int64_t groups = static_cast<int64_t>(mean.size()) / p.c;
+  Table<A> table(static_cast<size_t>(groups * p.blocks * 2 * p.lanes), A(0));
+  for (int64_t i = 0; i < groups * p.c; ++i) {
+    A* lanes = table.data() + (i / p.c * p.blocks + i % p.c / p.lanes) * 2 * p.lanes + i % p.c % p.lanes;
+    lanes[0] = mean[static_cast<size_t>(i)], lanes[p.lanes] = rstd[static_cast<size_t>(i)];
   }
-  return prologue;
+  return table;
+}
+
+// The two vectors of a block.
+template <typename A>
+inline const Vector<A>* norm_of(const Plan& p, const Table<A>& table, int64_t group, int64_t block) {
+  return reinterpret_cast<const Vector<A>*>(table.data()) + (group * p.blocks + block) * 2;
+}
+
+// The ReLU, after a norm where there is one, of rows of an input as tiles.
+template <typename T, typename A>
+inline void load_activation(const Plan& p, const View<const T>& x, const Table<A>& norms, int64_t n, int64_t group,
+                            int64_t first_block, int64_t blocks, int64_t first, int64_t rows, Vector<A>* tiles) {
+  const Tiles<A> to{tiles, p.in_tile(), p.in_columns, p.pad};
+  if (norms.empty()) {
+    load_tiles<Prologue::relu, T, A>(x, n, first_block, blocks, first, rows, to, nullptr);
+  } else {
+    load_tiles<Prologue::norm_relu, T, A>(x, n, first_block, blocks, first, rows, to,
+                                          norm_of<A>(p, norms, group, first_block));
+  }
 }
 
 inline torch::stable::Tensor empty_in_layout_of(const torch::stable::Tensor& x, int64_t c, int64_t h, int64_t w,

@@ -150,11 +150,22 @@ inline void write_row(const Image<T>& image, int64_t row, const Vector<A>* in) {
   }
 }
 
-// What the ReLU (which keeps NaN, as torch does) reads: x, or (x - mean) * rstd.
-template <typename A>
-struct Prologue {
-  bool normalize = false;
-  Vector<A> mean = {}, rstd = {};
+// A tensor's memory, asked for once: every question to a tensor is a call into another library.
+template <typename T>
+struct View {
+  T* data = nullptr;
+  Strides strides = {};
+  int64_t channels = 0, height = 0, width = 0;
+
+  View() = default;
+  explicit View(const torch::stable::Tensor& x)
+      : data(static_cast<T*>(const_cast<void*>(x.const_data_ptr()))), strides(strides_of(x)), channels(x.size(1)),
+        height(x.size(2)), width(x.size(3)) {}
+
+  template <typename A>
+  Image<T> image(int64_t n, int64_t block) const {
+    return image_at<T, kLanes<A>>(data, strides, n, block, channels, height, width);
+  }
 };
 
 // A row as vectors: `at(j)` reads, `set(j, v)` writes pixel j. Where the tensor's memory has that form it is used as it
@@ -200,35 +211,65 @@ struct OutRow {
   }
 };
 
-// tile[r][pad + j] = image[first + r][j] for `rows` rows of `columns` vectors, zeros outside of the image.
-template <typename T, typename A>
-inline void load_tile(const Image<const T>& image, int64_t first, int64_t rows, int64_t pad, int64_t columns,
-                      Vector<A>* tile, const Prologue<A>* prologue) {
-  const Vector<A> zero = {};
-  for (int64_t r = 0; r < rows; ++r, tile += columns) {
-    const int64_t row = first + r;
-    if (row < 0 || row >= image.height) {
-      std::fill(tile, tile + columns, zero);
-      continue;
-    }
-    std::fill(tile, tile + pad, zero);
-    const InRow<T, A> in(image, row, tile + pad);
-    if (prologue == nullptr) {
-      for (int64_t j = 0; j < image.width; ++j) tile[pad + j] = in.at(j);
-    } else if (prologue->normalize) {
-      const Vector<A> mean = prologue->mean, rstd = prologue->rstd;
-      for (int64_t j = 0; j < image.width; ++j) {
-        const Vector<A> z = (in.at(j) - mean) * rstd;
-        tile[pad + j] = z < zero ? zero : z;
-      }
-    } else {
-      for (int64_t j = 0; j < image.width; ++j) {
-        const Vector<A> z = in.at(j);
-        tile[pad + j] = z < zero ? zero : z;
-      }
-    }
-    std::fill(tile + pad + image.width, tile + columns, zero);
+// Zeros. A call of memset takes longer than the few vectors of a margin.
+template <typename A>
+DDARTS_INLINE void clear(Vector<A>* to, int64_t count) {
+  for (Vector<A>* end = to + count; to != end; ++to) {
+    *to = Vector<A>{};
+    asm("" : "+r"(to));
   }
+}
+
+// The tiles of neighbouring blocks, one after the other: rows of `columns` vectors, `pad` of them before the image.
+template <typename A>
+struct Tiles {
+  Vector<A>* data;
+  int64_t size;  // of one tile
+  int64_t columns, pad;
+};
+
+// What becomes of a pixel on its way into a tile. The ReLU keeps NaN, as torch's does; the norm is (x - mean) * rstd.
+enum class Prologue { none, relu, norm_relu };
+
+template <Prologue kPrologue, typename A>
+DDARTS_INLINE Vector<A> prologue_of(Vector<A> x, const Vector<A>* norm) {
+  const Vector<A> zero = {};
+  if constexpr (kPrologue == Prologue::none) return x;
+  if constexpr (kPrologue == Prologue::norm_relu) x = (x - norm[0]) * norm[1];
+  return x < zero ? zero : x;
+}
+
+// tile[r][pad + j] = prologue(image[first + r][j]) for `rows` rows of `blocks` blocks of sample n, zeros outside of the
+// image. norms: mean and rstd of each block. Memory is read in its order: the processor fetches ahead as long as it is.
+template <Prologue kPrologue, typename T, typename A>
+inline void load_tiles(const View<const T>& x, int64_t n, int64_t first_block, int64_t blocks, int64_t first, int64_t rows,
+                       const Tiles<A>& tiles, const Vector<A>* norms) {
+  constexpr int L = kLanes<A>;
+  const bool vectors = std::is_same_v<T, A> && x.strides.c == 1 && (first_block + blocks) * L <= x.channels;
+  const int64_t passes = vectors ? 1 : blocks, together = blocks / passes;
+  for (int64_t b = 0; b < passes; ++b)
+    for (int64_t r = 0; r < rows; ++r) {
+      const int64_t row = first + r;
+      const bool outside = row < 0 || row >= x.height;
+      Vector<A>* tile = tiles.data + b * tiles.size + r * tiles.columns;
+      for (int64_t t = 0; t < together; ++t) {
+        clear<A>(tile + t * tiles.size, outside ? tiles.columns : tiles.pad);
+        if (!outside) clear<A>(tile + t * tiles.size + tiles.pad + x.width, tiles.columns - tiles.pad - x.width);
+      }
+      if (outside) continue;
+      tile += tiles.pad;
+      if (vectors) {
+        const A* pixel = reinterpret_cast<const A*>(x.data) + n * x.strides.n + row * x.strides.h + first_block * L;
+        for (int64_t j = 0; j < x.width; ++j, pixel += x.strides.w)
+          for (int64_t t = 0; t < blocks; ++t)
+            tile[t * tiles.size + j] =
+                prologue_of<kPrologue, A>(*reinterpret_cast<const Vector<A>*>(pixel + t * L), norms + 2 * t);
+      } else {
+        read_row<T, A>(x.template image<A>(n, first_block + b), row, tile);
+        if constexpr (kPrologue != Prologue::none)
+          for (int64_t j = 0; j < x.width; ++j) tile[j] = prologue_of<kPrologue, A>(tile[j], norms + 2 * b);
+      }
+    }
 }
 
 // Memory aligned to cache lines that a thread keeps from call to call, so that tiles cost no page faults.

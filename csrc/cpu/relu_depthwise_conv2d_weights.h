@@ -14,11 +14,12 @@ namespace {
 using torch::stable::Tensor;
 
 // f(job, task) for task < count(job) of every job, in one parallel loop: jobs may be too small for a loop of their own.
+// grain: tasks that are worth a thread.
 template <typename Job, typename Count, typename F>
-void for_tasks(std::vector<Job>& jobs, const Count& count, const F& f) {
+void for_tasks(std::vector<Job>& jobs, const Count& count, const F& f, int64_t grain = 1) {
   std::vector<int64_t> first(1, 0);
   for (const Job& job : jobs) first.push_back(first.back() + count(job));
-  parallel_pieces(first.back(), 1, [&](int64_t begin, int64_t end) {
+  parallel_pieces(first.back(), grain, [&](int64_t begin, int64_t end) {
     size_t j = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), begin) - first.begin()) - 1;
     for (int64_t t = begin; t < end; ++t) {
       while (t >= first[j + 1]) ++j;
@@ -26,24 +27,6 @@ void for_tasks(std::vector<Job>& jobs, const Count& count, const F& f) {
     }
   });
 }
-
-// A tensor's memory, asked for once: every question to a tensor is a call into another library.
-template <typename T>
-struct View {
-  T* data = nullptr;
-  Strides strides = {};
-  int64_t channels = 0, height = 0, width = 0;
-
-  View() = default;
-  explicit View(const Tensor& x)
-      : data(static_cast<T*>(const_cast<void*>(x.const_data_ptr()))), strides(strides_of(x)), channels(x.size(1)),
-        height(x.size(2)), width(x.size(3)) {}
-
-  template <typename A>
-  Image<T> image(int64_t n, int64_t block) const {
-    return image_at<T, kLanes<A>>(data, strides, n, block, channels, height, width);
-  }
-};
 
 // The filters that read one of several inputs; weights are dense.
 struct Selection {
@@ -82,14 +65,16 @@ inline int64_t forward_position(const Filter& f, int64_t y, int64_t x) { return 
 // filter of a table that begins as zeros.
 template <typename A, typename Position>
 void fill_taps(const Plan& p, const Filter& filter, const Tensor& weight, const Position& position, Table<A>& table) {
-  const int64_t k = filter.k;
+  const int64_t size = filter.k * filter.k;
   const std::vector<A> values = values_of<A>(weight);
-  for (int64_t y = 0; y < k; ++y)
-    for (int64_t x = 0; x < k; ++x) {
-      A* taps = table.data() + (filter.first + position(filter, y, x)) * p.lanes;
-      for (int64_t c = 0; c < p.c; ++c)
-        taps[c / p.lanes * p.taps * p.lanes + c % p.lanes] = values[static_cast<size_t>((c * k + y) * k + x)];
-    }
+  std::vector<int64_t> places;
+  for (int64_t t = 0; t < size; ++t) places.push_back(filter.first + position(filter, t / filter.k, t % filter.k));
+  for (int64_t b = 0; b < p.blocks; ++b) {
+    const A* channels = values.data() + b * p.lanes * size;
+    A* taps = table.data() + b * p.taps * p.lanes;
+    for (int64_t c = 0; c < std::min(p.lanes, p.c - b * p.lanes); ++c)
+      for (int64_t t = 0; t < size; ++t) taps[places[static_cast<size_t>(t)] * p.lanes + c] = channels[c * size + t];
+  }
 }
 
 template <typename A>
@@ -110,6 +95,15 @@ Table<A> mixing_table(const Plan& p, const Tensor& weight, bool transposed) {
     for (int64_t c = 0; c < columns; ++c)
       table[static_cast<size_t>(r * padded(columns) + c)] = values[static_cast<size_t>(r * row + c * column)];
   return table;
+}
+
+// Filters whose tables take longer to fill than a second thread takes to begin.
+template <typename Job>
+int64_t tables_worth_a_thread(const std::vector<Job>& jobs) {
+  constexpr int64_t kEntries = 1 << 14;
+  if (jobs.empty() || jobs[0].filters() == 0) return 1;
+  const Plan& p = jobs[0].p;
+  return 1 + kEntries / (p.c * (p.taps / jobs[0].filters() + p.mixed));
 }
 
 }  // namespace

@@ -13,44 +13,49 @@ from typing import Any
 import torch
 from torch._library.utils import fill_defaults
 
-_SINGLE = -1
-
 
 def register_autograd(
     library: torch.library.Library,
     overload: Any,
     backward: Callable[..., Any],
     setup_context: Callable[..., None] | None,
-) -> None:
-    """Register ``backward`` and ``setup_context``, both as ``torch.library.register_autograd`` takes them."""
+) -> Callable[..., Any]:
+    """Register ``backward`` and ``setup_context``, both as ``torch.library.register_autograd`` takes them.
+
+    Returns the op as eager code should call it: what the dispatcher would come to, without its way through Python and
+    back. It takes all arguments by position. Where something else has to see the call (a compiler, functorch, a mode, a
+    tensor that overrides torch's functions), it is the overload itself.
+    """
     schema = overload._schema
-    takes_list = [_is_tensor_list(argument) for argument in schema.arguments]
-    gives_list = [_is_tensor_list(value) for value in schema.returns]
+    argument_lists = _places_of_lists(schema.arguments)
+    result_lists = _places_of_lists(schema.returns)
     one_result = len(schema.returns) == 1
 
     def below(keyset: Any, args: Sequence[Any]) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
+            if keyset is None:
+                return overload(*args)
             return overload.redispatch(keyset & torch._C._after_autograd_keyset, *args)
 
-    def forward(ctx: Any, keyset: Any, sizes: tuple[int, ...], *flat: Any) -> tuple[Any, ...]:
-        args = _nest(flat, sizes)
+    def forward(ctx: Any, keyset: Any, args: Sequence[Any], *flat: Any) -> tuple[Any, ...]:
         result = below(keyset, args)
+        if len(args) < len(schema.arguments):  # the dispatcher leaves out what equals its default
+            args = fill_defaults(schema, tuple(args), {})[0]  # type: ignore[no-untyped-call]
         if setup_context is not None:
-            if len(args) < len(schema.arguments):  # the dispatcher leaves out what equals its default
-                args = list(fill_defaults(schema, tuple(args), {})[0])  # type: ignore[no-untyped-call]
-            setup_context(ctx=ctx, inputs=tuple(args), output=result)
+            setup_context(ctx=ctx, inputs=args, output=result)
         results = (result,) if one_result else result
-        ctx._argument_sizes, ctx._result_sizes = sizes, _sizes(results, gives_list)
-        return tuple(_flatten(results, ctx._result_sizes))
+        ctx._argument_sizes, ctx._result_sizes = _sizes(args, argument_lists), _sizes(results, result_lists)
+        return tuple(_flatten(results, result_lists, ctx._result_sizes))
 
     def differentiate(ctx: Any, *grads: Any) -> tuple[Any, ...]:
         needs = ctx.needs_input_grad
-        ctx.needs_input_grad = tuple(_nest(needs[2:], ctx._argument_sizes))
+        ctx.needs_input_grad = tuple(_nest(needs[2:], argument_lists, ctx._argument_sizes))
         try:
-            found = backward(ctx, *_nest(grads, ctx._result_sizes))
+            found = backward(ctx, *_nest(grads, result_lists, ctx._result_sizes))
         finally:
             ctx.needs_input_grad = needs
-        return None, None, *_flatten(found if isinstance(found, tuple) else (found,), ctx._argument_sizes)
+        found = found if isinstance(found, tuple) else (found,)
+        return None, None, *_flatten(found, argument_lists, ctx._argument_sizes)[: len(needs) - 2]
 
     node: Any = type(
         f"{overload._opname}_autograd",
@@ -58,67 +63,61 @@ def register_autograd(
         {"forward": staticmethod(forward), "backward": staticmethod(differentiate)},
     )
 
-    def autograd(keyset: Any, *args: Any) -> Any:
-        if not (torch._C.is_grad_enabled() and torch._C._any_requires_grad(*args)):
-            return below(keyset, args)
-        sizes = _sizes(args, takes_list)
-        outputs = node.apply(keyset, sizes, *_flatten(args, sizes))
-        results = tuple(_nest(outputs, _sizes_of_results(outputs, gives_list)))
+    def recorded(keyset: Any, args: Sequence[Any]) -> Any:
+        outputs = node.apply(keyset, args, *_flatten(args, argument_lists, _sizes(args, argument_lists)))
+        # An op returns at most one list, which has what the others leave.
+        sizes = [len(outputs) - len(schema.returns) + 1] * len(result_lists)
+        results = tuple(_nest(outputs, result_lists, sizes))
         return results[0] if one_result else results
 
+    def autograd(keyset: Any, *args: Any) -> Any:
+        if torch._C.is_grad_enabled() and torch._C._any_requires_grad(*args):
+            return recorded(keyset, args)
+        return below(keyset, args)
+
+    def eager(*args: Any) -> Any:
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return overload(*args)
+        if not (torch._C.is_grad_enabled() and torch._C._any_requires_grad(*args)):
+            return below(None, args)
+        if torch._C._len_torch_dispatch_stack() or _overrides_functions(args, argument_lists):
+            return overload(*args)
+        return recorded(None, args)
+
     library.impl(overload._opname, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
+    return eager
 
 
-def gradient_op(op: Callable[..., Any]) -> Callable[..., Any]:
-    """The op, called straight at its kernel where nobody will differentiate what it returns."""
-
-    def call(*args: Any) -> Any:
-        if torch.is_grad_enabled():
-            return op(*args)
-        with torch._C._AutoDispatchBelowAutograd():
-            return op(*args)
-
-    return call
+def _overrides_functions(args: Sequence[Any], lists: Sequence[int]) -> bool:
+    """Whether a mode, an argument or an entry of one of its lists has a ``__torch_function__``."""
+    overrides = torch.overrides.has_torch_function
+    return overrides(args) or any(overrides(args[place]) for place in lists if args[place] is not None)
 
 
-def _is_tensor_list(value: Any) -> bool:
-    return str(value.type).removeprefix("Optional[") in ("List[Tensor]", "List[Tensor]]", "List[Optional[Tensor]]")
+def _places_of_lists(values: Sequence[Any]) -> list[int]:
+    """Which of a schema's arguments or returns are lists of tensors."""
+    kinds = ("List[Tensor]", "List[Tensor]]", "List[Optional[Tensor]]")
+    return [i for i, value in enumerate(values) if str(value.type).removeprefix("Optional[") in kinds]
 
 
-def _sizes(values: Sequence[Any], is_list: Sequence[bool]) -> tuple[int, ...]:
-    """The length of every list of tensors, ``_SINGLE`` for anything else."""
-    return tuple(
-        len(value) if many and value is not None else _SINGLE
-        for value, many in zip(values, is_list[: len(values)], strict=True)
-    )
+def _sizes(values: Sequence[Any], lists: Sequence[int]) -> list[int]:
+    """The length of every list of tensors; -1 for a list that was not given."""
+    return [-1 if values[place] is None else len(values[place]) for place in lists]
 
 
-def _sizes_of_results(outputs: Sequence[Any], is_list: Sequence[bool]) -> tuple[int, ...]:
-    """As :func:`_sizes` from the flat results; an op returns at most one list, which has what the others leave."""
-    length = len(outputs) - (len(is_list) - 1)
-    return tuple(length if many else _SINGLE for many in is_list)
-
-
-def _flatten(values: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
-    flat: list[Any] = []
-    for value, size in zip(values, sizes, strict=True):
-        if size == _SINGLE:
-            flat.append(value)
-        elif value is None:
-            flat.extend([None] * size)
-        else:
-            flat.extend(value)
+def _flatten(values: Sequence[Any], lists: Sequence[int], sizes: Sequence[int]) -> list[Any]:
+    """The values with their lists of tensors spliced in; None stands for a list of Nones."""
+    flat = list(values)
+    for place, size in zip(reversed(lists), reversed(sizes), strict=True):
+        if size >= 0:
+            flat[place : place + 1] = [None] * size if flat[place] is None else flat[place]
     return flat
 
 
-def _nest(flat: Sequence[Any], sizes: Sequence[int]) -> list[Any]:
-    values: list[Any] = []
-    start = 0
-    for size in sizes:
-        if size == _SINGLE:
-            values.append(flat[start])
-            start += 1
-        else:
-            values.append(list(flat[start : start + size]))
-            start += size
+def _nest(flat: Sequence[Any], lists: Sequence[int], sizes: Sequence[int]) -> list[Any]:
+    """The reverse of :func:`_flatten`."""
+    values = list(flat)
+    for place, size in zip(lists, sizes, strict=True):
+        if size >= 0:
+            values[place : place + size] = [values[place : place + size]]
     return values

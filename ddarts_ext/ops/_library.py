@@ -24,7 +24,7 @@ def define_op(
     setup_context: Callable[..., None] | None = None,
     composed_of: str = "",
 ) -> Callable[..., Any]:
-    """Define one op of the namespace and return its overload packet.
+    """Define one op of the namespace and return it: arguments by position, all of them.
 
     signature: schema without the namespace, e.g. ``"scale(Tensor x, float a) -> Tensor"``.
     reference: plain torch; the fallback on every device (CompositeExplicitAutograd) and the oracle of the tests.
@@ -37,13 +37,11 @@ def define_op(
     qualified = f"{NAMESPACE}::{name}"
     _library.impl(name, reference, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(qualified, fake, lib=_library)
-    if backward is not None:
-        overload = getattr(getattr(torch.ops, NAMESPACE), name).default
-        register_autograd(_library, overload, backward, setup_context)
     _names.append(name)
     if composed_of:
         _composed[name] = composed_of
-    return getattr(getattr(torch.ops, NAMESPACE), name)  # type: ignore[no-any-return]
+    overload: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
+    return overload if backward is None else register_autograd(_library, overload, backward, setup_context)
 
 
 def defined_ops() -> Sequence[str]:

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddarts_ext.ops._autograd import gradient_op
 from ddarts_ext.ops._checks import (
     accumulate_dtype,
     check_4d,
@@ -214,14 +213,12 @@ def _autograd(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
     return dx, None if weight is None else dweight, None if bias is None else dbias, None, None, None, None, None
 
 
-_backward = gradient_op(
-    define_op(
-        "grouped_batch_norm_backward(Tensor grad, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
-        "bool batch_statistics, int groups, bool relu) -> (Tensor, Tensor, Tensor)",
-        reference=grouped_batch_norm_backward_reference,
-        fake=grouped_batch_norm_backward_fake,
-        **through_reference(grouped_batch_norm_backward_reference),
-    )
+_backward = define_op(
+    "grouped_batch_norm_backward(Tensor grad, Tensor x, Tensor? weight, Tensor? bias, Tensor mean, Tensor rstd, "
+    "bool batch_statistics, int groups, bool relu) -> (Tensor, Tensor, Tensor)",
+    reference=grouped_batch_norm_backward_reference,
+    fake=grouped_batch_norm_backward_fake,
+    **through_reference(grouped_batch_norm_backward_reference),
 )
 _forward = define_op(
     "grouped_batch_norm(Tensor x, Tensor? weight, Tensor? bias, Tensor? mean, Tensor? rstd, int groups, float eps, "

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ddarts_ext.ops._autograd import gradient_op
 from ddarts_ext.ops._checks import (
     accumulate_dtype,
     check_4d,
@@ -242,12 +241,10 @@ _mixed_sum = define_op(
     backward=_backward,
     setup_context=_setup_context,
 )
-_mixed_sum_backward = gradient_op(
-    define_op(
-        "mixed_sum_backward(Tensor grad, Tensor[] branches, Tensor weights, bool[] normalize, Tensor mean, Tensor rstd,"
-        " bool batch_statistics, bool weights_grad) -> (Tensor[], Tensor)",
-        reference=mixed_sum_backward_reference,
-        fake=_backward_fake,
-        **through_reference(mixed_sum_backward_reference),
-    )
+_mixed_sum_backward = define_op(
+    "mixed_sum_backward(Tensor grad, Tensor[] branches, Tensor weights, bool[] normalize, Tensor mean, Tensor rstd,"
+    " bool batch_statistics, bool weights_grad) -> (Tensor[], Tensor)",
+    reference=mixed_sum_backward_reference,
+    fake=_backward_fake,
+    **through_reference(mixed_sum_backward_reference),
 )

@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddarts_ext.ops._autograd import gradient_op
 from ddarts_ext.ops._checks import accumulate_dtype, check_4d, memory_format_of
 from ddarts_ext.ops._double_backward import through_reference
 from ddarts_ext.ops._library import define_op
@@ -155,14 +154,12 @@ def _autograd(ctx: Any, grad_maximum: Tensor | None, grad_average: Tensor | None
     return dx, None, None, None
 
 
-_backward = gradient_op(
-    define_op(
-        "pool3x3_backward(Tensor? grad_maximum, Tensor? grad_average, Tensor argmax, int height, int width, "
-        "int stride, bool channels_last) -> Tensor",
-        reference=pool3x3_backward_reference,
-        fake=pool3x3_backward_fake,
-        **through_reference(pool3x3_backward_reference),
-    )
+_backward = define_op(
+    "pool3x3_backward(Tensor? grad_maximum, Tensor? grad_average, Tensor argmax, int height, int width, "
+    "int stride, bool channels_last) -> Tensor",
+    reference=pool3x3_backward_reference,
+    fake=pool3x3_backward_fake,
+    **through_reference(pool3x3_backward_reference),
 )
 _forward = define_op(
     "pool3x3(Tensor x, int stride, bool maximum, bool average) -> (Tensor, Tensor, Tensor)",

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddarts_ext.ops import _checks
-from ddarts_ext.ops._autograd import gradient_op
 from ddarts_ext.ops._double_backward import through_reference
 from ddarts_ext.ops._library import define_op
 
@@ -234,15 +233,14 @@ def check_filters(
     _checks.check_groups(op, name, n, groups)
     if not weights:
         raise ValueError(f"{op}: weights must be one or more filters, got none")
+    shapes = [(c, 1, k, k) for k in KERNEL_SIZES]
     for f, weight in enumerate(weights):
         _checks.check_floating(op, f"weights[{f}]", weight)
         _checks.check_same_device(op, f"weights[{f}]", weight, x.device)
-        shape = weight.shape
-        k = shape[-1] if len(shape) == 4 else 0
-        if k not in KERNEL_SIZES or shape != (c, 1, k, k):
+        if weight.shape not in shapes:
             expected = f"[C,1,k,k]=[{c},1,k,k] with k of 3, 5, 7"
-            raise ValueError(f"{op}: weights[{f}] must be {expected}, got {list(shape)}")
-    if len(dilations) != len(weights) or any(d not in (1, 2) for d in dilations):
+            raise ValueError(f"{op}: weights[{f}] must be {expected}, got {list(weight.shape)}")
+    if len(dilations) != len(weights) or not {1, 2}.issuperset(dilations):
         raise ValueError(f"{op}: dilations must be {len(weights)} values of 1 or 2, got {dilations}")
     if stride not in (1, 2):
         raise ValueError(f"{op}: stride must be 1 or 2, got {stride}")
@@ -271,6 +269,8 @@ def check_statistics(
 
 def autocast(*tensors: Tensor) -> Sequence[Tensor]:
     """The tensors, the first of which is an input, as autocast hands them to ``conv2d``."""
+    if not torch.compiler.is_compiling() and not torch._C._is_any_autocast_enabled():
+        return tensors
     device = tensors[0].device.type
     enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     if not enabled or tensors[0].dtype == torch.float64:
@@ -286,13 +286,11 @@ _forward = define_op(
     backward=_backward,
     setup_context=_setup_context,
 )
-_backward_op = gradient_op(
-    define_op(
-        "relu_depthwise_conv2d_backward(Tensor[] grads, Tensor x, Tensor[] weights, int[] dilations, int stride, "
-        "bool normalize, Tensor mean, Tensor rstd, bool batch_statistics, int groups, bool input_grad, "
-        "bool weights_grad) -> (Tensor, Tensor[])",
-        reference=relu_depthwise_conv2d_backward_reference,
-        fake=_fake_backward,
-        **through_reference(relu_depthwise_conv2d_backward_reference),
-    )
+_backward_op = define_op(
+    "relu_depthwise_conv2d_backward(Tensor[] grads, Tensor x, Tensor[] weights, int[] dilations, int stride, "
+    "bool normalize, Tensor mean, Tensor rstd, bool batch_statistics, int groups, bool input_grad, "
+    "bool weights_grad) -> (Tensor, Tensor[])",
+    reference=relu_depthwise_conv2d_backward_reference,
+    fake=_fake_backward,
+    **through_reference(relu_depthwise_conv2d_backward_reference),
 )

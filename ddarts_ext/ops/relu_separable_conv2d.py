@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddarts_ext.ops import _checks
-from ddarts_ext.ops._autograd import gradient_op
 from ddarts_ext.ops._double_backward import through_reference
 from ddarts_ext.ops._library import define_op
 from ddarts_ext.ops._pointwise import pointwise as mix
@@ -317,14 +316,12 @@ _forward = define_op(
     setup_context=_setup_context,
     composed_of=_COMPOSED_OF,
 )
-_backward_op = gradient_op(
-    define_op(
-        "relu_separable_conv2d_backward(Tensor[] grads, Tensor[] inputs, Tensor[] weights, Tensor[] pointwise, "
-        "int[] sources, int[] dilations, int stride, bool normalize, Tensor mean, Tensor rstd, bool batch_statistics, "
-        "int groups, bool input_grad, bool weights_grad) -> Tensor[]",
-        reference=relu_separable_conv2d_backward_reference,
-        fake=_fake_backward,
-        **through_reference(relu_separable_conv2d_backward_reference),
-        composed_of=_COMPOSED_OF,
-    )
+_backward_op = define_op(
+    "relu_separable_conv2d_backward(Tensor[] grads, Tensor[] inputs, Tensor[] weights, Tensor[] pointwise, "
+    "int[] sources, int[] dilations, int stride, bool normalize, Tensor mean, Tensor rstd, bool batch_statistics, "
+    "int groups, bool input_grad, bool weights_grad) -> Tensor[]",
+    reference=relu_separable_conv2d_backward_reference,
+    fake=_fake_backward,
+    **through_reference(relu_separable_conv2d_backward_reference),
+    composed_of=_COMPOSED_OF,
 )
