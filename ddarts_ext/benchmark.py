@@ -8,6 +8,7 @@ that the implementations of a case agree, times them interleaved and tabulates. 
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.util
 import resource
 import statistics
@@ -46,6 +47,7 @@ SHAPES: Mapping[str, tuple[tuple[int, int], ...]] = {
 }
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 ROTATED_BYTES = 256 << 20  # more than the last-level cache of any GPU that the kernels are built for
+TURN = 20.0  # ms
 LAYOUTS = {"": torch.contiguous_format, " channels-last": torch.channels_last}
 
 
@@ -98,6 +100,8 @@ def place(
 
 
 def _tensors(tree: Any) -> list[Tensor]:
+    if type(tree) is list and all(type(leaf) is Tensor for leaf in tree):
+        return tree
     return [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
@@ -113,7 +117,7 @@ class _Fed(torch.autograd.Function):
         return outputs[0].new_zeros(())
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, _: Tensor) -> tuple[Any, ...]:
         return None, *ctx.fed
 
 
@@ -240,19 +244,32 @@ def _rotating(
 def interleave(
     steps: Mapping[str, Callable[[], None]], device: str, seconds: float, *, warmup: int = 2, least: int = 5
 ) -> dict[str, list[float]]:
-    """Milliseconds of each step, taken in turn, in alternating order, until the time is spent (``least`` rounds)."""
-    inner = {}
+    """Milliseconds of each step, taken in turn, in alternating order, until the time is spent (``least`` rounds).
+
+    A turn is one step, or as many as fill ``TURN`` ms, so that short steps are timed among their like and not on the
+    caches that a long one left. As in ``timeit``, garbage is collected between turns and not within.
+    """
+    repeats = {}
     for name, step in steps.items():
         for _ in range(warmup):
             _milliseconds(step, 1, device)
-        inner[name] = max(1, min(50, int(2.0 / max(_milliseconds(step, 1, device), 1e-3))))
+        repeats[name] = max(1, min(50, int(TURN / max(_milliseconds(step, 1, device), 1e-3))))
     times: dict[str, list[float]] = {name: [] for name in steps}
     end = time.perf_counter() + seconds
     names = list(steps)
-    while time.perf_counter() < end or len(times[names[0]]) < least:
-        for name in names:
-            times[name].append(_milliseconds(steps[name], inner[name], device))
-        names.reverse()
+    collecting = gc.isenabled()
+    gc.freeze()
+    gc.disable()
+    try:
+        while time.perf_counter() < end or len(times[names[0]]) < least:
+            for name in names:
+                times[name].append(_milliseconds(steps[name], repeats[name], device))
+                gc.collect()
+            names.reverse()
+    finally:
+        gc.unfreeze()
+        if collecting:
+            gc.enable()
     return times
 
 

@@ -6,6 +6,7 @@
 #include <torch/headeronly/core/MemoryFormat.h>
 #include <torch/headeronly/core/ScalarType.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 
@@ -36,10 +37,22 @@ inline torch::stable::Tensor as(const torch::stable::Tensor& x, bool last) {
   return torch::stable::contiguous(x, format(last));
 }
 
-// [N,C,H,W] in the layout, on the device of `like`.
+// [N,C,H,W] in the layout, on the device of `like`. Not torch::stable::empty, which looks the op up by its name each time.
 inline torch::stable::Tensor empty(const torch::stable::Tensor& like, const std::array<int64_t, 4>& size,
                                    torch::headeronly::ScalarType type, bool last) {
-  return torch::stable::empty(size, type, std::nullopt, like.device(), std::nullopt, format(last));
+  std::array<int64_t, 4> strides;
+  int64_t stride = 1;
+  for (const size_t axis : last ? std::array<size_t, 4>{1, 3, 2, 0} : std::array<size_t, 4>{3, 2, 1, 0}) {
+    strides[axis] = stride;
+    stride *= std::max<int64_t>(size[axis], 1);
+  }
+  int32_t device = 0, index = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
+  AtenTensorHandle made = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, size.data(), strides.data(), static_cast<int32_t>(type), device,
+                                                         index, &made));
+  return torch::stable::Tensor(made);
 }
 
 }  // namespace

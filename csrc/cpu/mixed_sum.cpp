@@ -214,9 +214,9 @@ void write_gradients(const Node<A>& node, const std::vector<Run>& runs, const Te
 
 template <typename A>
 Node<A> node_of(const std::vector<Tensor>& branches, const Tensor& weights) {
-  const bool last = is_channels_last(branches[0]);
+  const bool last = ddarts::layout::channels_last(branches[0]);
   Node<A> node{Geometry(branches[0], weights.size(0), last), {}, data<A>(weights), weights.size(1)};
-  for (const Tensor& x : branches) node.branches.push_back(in_layout(x, last));
+  for (const Tensor& x : branches) node.branches.push_back(ddarts::layout::as(x, last));
   return node;
 }
 
@@ -241,7 +241,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const std::vector<Tensor>& branches, 
   const Node<A> node = node_of<A>(branches, weights);
   const int64_t shape[3] = {node.geometry.groups, node.count, node.geometry.channels};
   const std::vector<Run> runs = runs_of(node.branches);
-  Tensor out = new_like(branches[0], promoted(branches), is_channels_last(branches[0]));
+  Tensor out = new_like(branches[0], promoted(branches), ddarts::layout::channels_last(branches[0]));
   Tensor mean = torch::stable::empty({shape, 3}, acc), rstd = torch::stable::empty({shape, 3}, acc);
   A *m = mutable_data<A>(mean), *r = mutable_data<A>(rstd);
   if (mean_ && rstd_) {
@@ -270,8 +270,8 @@ std::tuple<std::vector<Tensor>, Tensor> backward(const Tensor& grad_, const std:
                                                  bool weights_grad) {
   const Tensor weights = table_of(weights_, acc);
   const Node<A> node = node_of<A>(branches, weights);
-  const bool last = is_channels_last(branches[0]);
-  const Tensor grad = in_layout(grad_, last);
+  const bool last = ddarts::layout::channels_last(branches[0]);
+  const Tensor grad = ddarts::layout::as(grad_, last);
   std::vector<A> mean = node.table(), rstd = node.table(), g1 = node.table(), g0(mean.size());
   fill_statistics(node, std::vector<bool>(node.count, true), mean_, A(0), mean.data());
   fill_statistics(node, std::vector<bool>(node.count, true), rstd_, A(1), rstd.data());

@@ -1,6 +1,7 @@
 // What mixed_sum's passes on the CPU stand on: the cut into blocks, the runs of branches of one dtype, layouts.
 #pragma once
 
+#include "../common/layout.h"
 #include "../common/parallel.h"
 #include "mixed_sum_tiles.h"
 
@@ -10,7 +11,6 @@
 
 namespace {
 
-using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
@@ -149,19 +149,8 @@ std::vector<std::vector<Run>> cached_batches(const std::vector<Run>& runs, int64
   return batches;
 }
 
-bool is_channels_last(const Tensor& x) {
-  const int64_t c = x.size(1), h = x.size(2), w = x.size(3);
-  if (x.is_contiguous()) return false;
-  const auto fits = [&](int dim, int64_t stride) { return x.size(dim) == 1 || x.stride(dim) == stride; };
-  return fits(1, 1) && fits(3, c) && fits(2, c * w) && fits(0, c * w * h);
-}
-Tensor in_layout(const Tensor& x, bool last) {
-  if (last ? is_channels_last(x) : x.is_contiguous()) return x;
-  return torch::stable::contiguous(x, last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-}
 Tensor new_like(const Tensor& x, ScalarType dtype, bool last) {
-  return torch::stable::empty(x.sizes(), dtype, std::nullopt, x.device(), std::nullopt,
-                              last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  return ddarts::layout::empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, dtype, last);
 }
 Tensor table_of(const Tensor& x, ScalarType dtype) {
   return torch::stable::contiguous(x.scalar_type() == dtype ? x : torch::stable::to(x, dtype));

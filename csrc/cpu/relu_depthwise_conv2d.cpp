@@ -124,7 +124,8 @@ struct Forward {
       const Vector<A>* in = tiles + b * p.in_tile() + (row * p.stride + skip) * p.in_columns + skip;
       select_correlate<A>(filter.k, filter.dilation, p.stride, true)(
           {reinterpret_cast<const A*>(in), p.in_columns * L, L, taps, static_cast<int>(filter.k), rows, p.out_columns,
-           z.data + b * z.block, z.row, z.pixel, false, filter.pad - top, p.h + filter.pad - top, p.w == p.out_columns});
+           z.data + b * z.block, z.row, z.pixel, false, filter.pad - top, p.h + filter.pad - top, p.w == p.out_columns,
+           direct && !p.mixes() && b % kPanel == 0});
     }
     if (p.mixes())
       mix<A>({tile.data, tile.block, tile.row, tile.pixel}, p.blocks, reinterpret_cast<const Vector<A>*>(mixing[f].data()),

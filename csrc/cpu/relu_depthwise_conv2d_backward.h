@@ -93,8 +93,10 @@ struct Backward {
     }
     if (p.mixes()) forward_table = empty_taps<A>(p), mixing.resize(weights.size());
     if (!weights_grad) return;
-    for (const Tensor& weight : weights) dweights.push_back(torch::stable::empty(weight.sizes(), weight.scalar_type()));
-    for (const Tensor& weight : pointwise) dweights.push_back(torch::stable::empty(weight.sizes(), weight.scalar_type()));
+    for (const auto* filters : {&weights, &pointwise})
+      for (const Tensor& weight : *filters)
+        dweights.push_back(layout::empty(weight, {weight.size(0), weight.size(1), weight.size(2), weight.size(3)},
+                                         weight.scalar_type(), false));
     partial_weights = std::make_unique_for_overwrite<A[]>(static_cast<size_t>(chunks() * p.blocks * p.taps * L));
     partial_mixing = std::make_unique_for_overwrite<A[]>(static_cast<size_t>(chunks() * filters() * mixing_size()));
   }
@@ -138,15 +140,15 @@ struct Backward {
     if (input_grad && p.stride == 2) std::fill(dz, dz + blocks * dz_tile, Vector<A>{});
     for (size_t f = 0; f < grads.size(); ++f) {
       const Filter& filter = p.filters[f];
-      const int64_t skip = p.pad - filter.pad;
+      const int64_t skip = p.pad - filter.pad, top = first * p.stride;
       const Gradient g = gradient_of(f, n, band, chunk, panel, a);
       for (int64_t b = 0; b < blocks; ++b) {
         if (weights_grad) {
           A* dw = partial_weights.get() + ((chunk * p.blocks + first_block + b) * p.taps + filter.first) * L;
           select_weight_gradient<A>(filter.k, filter.dilation, p.stride)(
               {g.pixels.data + b * g.pixels.block, g.pixels.row, g.pixels.pixel,
-               a + b * p.in_tile() + skip * p.in_columns + skip, p.in_columns, out_rows, p.out_w,
-               reinterpret_cast<Vector<A>*>(dw)});
+               a + b * p.in_tile() + skip * p.in_columns + skip, p.in_columns, out_rows, p.out_w, filter.pad - top,
+               p.h + filter.pad - top, g.bare && b == 0, reinterpret_cast<Vector<A>*>(dw)});
         }
         if (input_grad) add_filter(filter, first_block + b, b, g, dz + b * dz_tile, columns, rows, f > 0 || p.stride == 2);
       }
@@ -156,7 +158,7 @@ struct Backward {
         double* sums = partial_sums.empty() ? nullptr : partial_sums.data() + (item * p.blocks + first_block + b) * 2 * L;
         const Vector<A>* tile = a + b * p.in_tile() + (p.pad + r) * p.in_columns + p.pad;
         finish_row(tile, dz + b * dz_tile + r * columns, sums, target.template image<A>(n, first_block + b),
-                   first * p.stride + r);
+                   first * p.stride + r, b == 0);
       }
   }
 
@@ -265,11 +267,13 @@ struct Backward {
       }
   }
 
-  // The mask of the ReLU, the sums of a norm if there are any, the way out.
+  // The mask of the ReLU, the sums of a norm if there are any, the way out. ahead: fetch the next row of `out`.
   template <typename O>
-  void finish_row(const Vector<A>* a, Vector<A>* dz, double* sums, const Image<O>& out, int64_t row) const {
+  void finish_row(const Vector<A>* a, Vector<A>* dz, double* sums, const Image<O>& out, int64_t row, bool ahead) const {
     const Vector<A> zero = {};
     const OutRow<O, A> target(out, row, dz);
+    if (ahead && target.buffer == nullptr)
+      for (int64_t j = 0; j < p.w; ++j) __builtin_prefetch(target.data + out.row + j * target.pixel, 1, 3);
     if (sums == nullptr) {
       for (int64_t j = 0; j < p.w; ++j) target.set(j, a[j] <= zero ? zero : dz[j]);
       target.flush();

@@ -8,8 +8,6 @@
 
 #include "relu_depthwise_conv2d_tile.h"
 
-#include <limits>
-
 namespace ddarts {
 namespace {
 
@@ -27,9 +25,9 @@ struct Correlation {
   A* out;
   int64_t out_row, out_pixel;
   bool add;
-  // Rows of `in` before `begin` and from `end` on are zeros, which nobody reads.
-  int64_t begin = std::numeric_limits<int64_t>::min() / 2, end = std::numeric_limits<int64_t>::max() / 2;
-  bool cut = false;  // so are the columns before D*(NX-1)/2 and the last as many, at stride 1
+  int64_t begin, end;  // rows of `in` before and from there on are zeros, which nobody reads
+  bool cut;            // so are the columns before D*(NX-1)/2 and the last as many, at stride 1
+  bool ahead = false;  // fetch the next row of `out` while this one is made
 };
 
 // What a correlation is compiled for: taps in a row, dilation, stride, whether its input is a tile.
@@ -49,6 +47,10 @@ DDARTS_INLINE void correlate_pixels(const Correlation<A>& c, const A* in, const 
   if (c.add) {
 #pragma GCC unroll 8
     for (int t = 0; t < kPixels; ++t) acc[t] = *reinterpret_cast<const Vector<A>*>(out + t * out_pixel);
+  }
+  if (c.ahead) {
+#pragma GCC unroll 8
+    for (int t = 0; t < kPixels; ++t) __builtin_prefetch(out + c.out_row + t * out_pixel, 1, 3);
   }
   in += kFirst * in_pixel;
   for (int64_t y = 0; y < taps_y; ++y, in += F::dilation * in_row, w += F::taps) {
@@ -124,7 +126,7 @@ CorrelateFunction<A> select_correlate(int64_t nx, int64_t dilation, int64_t stri
 }
 
 // dw[y][x] += sum_{r, j} g[r][j] * in[r*S + y*D][j*S + x*D]. Columns of g up to the next multiple of 4 must hold zeros.
-// Strides of g are in scalars, that of `in` in vectors.
+// Strides of g are in scalars, that of `in` in vectors. begin, end: as of Correlation. ahead: fetch the next row of g.
 template <typename A>
 struct WeightGradient {
   const A* g;
@@ -132,6 +134,8 @@ struct WeightGradient {
   const Vector<A>* in;
   int64_t in_row;
   int64_t rows, columns;
+  int64_t begin, end;
+  bool ahead;
   Vector<A>* dw;
 };
 
@@ -140,14 +144,21 @@ template <typename A, int K, int D, int S, int KR>
 DDARTS_INLINE void weight_gradient_rows(const WeightGradient<A>& c, int y0) {
   constexpr int P = 4;
   Vector<A> acc[KR][K] = {};
-  const int64_t in_row = c.in_row, rows = c.rows, columns = c.columns, pixel = c.g_pixel;
-  for (int64_t r = 0; r < rows; ++r) {
+  const int64_t in_row = c.in_row, columns = c.columns, pixel = c.g_pixel;
+  // The rows for which one of these kernel rows lies in the image.
+  const int64_t first = std::max<int64_t>(0, (c.begin - (y0 + KR - 1) * D + S - 1) / S);
+  const int64_t end = std::min(c.rows, (c.end - y0 * D + S - 1) / S);
+  for (int64_t r = first; r < end; ++r) {
     const A* g = c.g + r * c.g_row;
     const Vector<A>* in = c.in + (r * S + y0 * D) * in_row;
     for (int64_t j = 0; j < columns; j += P, g += P * pixel, in += P * S) {
       Vector<A> grad[P];
 #pragma GCC unroll 4
       for (int t = 0; t < P; ++t) grad[t] = *reinterpret_cast<const Vector<A>*>(g + t * pixel);
+      if (y0 == 0 && c.ahead) {
+#pragma GCC unroll 4
+        for (int t = 0; t < P; ++t) __builtin_prefetch(g + c.g_row + t * pixel, 0, 3);
+      }
 #pragma GCC unroll 7
       for (int y = 0; y < KR; ++y)
 #pragma GCC unroll 32

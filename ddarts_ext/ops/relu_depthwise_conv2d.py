@@ -235,11 +235,13 @@ def check_filters(
         raise ValueError(f"{op}: weights must be one or more filters, got none")
     shapes = [(c, 1, k, k) for k in KERNEL_SIZES]
     for f, weight in enumerate(weights):
+        fits = isinstance(weight, Tensor) and weight.dtype in _checks.FLOATING and weight.device == x.device
+        if fits and weight.shape in shapes:
+            continue
         _checks.check_floating(op, f"weights[{f}]", weight)
         _checks.check_same_device(op, f"weights[{f}]", weight, x.device)
-        if weight.shape not in shapes:
-            expected = f"[C,1,k,k]=[{c},1,k,k] with k of 3, 5, 7"
-            raise ValueError(f"{op}: weights[{f}] must be {expected}, got {list(weight.shape)}")
+        expected = f"[C,1,k,k]=[{c},1,k,k] with k of 3, 5, 7"
+        raise ValueError(f"{op}: weights[{f}] must be {expected}, got {list(weight.shape)}")
     if len(dilations) != len(weights) or not {1, 2}.issuperset(dilations):
         raise ValueError(f"{op}: dilations must be {len(weights)} values of 1 or 2, got {dilations}")
     if stride not in (1, 2):
