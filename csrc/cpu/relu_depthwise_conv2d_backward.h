@@ -148,7 +148,7 @@ struct Backward {
           select_weight_gradient<A>(filter.k, filter.dilation, p.stride)(
               {g.pixels.data + b * g.pixels.block, g.pixels.row, g.pixels.pixel,
                a + b * p.in_tile() + skip * p.in_columns + skip, p.in_columns, out_rows, p.out_w, filter.pad - top,
-               p.h + filter.pad - top, g.bare && b == 0, reinterpret_cast<Vector<A>*>(dw)});
+               p.h + filter.pad - top, !g.tile && b == 0, reinterpret_cast<Vector<A>*>(dw)});
         }
         if (input_grad) add_filter(filter, first_block + b, b, g, dz + b * dz_tile, columns, rows, f > 0 || p.stride == 2);
       }
@@ -162,13 +162,12 @@ struct Backward {
       }
   }
 
-  // The gradient of a depthwise output, from its row p.begin(band) on. `above`: image rows before that one, `rows`: from
-  // it on; outside of them it is zero and not read. bare: zeros at the sides are not there either, else the filter's padding
-  // is.
+  // The gradient of a depthwise output, from its row p.begin(band) on: where it is, or as padded tiles. `above`: rows of the
+  // image before that one, `rows`: from it on; outside of them it is zero and not read.
   struct Gradient {
     Pixels<const A> pixels;
     int64_t above, rows;
-    bool bare;
+    bool tile;
   };
 
   Gradient gradient_of(size_t f, int64_t n, int64_t band, int64_t chunk, int64_t panel, const Vector<A>* a) {
@@ -177,7 +176,7 @@ struct Backward {
     const int64_t blocks = p.blocks_of(panel), first_block = panel * p.panel;
     if (!p.mixes() && p.stride == 1 && in_blocks<T, A>(s, p.c, p.out_w)) {  // where it is: nothing to load beforehand
       const A* data = reinterpret_cast<const A*>(grads[f].data) + n * s.n + first * s.h + first_block * L;
-      return {{data, L, s.h, s.w}, first, p.out_h - first, true};
+      return {{data, L, s.h, s.w}, first, p.out_h - first, false};
     }
     const int64_t columns = p.out_columns + 2 * pad, tile = (p.band + 2 * pad) * columns;
     Vector<A>* g = scratch<A>(2, blocks * tile);
@@ -188,7 +187,7 @@ struct Backward {
                                        {g, tile, columns, pad}, nullptr);
     }
     const A* data = reinterpret_cast<const A*>(g + pad * columns + pad);
-    return {{data, tile * L, columns * L, L}, pad, out_rows + pad, false};
+    return {{data, tile * L, columns * L, L}, std::min(pad, first), std::min(out_rows + pad, p.out_h - first), true};
   }
 
   // Back through a pointwise convolution: the gradient of the depthwise output into padded tiles, one a block of the
@@ -261,8 +260,8 @@ struct Backward {
         const A* corner = g.pixels.data + b * g.pixels.block + y.offset * g.pixels.row + x.offset * g.pixels.pixel;
         const Correlation<A> job{corner, g.pixels.row, g.pixels.pixel, taps, static_cast<int>(y.count),
                                  (rows - i + s - 1) / s, columns / s, reinterpret_cast<A*>(dz + i * columns + j),
-                                 s * columns * L, s * L, add, -g.above - y.offset, g.rows - y.offset, g.bare};
-        select_correlate<A>(x.count, s == 1 ? f.dilation : 1, 1, !g.bare)(job);
+                                 s * columns * L, s * L, add, -g.above - y.offset, g.rows - y.offset, s == 1 && p.w == p.out_columns};
+        select_correlate<A>(x.count, s == 1 ? f.dilation : 1, 1, g.tile)(job);
         taps += y.count * x.count;
       }
   }

@@ -240,36 +240,26 @@ DDARTS_INLINE Vector<A> prologue_of(Vector<A> x, const Vector<A>* norm) {
 }
 
 // tile[r][pad + j] = prologue(image[first + r][j]) for `rows` rows of `blocks` blocks of sample n, zeros outside of the
-// image. norms: mean and rstd of each block. Memory is read in its order: the processor fetches ahead as long as it is.
+// image. norms: mean and rstd of each block. Block by block: many lines of memory are then on their way at once.
 template <Prologue kPrologue, typename T, typename A>
 inline void load_tiles(const View<const T>& x, int64_t n, int64_t first_block, int64_t blocks, int64_t first, int64_t rows,
                        const Tiles<A>& tiles, const Vector<A>* norms) {
-  constexpr int L = kLanes<A>;
-  const bool vectors = std::is_same_v<T, A> && x.strides.c == 1 && (first_block + blocks) * L <= x.channels;
-  const int64_t passes = vectors ? 1 : blocks, together = blocks / passes;
-  for (int64_t b = 0; b < passes; ++b)
-    for (int64_t r = 0; r < rows; ++r) {
+  for (int64_t b = 0; b < blocks; ++b) {
+    const Image<const T> image = x.template image<A>(n, first_block + b);
+    Vector<A>* tile = tiles.data + b * tiles.size;
+    for (int64_t r = 0; r < rows; ++r, tile += tiles.columns) {
       const int64_t row = first + r;
-      const bool outside = row < 0 || row >= x.height;
-      Vector<A>* tile = tiles.data + b * tiles.size + r * tiles.columns;
-      for (int64_t t = 0; t < together; ++t) {
-        clear<A>(tile + t * tiles.size, outside ? tiles.columns : tiles.pad);
-        if (!outside) clear<A>(tile + t * tiles.size + tiles.pad + x.width, tiles.columns - tiles.pad - x.width);
+      if (row < 0 || row >= x.height) {
+        clear<A>(tile, tiles.columns);
+        continue;
       }
-      if (outside) continue;
-      tile += tiles.pad;
-      if (vectors) {
-        const A* pixel = reinterpret_cast<const A*>(x.data) + n * x.strides.n + row * x.strides.h + first_block * L;
-        for (int64_t j = 0; j < x.width; ++j, pixel += x.strides.w)
-          for (int64_t t = 0; t < blocks; ++t)
-            tile[t * tiles.size + j] =
-                prologue_of<kPrologue, A>(*reinterpret_cast<const Vector<A>*>(pixel + t * L), norms + 2 * t);
-      } else {
-        read_row<T, A>(x.template image<A>(n, first_block + b), row, tile);
-        if constexpr (kPrologue != Prologue::none)
-          for (int64_t j = 0; j < x.width; ++j) tile[j] = prologue_of<kPrologue, A>(tile[j], norms + 2 * b);
-      }
+      clear<A>(tile, tiles.pad);
+      Vector<A>* to = tile + tiles.pad;
+      const InRow<T, A> in(image, row, to);
+      for (int64_t j = 0; j < x.width; ++j) to[j] = prologue_of<kPrologue, A>(in.at(j), norms + 2 * b);
+      clear<A>(to + x.width, tiles.columns - tiles.pad - x.width);
     }
+  }
 }
 
 // Memory aligned to cache lines that a thread keeps from call to call, so that tiles cost no page faults.
