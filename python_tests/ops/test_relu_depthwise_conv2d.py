@@ -80,6 +80,31 @@ def test_images_larger_than_a_tile() -> None:
         compare(x.contiguous(memory_format=layout), weights, dilations, stride=stride, normalize=True, groups=2)
 
 
+@pytest.mark.parametrize("size", [(1, 8), (9, 16), (70, 32), (12, 40)], ids=str)
+def test_rows_of_whole_vectors_whose_padding_is_left_out(size: tuple[int, int]) -> None:
+    for channels, layout in itertools.product((16, 24), LAYOUTS.values()):
+        x, weights, dilations = make((2, channels, *size), list(itertools.product((3, 5, 7), (1, 2))))
+        compare(x.contiguous(memory_format=layout), weights, dilations)
+        compare(x.contiguous(memory_format=layout), weights, dilations, normalize=True, groups=2)
+
+
+def test_gradients_are_read_where_they_are() -> None:
+    x, weights, dilations = make((2, 16, 6, 8), [(5, 2), (3, 1)])
+    leaves = [x.contiguous(memory_format=torch.channels_last).requires_grad_(), *(w.requires_grad_() for w in weights)]
+    outputs = relu_depthwise_conv2d(leaves[0], weights, dilations=dilations).outputs
+    dense = [
+        normal(out.shape, x.dtype, i).contiguous(memory_format=torch.channels_last) for i, out in enumerate(outputs)
+    ]
+    # Rows, pixels and blocks of channels apart; what lies between would show.
+    apart = [torch.full((3, 32, 14, 20), torch.nan).contiguous(memory_format=torch.channels_last) for _ in dense]
+    views = [wide[:2, 8:24, 2:14:2, 4:20:2] for wide in apart]
+    for view, grad in zip(views, dense, strict=True):
+        view.copy_(grad)
+    expected = torch.autograd.grad(outputs, leaves, dense, retain_graph=True)
+    for a, b in zip(torch.autograd.grad(outputs, leaves, views), expected, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_output_and_gradient_keep_the_layout() -> None:
     x, weights, dilations = make((2, 8, 6, 6), [(3, 1)])
     for layout in LAYOUTS.values():
