@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddarts_ext.benchmark import Row, batches, interleave, peak_resident_bytes
+from ddarts_ext.benchmark import Row, batches
+from ddarts_ext.benchmark_timing import interleave, peak_resident_bytes
 from ddarts_ext.search.contributions import contributions
 
 CELLS = 8

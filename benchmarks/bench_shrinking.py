@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from ddarts_ext import Genotype, spaces
-from ddarts_ext.benchmark import Row, batches, interleave
+from ddarts_ext.benchmark import Row, batches
+from ddarts_ext.benchmark_timing import interleave
 from ddarts_ext.nn import NASBench201Supernet, SearchGraph, Supernet
 from ddarts_ext.nn.count import count_multiply_adds
 from ddarts_ext.search.measure import average, measured

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ddarts_ext.benchmark import copy_bandwidth, load_cases
+from ddarts_ext.benchmark import load_cases
+from ddarts_ext.benchmark_timing import copy_bandwidth
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
