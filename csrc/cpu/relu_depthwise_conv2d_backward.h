@@ -260,7 +260,8 @@ struct Backward {
         const A* corner = g.pixels.data + b * g.pixels.block + y.offset * g.pixels.row + x.offset * g.pixels.pixel;
         const Correlation<A> job{corner, g.pixels.row, g.pixels.pixel, taps, static_cast<int>(y.count),
                                  (rows - i + s - 1) / s, columns / s, reinterpret_cast<A*>(dz + i * columns + j),
-                                 s * columns * L, s * L, add, -g.above - y.offset, g.rows - y.offset, s == 1 && p.w == p.out_columns};
+                                 s * columns * L, s * L, add, -g.above - y.offset, g.rows - y.offset,
+                                 s == 1 && p.w == p.out_columns};
         select_correlate<A>(x.count, s == 1 ? f.dilation : 1, 1, g.tile)(job);
         taps += y.count * x.count;
       }
