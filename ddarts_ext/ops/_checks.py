@@ -22,6 +22,14 @@ def memory_format_of(x: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
+def fits(x: Tensor, shape: Sequence[int], device: torch.device) -> bool:
+    """Whether ``x`` is a floating tensor of this shape on this device: what the checks below would let pass, at once.
+
+    For lists: a node has hundreds of branches, and most of the time of a check is its message.
+    """
+    return isinstance(x, Tensor) and x.dtype in FLOATING and x.shape == shape and x.device == device
+
+
 def check_4d(op: str, name: str, x: Tensor) -> None:
     """TypeError if ``x`` is not a floating tensor, ValueError if it is not [N,C,H,W]."""
     check_floating(op, name, x)

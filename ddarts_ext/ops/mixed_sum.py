@@ -17,6 +17,7 @@ from ddarts_ext.ops._checks import (
     check_given_statistics,
     check_groups,
     check_same_device,
+    fits,
     memory_format_of,
 )
 from ddarts_ext.ops._double_backward import through_reference
@@ -63,11 +64,15 @@ def mixed_sum(
     if not branches:
         raise ValueError(f"{_OP}: branches must have at least one tensor, got none")
     first = branches[0]
+    check_4d(_OP, "branches[0]", first)
+    shape, device = first.shape, first.device
     for k, x in enumerate(branches):
+        if fits(x, shape, device):
+            continue
         check_4d(_OP, f"branches[{k}]", x)
-        if x.shape != first.shape:
-            raise ValueError(f"{_OP}: branches[{k}] must be {list(first.shape)}, got {list(x.shape)}")
-        check_same_device(_OP, f"branches[{k}]", x, first.device)
+        if x.shape != shape:
+            raise ValueError(f"{_OP}: branches[{k}] must be {list(shape)}, got {list(x.shape)}")
+        check_same_device(_OP, f"branches[{k}]", x, device)
     count = len(branches)
     check_floating(_OP, "weights", weights)
     check_same_device(_OP, "weights", weights, first.device)

@@ -233,13 +233,13 @@ def check_filters(
     _checks.check_groups(op, name, n, groups)
     if not weights:
         raise ValueError(f"{op}: weights must be one or more filters, got none")
-    shapes = [(c, 1, k, k) for k in KERNEL_SIZES]
+    device = x.device
     for f, weight in enumerate(weights):
-        fits = isinstance(weight, Tensor) and weight.dtype in _checks.FLOATING and weight.device == x.device
-        if fits and weight.shape in shapes:
+        k = weight.shape[-1] if isinstance(weight, Tensor) and weight.dim() == 4 else 0
+        if k in KERNEL_SIZES and _checks.fits(weight, (c, 1, k, k), device):
             continue
         _checks.check_floating(op, f"weights[{f}]", weight)
-        _checks.check_same_device(op, f"weights[{f}]", weight, x.device)
+        _checks.check_same_device(op, f"weights[{f}]", weight, device)
         expected = f"[C,1,k,k]=[{c},1,k,k] with k of 3, 5, 7"
         raise ValueError(f"{op}: weights[{f}] must be {expected}, got {list(weight.shape)}")
     if len(dilations) != len(weights) or not {1, 2}.issuperset(dilations):
