@@ -63,10 +63,10 @@ def register_autograd(
         {"forward": staticmethod(forward), "backward": staticmethod(differentiate)},
     )
 
-    # Function.apply itself asks of every argument whether it is a left-over of functorch: half of its time.
-    apply = super(torch.autograd.Function, node).apply
+    # What Function.apply comes to without functorch, for which it looks at every argument: half of its time.
+    apply_without_functorch = super(torch.autograd.Function, node).apply
 
-    def recorded(keyset: Any, args: Sequence[Any]) -> Any:
+    def recorded(apply: Callable[..., Any], keyset: Any, args: Sequence[Any]) -> Any:
         outputs = apply(keyset, args, *_flatten(args, argument_lists, _sizes(args, argument_lists)))
         # An op returns at most one list, which has what the others leave.
         sizes = [len(outputs) - len(schema.returns) + 1] * len(result_lists)
@@ -75,7 +75,7 @@ def register_autograd(
 
     def autograd(keyset: Any, *args: Any) -> Any:
         if torch._C.is_grad_enabled() and torch._C._any_requires_grad(*args):
-            return recorded(keyset, args)
+            return recorded(node.apply, keyset, args)
         return below(keyset, args)
 
     def eager(*args: Any) -> Any:
@@ -85,7 +85,7 @@ def register_autograd(
             return below(None, args)
         if torch._C._len_torch_dispatch_stack() or _overrides_functions(args, argument_lists):
             return overload(*args)
-        return recorded(None, args)
+        return recorded(apply_without_functorch, None, args)
 
     library.impl(overload._opname, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
     return eager
