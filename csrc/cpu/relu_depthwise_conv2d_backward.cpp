@@ -37,12 +37,13 @@ std::vector<Tensor> backward(const std::vector<Tensor>& grads, const std::vector
                     incoming, read.weights, read.pointwise, groups, input_grad, weights_grad});
     Job& job = jobs.back();
     job.allocate(x, keep_dz);
+    std::vector<A> own_mean, own_rstd;  // [G,C]
     for (int64_t g = 0; normalize && g < groups; ++g)
-      for (const auto& [from, to] : {std::pair(&mean, &job.mean), std::pair(&rstd, &job.rstd)}) {
+      for (const auto& [from, to] : {std::pair(&mean, &own_mean), std::pair(&rstd, &own_rstd)}) {
         const A* row = static_cast<const A*>(from->const_data_ptr()) + (g * count + i) * channels;
         to->insert(to->end(), row, row + channels);
       }
-    job.norms = norm_table<A>(job.p, job.mean, job.rstd);
+    job.norms = norm_table<A>(job.p, own_mean, own_rstd);
     if (through_norm) job.means.assign(static_cast<size_t>(groups * job.p.blocks * 2 * kLanes<A>), A(0));
     if (through_norm && batch_statistics)
       job.partial_sums.assign(static_cast<size_t>(job.items() * job.p.blocks * 2 * kLanes<A>), 0.0);

@@ -61,8 +61,7 @@ struct Backward {
   std::vector<Tensor> weights, pointwise;
   int64_t groups;
   bool input_grad, weights_grad;
-  std::vector<A> mean = {}, rstd = {};      // [G,C], empty without a norm
-  Table<A> norms = {};                      // the same as vectors
+  Table<A> norms = {};                // mean and rstd as of norm_table
   Table<A> table = {};                // taps in the order of tap_position
   Table<A> forward_table = {};        // with pointwise convolutions: taps in the order of the forward
   std::vector<Table<A>> mixing = {};  // their weights, transposed
