@@ -3,7 +3,8 @@
 // Every csrc/cpu/<op>.cpp is compiled once per capability (baseline: any x86-64 or other machine; avx2: AVX2+FMA+F16C)
 // and the copy that fits the processor registers itself when the library is loaded. For an op's author that means:
 //   1. #include "../common/simd.h" first; write plain loops that the compiler vectorises (`#pragma omp simd` is on).
-//   2. Put everything into an anonymous namespace: code that were shared between the copies would run the wrong one.
+//   2. Put everything into an anonymous namespace: code that were shared between the copies would run the wrong one. What
+//      several files share is declared in namespace ddarts::DDARTS_CPU_COPY, of which every capability has its own.
 //   3. End the file with DDARTS_CPU_KERNELS(m) { m.impl("<op>", TORCH_BOX(&<op>)); m.impl("<op>_backward", ...); }
 //      and never with STABLE_TORCH_LIBRARY_IMPL, which would register every copy.
 //   4. No dynamic initialisers (`static const std::vector<...>` at namespace scope): they would run AVX2 code anywhere.
@@ -27,6 +28,12 @@
 
 #if defined(__AVX2__) && defined(__F16C__)
 #include <immintrin.h>
+#endif
+
+#if defined(DDARTS_CPU_CAPABILITY)
+#define DDARTS_CPU_COPY DDARTS_CPU_CAPABILITY
+#else
+#define DDARTS_CPU_COPY only
 #endif
 
 namespace ddarts {

@@ -9,7 +9,7 @@
 #include <numeric>
 #include <vector>
 
-namespace {
+namespace ddarts::DDARTS_CPU_COPY {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
@@ -106,12 +106,13 @@ struct Run {
   int64_t index[kTogether];
 };
 
-std::vector<Run> runs_of(const std::vector<Tensor>& branches) {
+// wanted: which branches, by default all.
+inline std::vector<Run> runs_of(const std::vector<Tensor>& branches, const std::vector<bool>& wanted = {}) {
   std::vector<Run> runs;
   for (ScalarType dtype : {ScalarType::Double, ScalarType::Float, ScalarType::Half, ScalarType::BFloat16}) {
     bool open = false;
     for (size_t k = 0; k < branches.size(); ++k) {
-      if (branches[k].scalar_type() != dtype) continue;
+      if (branches[k].scalar_type() != dtype || (!wanted.empty() && !wanted[k])) continue;
       if (!open || runs.back().count == kTogether) runs.push_back({dtype, 0, {}});
       open = true;
       runs.back().index[runs.back().count++] = static_cast<int64_t>(k);
@@ -120,12 +121,12 @@ std::vector<Run> runs_of(const std::vector<Tensor>& branches) {
   return runs;
 }
 
-int64_t branches_of(const std::vector<Run>& runs) {
+inline int64_t branches_of(const std::vector<Run>& runs) {
   return std::accumulate(runs.begin(), runs.end(), int64_t(0), [](int64_t sum, const Run& run) { return sum + run.count; });
 }
 
 // The runs without the branches that are not wanted.
-std::vector<Run> selected(const std::vector<Run>& runs, const std::vector<bool>& wanted) {
+inline std::vector<Run> selected(const std::vector<Run>& runs, const std::vector<bool>& wanted) {
   std::vector<Run> found;
   for (const Run& run : runs) {
     Run kept{run.dtype, 0, {}};
@@ -136,9 +137,10 @@ std::vector<Run> selected(const std::vector<Run>& runs, const std::vector<bool>&
   return found;
 }
 
+constexpr int64_t kCachedValues = 1 << 20;  // what the last-level cache keeps of branches from one pass to the next
+
 // Runs whose branches, of `values` values each, stay in the last-level cache together from one pass to the next.
-std::vector<std::vector<Run>> cached_batches(const std::vector<Run>& runs, int64_t values) {
-  constexpr int64_t kCachedValues = 1 << 20;
+inline std::vector<std::vector<Run>> cached_batches(const std::vector<Run>& runs, int64_t values) {
   std::vector<std::vector<Run>> batches;
   int64_t held = 0;
   for (const Run& run : runs) {
@@ -149,10 +151,10 @@ std::vector<std::vector<Run>> cached_batches(const std::vector<Run>& runs, int64
   return batches;
 }
 
-Tensor new_like(const Tensor& x, ScalarType dtype, bool last) {
+inline Tensor new_like(const Tensor& x, ScalarType dtype, bool last) {
   return ddarts::layout::empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, dtype, last);
 }
-Tensor table_of(const Tensor& x, ScalarType dtype) {
+inline Tensor table_of(const Tensor& x, ScalarType dtype) {
   return torch::stable::contiguous(x.scalar_type() == dtype ? x : torch::stable::to(x, dtype));
 }
 template <typename T>
@@ -164,7 +166,7 @@ T* mutable_data(const Tensor& x) {
   return static_cast<T*>(x.mutable_data_ptr());
 }
 
-ScalarType promoted(const std::vector<Tensor>& branches) {
+inline ScalarType promoted(const std::vector<Tensor>& branches) {
   ScalarType out = branches[0].scalar_type();
   for (const Tensor& x : branches) {
     const ScalarType other = x.scalar_type();
@@ -175,4 +177,4 @@ ScalarType promoted(const std::vector<Tensor>& branches) {
   return out;
 }
 
-}  // namespace
+}  // namespace ddarts::DDARTS_CPU_COPY

@@ -1,4 +1,4 @@
-// The tiles of mixed_sum on the CPU and the four loops over them. Included by mixed_sum.cpp alone, once per instruction set.
+// The tiles of mixed_sum on the CPU and the four loops over them. Included once per instruction set by the files of mixed_sum.
 //
 // Both layouts are cut into the same thing: a Block of rows of 16 lanes. Channels-last [G][rows][C]: lanes are channels
 // (16 of them; a C that is no multiple of 16 is folded, several rows side by side, where the rows allow it). Contiguous
@@ -8,7 +8,7 @@
 
 #include "../common/simd.h"
 
-namespace {
+namespace ddarts::DDARTS_CPU_COPY {
 
 constexpr int kLanes = 16;
 constexpr int64_t kTile = 4096;
@@ -234,4 +234,4 @@ inline void write_block(const A* values, const Block& b, T* x) {
   });
 }
 
-}  // namespace
+}  // namespace ddarts::DDARTS_CPU_COPY

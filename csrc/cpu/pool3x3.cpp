@@ -7,10 +7,9 @@
 // order, which keeps torch's argmax. Rows of the ring are in the accumulation dtype and lie in L1.
 // The backward mirrors it: every output row is spread over the 3 input rows of its window once, and an input row adds up
 // to 3 of them in a fixed order. Items (blocks of rows of a plane) are independent: results do not depend on threads.
-#include "../common/simd.h"
-
 #include "../common/layout.h"
 #include "../common/parallel.h"
+#include "kernels.h"
 
 #include <algorithm>
 #include <array>
@@ -332,7 +331,11 @@ Plane plane_of(int64_t channels, int64_t height, int64_t width, int64_t stride, 
   return {height, width, (height - 1) / stride + 1, (width - 1) / stride + 1, channels_last ? channels : 1, stride};
 }
 
-std::tuple<Tensor, Tensor, Tensor> pool3x3_cpu(const Tensor& input, int64_t stride, bool maximum, bool average) {
+}  // namespace
+
+namespace ddarts::DDARTS_CPU_COPY {
+
+std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& input, int64_t stride, bool maximum, bool average) {
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last);
   const int64_t n = x.size(0), c = x.size(1);
@@ -361,8 +364,8 @@ std::tuple<Tensor, Tensor, Tensor> pool3x3_cpu(const Tensor& input, int64_t stri
   return {max_out, avg_out, argmax};
 }
 
-Tensor pool3x3_backward_cpu(std::optional<Tensor> grad_maximum, std::optional<Tensor> grad_average,
-                            const Tensor& positions, int64_t height, int64_t width, int64_t stride, bool last) {
+Tensor pool3x3_backward(std::optional<Tensor> grad_maximum, std::optional<Tensor> grad_average, const Tensor& positions,
+                        int64_t height, int64_t width, int64_t stride, bool last) {
   const Tensor& either = grad_maximum ? *grad_maximum : *grad_average;
   const int64_t n = either.size(0), c = either.size(1);
   const Plane g = plane_of(c, height, width, stride, last);
@@ -389,9 +392,9 @@ Tensor pool3x3_backward_cpu(std::optional<Tensor> grad_maximum, std::optional<Te
   return dx;
 }
 
-}  // namespace
+}  // namespace ddarts::DDARTS_CPU_COPY
 
 DDARTS_CPU_KERNELS(m) {
-  m.impl("pool3x3", TORCH_BOX(&pool3x3_cpu));
-  m.impl("pool3x3_backward", TORCH_BOX(&pool3x3_backward_cpu));
+  m.impl("pool3x3", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::pool3x3));
+  m.impl("pool3x3_backward", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::pool3x3_backward));
 }

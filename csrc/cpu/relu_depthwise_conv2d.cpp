@@ -8,6 +8,7 @@
 // the first-level cache: z is never stored. Deterministic: every output is one sum in a fixed order, and the statistics
 // are merged over samples in order.
 
+#include "kernels.h"
 #include "relu_depthwise_conv2d_core.h"
 #include "relu_depthwise_conv2d_weights.h"
 
@@ -193,15 +194,24 @@ Result forward(const std::vector<Tensor>& inputs, const std::vector<Tensor>& wei
   return result;
 }
 
-Result relu_separable_conv2d(std::vector<Tensor> inputs, std::vector<Tensor> weights, std::vector<Tensor> pointwise,
-                             std::vector<int64_t> sources, std::vector<int64_t> dilations, int64_t stride, bool normalize,
-                             std::optional<Tensor> mean, std::optional<Tensor> rstd, int64_t groups, double eps) {
+}  // namespace
+
+namespace DDARTS_CPU_COPY {
+
+std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_separable_conv2d(
+    std::vector<Tensor> inputs, std::vector<Tensor> weights, std::vector<Tensor> pointwise,
+    std::vector<int64_t> sources, std::vector<int64_t> dilations, int64_t stride, bool normalize,
+    std::optional<Tensor> mean, std::optional<Tensor> rstd, int64_t groups, double eps) {
   Result result;
   THO_DISPATCH_V2(inputs[0].scalar_type(), "relu_separable_conv2d", AT_WRAP(([&] {
     result = forward<scalar_t>(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups, eps);
   })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
   return result;
 }
+
+}  // namespace DDARTS_CPU_COPY
+
+namespace {
 
 Result relu_depthwise_conv2d(Tensor x, std::vector<Tensor> weights, std::vector<int64_t> dilations, int64_t stride,
                              bool normalize, std::optional<Tensor> mean, std::optional<Tensor> rstd, int64_t groups,
@@ -210,7 +220,7 @@ Result relu_depthwise_conv2d(Tensor x, std::vector<Tensor> weights, std::vector<
     return s.has_value() ? std::optional<Tensor>(torch::stable::unsqueeze(*s, 1)) : std::nullopt;
   };
   auto [outputs, means, rstds] =
-      relu_separable_conv2d({x}, weights, {}, std::vector<int64_t>(weights.size(), 0), dilations, stride, normalize,
+      DDARTS_CPU_COPY::relu_separable_conv2d({x}, weights, {}, std::vector<int64_t>(weights.size(), 0), dilations, stride, normalize,
                             of_one_input(mean), of_one_input(rstd), groups, eps);
   return {outputs, torch::stable::squeeze(means, 1), torch::stable::squeeze(rstds, 1)};
 }
@@ -220,5 +230,5 @@ Result relu_depthwise_conv2d(Tensor x, std::vector<Tensor> weights, std::vector<
 
 DDARTS_CPU_KERNELS(m) {
   m.impl("relu_depthwise_conv2d", TORCH_BOX(&ddarts::relu_depthwise_conv2d));
-  m.impl("relu_separable_conv2d", TORCH_BOX(&ddarts::relu_separable_conv2d));
+  m.impl("relu_separable_conv2d", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::relu_separable_conv2d));
 }

@@ -13,11 +13,11 @@ inline Tensor zeros_like(const Tensor& x) {
 // The gradients of the inputs, of the depthwise weights and of the pointwise weights, one after the other, as far as they
 // are wanted. Statistics are [G,I,C].
 template <typename T>
-std::vector<Tensor> backward(const std::vector<Tensor>& grads, const std::vector<Tensor>& inputs,
+std::vector<Tensor> backward(const std::vector<OutputGradient>& grads, const std::vector<Tensor>& inputs,
                              const std::vector<Tensor>& weights, const std::vector<Tensor>& pointwise,
                              const std::vector<int64_t>& sources, const std::vector<int64_t>& dilations, int64_t stride,
                              bool normalize, const Tensor& mean, const Tensor& rstd, bool batch_statistics, int64_t groups,
-                             bool input_grad, bool weights_grad) {
+                             bool input_grad, bool weights_grad, const std::optional<Tensor>& into) {
   using A = accumulate_t<T>;
   using Job = Backward<T, A>;
   const bool through_norm = normalize && input_grad, keep_dz = through_norm && !std::is_same_v<T, A>;
@@ -28,15 +28,15 @@ std::vector<Tensor> backward(const std::vector<Tensor>& grads, const std::vector
     const Tensor& x = inputs[static_cast<size_t>(i)];
     const Selection read = filters_of(i, sources, weights, pointwise, dilations);
     if (read.filters.empty()) {  // none of its outputs was used
-      if (input_grad) found[static_cast<size_t>(i)] = zeros_like(x);
+      if (input_grad) found[static_cast<size_t>(i)] = into.has_value() ? *into : zeros_like(x);
       continue;
     }
-    std::vector<View<const T>> incoming;
-    for (const size_t f : read.filters) incoming.push_back(View<const T>(grads[f]));
+    std::vector<Incoming<T, A>> incoming;
+    for (const size_t f : read.filters) incoming.push_back(incoming_of<T, A>(grads[f], groups));
     jobs.push_back({make_plan(x, read.weights, read.pointwise, read.dilations, stride, kLanes<A>, false), View<const T>(x),
                     incoming, read.weights, read.pointwise, groups, input_grad, weights_grad});
     Job& job = jobs.back();
-    job.allocate(x, keep_dz);
+    job.allocate(x, keep_dz, into);
     std::vector<A> own_mean, own_rstd;  // [G,C]
     for (int64_t g = 0; normalize && g < groups; ++g)
       for (const auto& [from, to] : {std::pair(&mean, &own_mean), std::pair(&rstd, &own_rstd)}) {
@@ -71,19 +71,38 @@ std::vector<Tensor> backward(const std::vector<Tensor>& grads, const std::vector
   return result;
 }
 
+}  // namespace
+
+namespace DDARTS_CPU_COPY {
+
+std::vector<Tensor> relu_separable_conv2d_gradients(
+    const std::vector<OutputGradient>& grads, const std::vector<Tensor>& inputs, const std::vector<Tensor>& weights,
+    const std::vector<Tensor>& pointwise, const std::vector<int64_t>& sources, const std::vector<int64_t>& dilations,
+    int64_t stride, bool normalize, const Tensor& mean, const Tensor& rstd, bool batch_statistics, int64_t groups,
+    bool input_grad, bool weights_grad, const std::optional<Tensor>& into) {
+  std::vector<Tensor> result;
+  const Tensor means = torch::stable::contiguous(mean), rstds = torch::stable::contiguous(rstd);
+  THO_DISPATCH_V2(inputs[0].scalar_type(), "relu_separable_conv2d_backward", AT_WRAP(([&] {
+    result = backward<scalar_t>(grads, inputs, weights, pointwise, sources, dilations, stride, normalize, means, rstds,
+                                batch_statistics, groups, input_grad, weights_grad, into);
+  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
+  return result;
+}
+
+}  // namespace DDARTS_CPU_COPY
+
+namespace {
+
 std::vector<Tensor> relu_separable_conv2d_backward(std::vector<Tensor> grads, std::vector<Tensor> inputs,
                                                    std::vector<Tensor> weights, std::vector<Tensor> pointwise,
                                                    std::vector<int64_t> sources, std::vector<int64_t> dilations,
                                                    int64_t stride, bool normalize, Tensor mean, Tensor rstd,
                                                    bool batch_statistics, int64_t groups, bool input_grad,
                                                    bool weights_grad) {
-  std::vector<Tensor> result;
-  const Tensor means = torch::stable::contiguous(mean), rstds = torch::stable::contiguous(rstd);
-  THO_DISPATCH_V2(inputs[0].scalar_type(), "relu_separable_conv2d_backward", AT_WRAP(([&] {
-    result = backward<scalar_t>(grads, inputs, weights, pointwise, sources, dilations, stride, normalize, means, rstds,
-                                batch_statistics, groups, input_grad, weights_grad);
-  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
-  return result;
+  std::vector<OutputGradient> incoming;
+  for (const Tensor& grad : grads) incoming.push_back({grad});
+  return DDARTS_CPU_COPY::relu_separable_conv2d_gradients(incoming, inputs, weights, pointwise, sources, dilations, stride, normalize, mean,
+                                         rstd, batch_statistics, groups, input_grad, weights_grad);
 }
 
 std::tuple<Tensor, std::vector<Tensor>> relu_depthwise_conv2d_backward(

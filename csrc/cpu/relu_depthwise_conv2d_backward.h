@@ -12,6 +12,7 @@
 
 #pragma once
 
+#include "kernels.h"
 #include "relu_depthwise_conv2d_core.h"
 #include "relu_depthwise_conv2d_weights.h"
 
@@ -19,6 +20,8 @@
 
 namespace ddarts {
 namespace {
+
+using DDARTS_CPU_COPY::OutputGradient;
 
 constexpr int64_t kChunks = 64;
 constexpr int64_t kPartialBytes = 1 << 20;  // of the sums for pointwise weights, which may cut the chunks to an eighth
@@ -51,16 +54,41 @@ inline int64_t tap_position(const Filter& f, int64_t stride, int64_t y, int64_t 
   return 0;  // not reached: every tap belongs to one class
 }
 
+// The gradient of an output: `grad` or, with terms, a grad + s branch + d (see OutputGradient).
+template <typename T, typename A>
+struct Incoming {
+  View<const T> grad;
+  View<const T> branch = {};
+  Table<A> terms = {};  // [G][blocks][3][L]: a, s, d; empty without a branch
+};
+
+template <typename T, typename A>
+Incoming<T, A> incoming_of(const OutputGradient& from, int64_t groups) {
+  constexpr int L = kLanes<A>;
+  Incoming<T, A> result{View<const T>(from.grad)};
+  if (!from.branch.has_value()) return result;
+  const int64_t channels = from.branch->size(1), blocks = (channels + L - 1) / L;
+  result.branch = View<const T>(*from.branch);
+  result.terms.assign(static_cast<size_t>(groups * blocks * 3 * L), A(0));
+  for (int64_t i = 0; i < groups * 3 * channels; ++i) {
+    const int64_t g = i / (3 * channels), term = i / channels % 3, c = i % channels;
+    result.terms[static_cast<size_t>(((g * blocks + c / L) * 3 + term) * L + c % L)] =
+        static_cast<const A*>(from.terms[static_cast<size_t>(term)])[(g * from.count + from.index) * channels + c];
+  }
+  return result;
+}
+
 // One input and the filters that read it.
 template <typename T, typename A>
 struct Backward {
   static constexpr int L = kLanes<A>;
   Plan p;
   View<const T> x;
-  std::vector<View<const T>> grads;
+  std::vector<Incoming<T, A>> grads;
   std::vector<Tensor> weights, pointwise;
   int64_t groups;
   bool input_grad, weights_grad;
+  bool adds = false;                  // dx to what is there
   Table<A> norms = {};                // mean and rstd as of norm_table
   Table<A> table = {};                // taps in the order of tap_position
   Table<A> forward_table = {};        // with pointwise convolutions: taps in the order of the forward
@@ -83,11 +111,12 @@ struct Backward {
   int64_t width() const { return (p.w + 8 * p.stride - 1) / (8 * p.stride) * (8 * p.stride); }  // of the tile of dz
   int64_t item_rows(int64_t band) const { return std::min(p.h, p.end(band) * p.stride) - p.begin(band) * p.stride; }
 
-  // `like`: the input.
-  void allocate(const Tensor& like, bool keep_dz) {
+  // `like`: the input. into: what dx is added to.
+  void allocate(const Tensor& like, bool keep_dz, const std::optional<Tensor>& into) {
     const auto image = [&](torch::headeronly::ScalarType dtype) { return empty_in_layout_of(like, p.c, p.h, p.w, dtype); };
     if (input_grad) {
-      dx = image(like.scalar_type()), dz = keep_dz ? image(kScalarType<A>) : *dx;
+      adds = into.has_value();
+      dx = adds ? *into : image(like.scalar_type()), dz = keep_dz ? image(kScalarType<A>) : *dx;
       table = empty_taps<A>(p);
     }
     if (p.mixes()) forward_table = empty_taps<A>(p), mixing.resize(weights.size());
@@ -170,11 +199,11 @@ struct Backward {
   };
 
   Gradient gradient_of(size_t f, int64_t n, int64_t band, int64_t chunk, int64_t panel, const Vector<A>* a) {
-    const Strides& s = grads[f].strides;
+    const Strides& s = grads[f].grad.strides;
     const int64_t pad = p.filters[f].pad, first = p.begin(band), out_rows = p.end(band) - first;
     const int64_t blocks = p.blocks_of(panel), first_block = panel * p.panel;
     if (!p.mixes() && p.stride == 1 && in_blocks<T, A>(s, p.c, p.out_w)) {  // where it is: nothing to load beforehand
-      const A* data = reinterpret_cast<const A*>(grads[f].data) + n * s.n + first * s.h + first_block * L;
+      const A* data = reinterpret_cast<const A*>(grads[f].grad.data) + n * s.n + first * s.h + first_block * L;
       return {{data, L, s.h, s.w}, first, p.out_h - first, false};
     }
     const int64_t columns = p.out_columns + 2 * pad, tile = (p.band + 2 * pad) * columns;
@@ -182,7 +211,7 @@ struct Backward {
     if (p.mixes()) {
       unmix(f, n, band, chunk, panel, a, g, columns, tile);
     } else {
-      load_tiles<Prologue::none, T, A>(grads[f], n, first_block, blocks, first - pad, out_rows + 2 * pad,
+      load_tiles<Prologue::none, T, A>(grads[f].grad, n, first_block, blocks, first - pad, out_rows + 2 * pad,
                                        {g, tile, columns, pad}, nullptr);
     }
     const A* data = reinterpret_cast<const A*>(g + pad * columns + pad);
@@ -235,16 +264,34 @@ struct Backward {
 
   // Rows [low, high) of a gradient as blocks: where they are, or copied with zeros past the last column and channel.
   Pixels<const A> gradient_rows(size_t f, int64_t n, int64_t low, int64_t high) const {
-    const Strides& strides = grads[f].strides;
-    if (in_blocks<T, A>(strides, p.mixed, p.out_w)) {
-      const A* data = reinterpret_cast<const A*>(grads[f].data);
-      return {data + n * strides.n + low * strides.h, L, strides.h, strides.w};
+    const View<const T>& grad = grads[f].grad;
+    const bool there = grads[f].terms.empty();
+    if (there && in_blocks<T, A>(grad.strides, p.mixed, p.out_w)) {
+      const A* data = reinterpret_cast<const A*>(grad.data);
+      return {data + n * grad.strides.n + low * grad.strides.h, L, grad.strides.h, grad.strides.w};
     }
     const int64_t size = (high - low) * p.out_columns;
     Vector<A>* copy = scratch<A>(3, p.mixed_blocks * size);
-    load_tiles<Prologue::none, T, A>(grads[f], n, 0, p.mixed_blocks, low, high - low, {copy, size, p.out_columns, 0},
-                                     nullptr);
+    if (there) {
+      load_tiles<Prologue::none, T, A>(grad, n, 0, p.mixed_blocks, low, high - low, {copy, size, p.out_columns, 0}, nullptr);
+    } else {
+      for (int64_t b = 0; b < p.mixed_blocks; ++b) load_terms(grads[f], n, b, low, high - low, copy + b * size);
+    }
     return {reinterpret_cast<const A*>(copy), size * L, p.out_columns * L, L};
+  }
+
+  // Rows of a grad + s branch + d, a block of them.
+  void load_terms(const Incoming<T, A>& from, int64_t n, int64_t block, int64_t first, int64_t rows, Vector<A>* to) const {
+    const Image<const T> grad = from.grad.template image<A>(n, block), branch = from.branch.template image<A>(n, block);
+    const Vector<A>* terms =
+        reinterpret_cast<const Vector<A>*>(from.terms.data()) + (n / batch() * p.mixed_blocks + block) * 3;
+    const Vector<A> by_gradient = terms[0], by_input = terms[1], constant = terms[2];
+    Vector<A>* buffer = scratch<A>(5, p.out_columns);
+    for (int64_t r = first; r < first + rows; ++r, to += p.out_columns) {
+      const InRow<T, A> g(grad, r, to), x(branch, r, buffer);
+      for (int64_t j = 0; j < p.out_w; ++j) to[j] = by_gradient * g.at(j) + (by_input * x.at(j) + constant);
+      clear<A>(to + p.out_w, p.out_columns - p.out_w);
+    }
   }
 
   // dz += the correlation of g with the filter, mirrored.
@@ -273,6 +320,13 @@ struct Backward {
     const OutRow<O, A> target(out, row, dz);
     if (ahead && target.buffer == nullptr)
       for (int64_t j = 0; j < p.w; ++j) __builtin_prefetch(target.data + out.row + j * target.pixel, 1, 3);
+    if (adds) {
+      const InRow<O, A> there({out.data, out.channel, out.row, out.column, out.height, out.width, out.lanes}, row,
+                              scratch<A>(5, p.w));
+      for (int64_t j = 0; j < p.w; ++j) target.set(j, there.at(j) + (a[j] <= zero ? zero : dz[j]));
+      target.flush();
+      return;
+    }
     if (sums == nullptr) {
       for (int64_t j = 0; j < p.w; ++j) target.set(j, a[j] <= zero ? zero : dz[j]);
       target.flush();

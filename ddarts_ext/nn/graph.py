@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from ddarts_ext.nn.forward_pass import NodeKey, Pass
-from ddarts_ext.nn.mixed import Launch, MixedNode, launches
+from ddarts_ext.nn.mixed import Launch, MixedNode, PartialSum, launches
+from ddarts_ext.nn.outgoing import Entry, Outgoing, applies, split
 from ddarts_ext.nn.primitives import Primitive, Style, primitive
 from ddarts_ext.spaces import Space
 
@@ -16,6 +18,22 @@ from ddarts_ext.spaces import Space
 def search_style(space: Space) -> Style:
     """The layers of the search network of a space."""
     return Style(pool_norm=space.pool_norm, conv_bias=space.conv_bias, track=space.track_statistics)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Which ops of a graph run together.
+
+    together: per source the ops that one call computes and sums. launches: per source the others, family by family. rest:
+    per node the places of its branches that come from them. order, sizes: the columns of the flattened [E, O] weights
+    as a buffer's name, and how many belong to each source and then to each node.
+    """
+
+    together: tuple[Outgoing | None, ...]
+    launches: tuple[tuple[Launch[tuple[int, int]], ...], ...]
+    rest: tuple[tuple[int, ...], ...]
+    order: str
+    sizes: list[int]
 
 
 class SearchGraph(nn.Module):
@@ -44,20 +62,44 @@ class SearchGraph(nn.Module):
 
         inputs: one [groups * B, C, H, W] per input node. weights: [E, O], or [groups, E, O] where groups differ.
         """
-        space = self.space
-        tables = self._tables(weights, p)
-        branches: list[list[Tensor | None]] = [[None] * size for size in self._sizes]
+        plan = self._by_edge if applies(inputs[0], p) else self._by_node
+        tables = self._tables(weights, plan, p)
+        nodes = [node for node in self.nodes if isinstance(node, MixedNode)]
+        branches: list[dict[int, Tensor]] = [{} for _ in nodes]
+        sums = [PartialSum() for _ in nodes]
         states = list(inputs)
-        for source in range(space.inputs + space.steps - 1):
-            for launch in self._launches[source]:
+        for source, together in enumerate(plan.together):
+            if together is not None:
+                together.run(states[source], tables[source], nodes, sums, p)
+            for launch in plan.launches[source]:
                 for (node, slot), branch in launch.run(states[source], p):
                     branches[node][slot] = branch
-            node = source + 1 - space.inputs
+            node = source + 1 - self.space.inputs
             if node >= 0:
-                found = [branch for branch in branches[node] if branch is not None]
-                branches[node] = []
-                states.append(self._sum(node, found, tables[node], p) if found else self._nothing(inputs[0]))
+                slots = plan.rest[node]
+                found = [branches[node].pop(slot) for slot in slots]
+                states.append(self._sum(node, sums[node], slots, found, tables[len(plan.together) + node], p, inputs[0]))
         return states
+
+    def _sum(
+        self,
+        node: int,
+        partial: PartialSum,
+        slots: Sequence[int],
+        branches: list[Tensor],
+        weights: Tensor,
+        p: Pass,
+        like: Tensor,
+    ) -> Tensor:
+        mixed = self.nodes[node]
+        assert isinstance(mixed, MixedNode)
+        if partial.total is not None:
+            return mixed.complete(partial, slots, branches, weights, p)
+        if branches:
+            out: Tensor = mixed(branches, weights, p, NodeKey(self.index, self.space.nodes[node], self._columns[node]))
+            return out
+        stride = 2 if self.reduction else 1
+        return torch.zeros_like(like[:, :, ::stride, ::stride])
 
     def prune(self, mask: Tensor | Sequence[Sequence[bool]]) -> None:
         """Remove the ops where ``mask`` [E, O] is false; they are not computed any more and have no parameters.
@@ -104,19 +146,36 @@ class SearchGraph(nn.Module):
     def _plan(self) -> None:
         """Lay out which ops run together and where their outputs go."""
         space = self.space
-        leaving: list[list[tuple[tuple[int, int], Primitive]]] = [[] for _ in range(space.inputs + space.steps)]
+        leaving: list[list[Entry]] = [[] for _ in range(space.inputs + space.steps - 1)]
         self._columns: list[tuple[int, ...]] = []
         for node, target in enumerate(space.nodes):
             found = self._branches(target)
             self._columns.append(tuple(column for column, _ in found))
             for slot, (column, op) in enumerate(found):
                 leaving[space.edges[column // len(space.ops)].source].append(((node, slot), op))
-        self._launches: list[tuple[Launch[tuple[int, int]], ...]] = [launches(entries) for entries in leaving]
-        self._sizes = [len(columns) for columns in self._columns]
-        active = [column for columns in self._columns for column in columns]
-        whole = len(active) == len(space.edges) * len(space.ops)
-        self.register_buffer(
-            "active", None if whole else torch.tensor(active, dtype=torch.long, device=self._device()), persistent=False
+        self._by_node = self._layout("by_node", [(None, entries) for entries in leaving])
+        self._by_edge = self._layout("by_edge", [split(entries) for entries in leaving])
+
+    def _layout(self, name: str, leaving: Sequence[tuple[Outgoing | None, Sequence[Entry]]]) -> _Plan:
+        """The plan for what leaves every source, together and on its own; its order of columns becomes a buffer."""
+        together = [outgoing for outgoing, _ in leaving]
+        rest: list[list[int]] = [[] for _ in self._columns]
+        for _, entries in leaving:
+            for (node, slot), _ in entries:
+                rest[node].append(slot)
+        places = [[] if group is None else [pair for pair in group.slots.items()] for group in together]
+        places += [[(node, sorted(slots))] for node, slots in enumerate(rest)]
+        order = [[self._columns[node][slot] for node, slots in pairs for slot in slots] for pairs in places]
+        flat = [column for columns in order for column in columns]
+        whole = flat == list(range(len(self.space.edges) * len(self.space.ops)))
+        buffer = None if whole else torch.tensor(flat, dtype=torch.long, device=self._device())
+        self.register_buffer(f"order_{name}", buffer, persistent=False)
+        return _Plan(
+            tuple(together),
+            tuple(launches(entries) for _, entries in leaving),
+            tuple(tuple(sorted(slots)) for slots in rest),
+            f"order_{name}",
+            [len(columns) for columns in order],
         )
 
     def _device(self) -> torch.device | None:
@@ -124,8 +183,8 @@ class SearchGraph(nn.Module):
         tensors = (*self.parameters(), *self.buffers())
         return tensors[0].device if tensors else None
 
-    def _tables(self, weights: Tensor, p: Pass) -> tuple[Tensor, ...]:
-        """The weights of every node's branches, [groups, K] each."""
+    def _tables(self, weights: Tensor, plan: _Plan, p: Pass) -> tuple[Tensor, ...]:
+        """The weights of the branches that a plan sums together, [groups, K] each: source by source, then node by node."""
         shape = (len(self.space.edges), len(self.space.ops))
         if weights.shape[-2:] != shape or weights.dim() not in (2, 3):
             raise ValueError(f"Cell: weights must be [E,O]={list(shape)} or [G,E,O], got {list(weights.shape)}")
@@ -134,18 +193,8 @@ class SearchGraph(nn.Module):
             if flat.shape[0] != 1:
                 raise ValueError(f"Cell: weights must be for {p.groups} groups, got {flat.shape[0]}")
             flat = flat.expand(p.groups, -1)
-        active = self.active
-        if active is not None:
-            assert isinstance(active, Tensor)
-            flat = flat.index_select(1, active)
-        return torch.split(flat, self._sizes, 1)
-
-    def _sum(self, node: int, branches: list[Tensor], weights: Tensor, p: Pass) -> Tensor:
-        key = NodeKey(self.index, self.space.nodes[node], self._columns[node])
-        out: Tensor = self.nodes[node](branches, weights, p, key)
-        return out
-
-    def _nothing(self, x: Tensor) -> Tensor:
-        """The state of a node without branches."""
-        stride = 2 if self.reduction else 1
-        return torch.zeros_like(x[:, :, ::stride, ::stride])
+        order = getattr(self, plan.order)
+        if order is not None:
+            assert isinstance(order, Tensor)
+            flat = flat.index_select(1, order)
+        return torch.split(flat, plan.sizes, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import torch
@@ -40,6 +40,14 @@ def launches(entries: Iterable[tuple[Slot, Primitive]]) -> tuple[Launch[Slot], .
     )
 
 
+@dataclass
+class PartialSum:
+    """Of a node, some of whose branches are summed already: the sum, and per part its branches' places and statistics."""
+
+    total: Tensor | None = None
+    statistics: list[tuple[Sequence[int], Tensor, Tensor]] = field(default_factory=list)
+
+
 class MixedNode(nn.Module):
     """out = sum_k w_k norm_k(branch_k) over the branches of all edges into a node, in one op.
 
@@ -60,6 +68,36 @@ class MixedNode(nn.Module):
         if p.observe is not None:
             p.observe(key, branches, result.mean, result.rstd, self.normalize)
         return result.out
+
+    def complete(
+        self, partial: PartialSum, slots: Sequence[int], branches: Sequence[Tensor], weights: Tensor, p: Pass
+    ) -> Tensor:
+        """The node where all branches but those of ``slots`` are summed; branches and weights [groups, k]: theirs."""
+        total = partial.total
+        if branches:
+            mean, rstd = self.given(slots, p)
+            result = ops.mixed_sum(
+                branches, weights, normalize=[self.normalize[slot] for slot in slots], mean=mean, rstd=rstd,
+                eps=self.running.eps,
+            )  # fmt: skip
+            total = result.out if total is None else total + result.out
+            partial.statistics.append((slots, result.mean, result.rstd))
+        assert total is not None
+        if self.running.follows(p):
+            order = [slot for part, _, _ in partial.statistics for slot in part]
+            mean, rstd = (torch.cat([part[i] for part in partial.statistics], 1) for i in (1, 2))
+            if order != sorted(order):
+                places = sorted(range(len(order)), key=order.__getitem__)
+                mean, rstd = mean[:, places], rstd[:, places]
+            self.running.record(mean, rstd, elements_per_group(total, p.groups), p)
+        return total
+
+    def given(self, slots: Sequence[int], p: Pass) -> tuple[Tensor | None, Tensor | None]:
+        """mean and rstd [1, k, C] of the branches of ``slots`` where the pass uses running statistics, else None."""
+        mean, rstd = self.running.given(p)
+        if mean is None or rstd is None:
+            return None, None
+        return mean[:, list(slots)], rstd[:, list(slots)]
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all branches but ``rows``."""

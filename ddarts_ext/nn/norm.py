@@ -36,6 +36,10 @@ class RunningStatistics(nn.Module):
             return None, None
         return self.running_mean.unsqueeze(0), (self.running_var + self.eps).rsqrt().unsqueeze(0)
 
+    def follows(self, p: Pass) -> bool:
+        """Whether the pass updates the running buffers."""
+        return p.statistics == "update" and self.track
+
     def record(self, mean: Tensor, rstd: Tensor, elements: int, p: Pass) -> None:
         """Follow group 0 of a batch's statistics [G, *shape], each of them over ``elements`` values."""
         record_together([self], mean.unsqueeze(1), rstd.unsqueeze(1), elements, p)
@@ -69,7 +73,7 @@ class Update(NamedTuple):
 
 def record_together(norms: Sequence[RunningStatistics], mean: Tensor, rstd: Tensor, elements: int, p: Pass) -> None:
     """:meth:`RunningStatistics.record` of several norms of one kind, from [G, len(norms), *shape]."""
-    if p.statistics != "update" or not norms[0].track:
+    if not norms[0].follows(p):
         return
     update = Update(norms, mean[0], rstd[0], elements)
     if p.updates is None:

@@ -88,6 +88,13 @@ def check_batch_values(op: str, values: int, shape: Sequence[int]) -> None:
         )
 
 
+def autocasts(device_type: str) -> bool:
+    """Whether autocast is on for the devices of a type."""
+    if not torch.compiler.is_compiling() and not torch._C._is_any_autocast_enabled():
+        return False
+    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+
+
 def dtype_name(dtype: torch.dtype) -> str:
     """``float32`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")

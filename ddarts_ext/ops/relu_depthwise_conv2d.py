@@ -271,11 +271,8 @@ def check_statistics(
 
 def autocast(*tensors: Tensor) -> Sequence[Tensor]:
     """The tensors, the first of which is an input, as autocast hands them to ``conv2d``."""
-    if not torch.compiler.is_compiling() and not torch._C._is_any_autocast_enabled():
-        return tensors
     device = tensors[0].device.type
-    enabled = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    if not enabled or tensors[0].dtype == torch.float64:
+    if not _checks.autocasts(device) or tensors[0].dtype == torch.float64:
         return tensors
     return [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
 

@@ -1,0 +1,44 @@
+// CPU kernels that other kernels are made of (mixed_edges is), as functions of tensors. Each is the op of its name.
+#pragma once
+
+#include "../common/simd.h"
+
+#include <array>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+namespace ddarts::DDARTS_CPU_COPY {
+
+using torch::stable::Tensor;
+
+// maximum, average, argmax
+std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& x, int64_t stride, bool maximum, bool average);
+
+Tensor pool3x3_backward(std::optional<Tensor> grad_maximum, std::optional<Tensor> grad_average, const Tensor& argmax,
+                        int64_t height, int64_t width, int64_t stride, bool channels_last);
+
+// outputs, mean, rstd
+std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_separable_conv2d(
+    std::vector<Tensor> inputs, std::vector<Tensor> weights, std::vector<Tensor> pointwise, std::vector<int64_t> sources,
+    std::vector<int64_t> dilations, int64_t stride, bool normalize, std::optional<Tensor> mean, std::optional<Tensor> rstd,
+    int64_t groups, double eps);
+
+// The gradient of an output: a tensor or, with a branch, a g + s x + d of that tensor g and the branch x, which is what a
+// node's sum hands to its branches (GradientTerms in mixed_sum_passes.h) before anybody has written it down.
+struct OutputGradient {
+  Tensor grad;
+  std::optional<Tensor> branch = {};
+  std::array<const void*, 3> terms = {};  // a, s, d: tables [G,K,C] of the accumulation type
+  int64_t count = 0, index = 0;           // K and the place of the branch among them
+};
+
+// Gradients of the inputs, of the depthwise and of the pointwise weights, as far as they are wanted. With `into`, which is
+// for a single input without a norm, its gradient is added to that tensor.
+std::vector<Tensor> relu_separable_conv2d_gradients(
+    const std::vector<OutputGradient>& grads, const std::vector<Tensor>& inputs, const std::vector<Tensor>& weights,
+    const std::vector<Tensor>& pointwise, const std::vector<int64_t>& sources, const std::vector<int64_t>& dilations,
+    int64_t stride, bool normalize, const Tensor& mean, const Tensor& rstd, bool batch_statistics, int64_t groups,
+    bool input_grad, bool weights_grad, const std::optional<Tensor>& into = std::nullopt);
+
+}  // namespace ddarts::DDARTS_CPU_COPY
