@@ -130,7 +130,7 @@ struct Forward {
     }
     if (p.mixes())
       mix<A>({tile.data, tile.block, tile.row, tile.pixel}, p.blocks, reinterpret_cast<const Vector<A>*>(mixing[f].data()),
-             p.mixed_blocks, out, p.mixed_blocks, rows, p.out_columns);
+             out, p.mixed_blocks, rows, p.out_columns);
     for (int64_t b = 0; !direct && b < out_blocks; ++b) {
       const Image<T> image = target.template image<A>(n, out_first + b);
       for (int64_t r = 0; r < rows; ++r)

@@ -233,8 +233,8 @@ struct Backward {
         clear<A>(row + pad + p.out_columns, pad);
       }
     const Pixels<const A> grad = gradient_rows(f, n, low, high);
-    const Vector<A>* taps = reinterpret_cast<const Vector<A>*>(mixing[f].data()) + panel * p.panel;
-    mix<A>(grad, p.mixed_blocks, taps, p.blocks,
+    const Vector<A>* taps = reinterpret_cast<const Vector<A>*>(mixing[f].data()) + panel * p.panel * p.mixed_blocks * L;
+    mix<A>(grad, p.mixed_blocks, taps,
            {reinterpret_cast<A*>(g + (low - first + pad) * g_columns + pad), g_tile * L, g_columns * L, L}, blocks,
            high - low, p.out_columns);
     if (!weights_grad) return;

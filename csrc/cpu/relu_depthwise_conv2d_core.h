@@ -217,10 +217,10 @@ struct Pixels {
   int64_t block, row, pixel;
 };
 
-// out[r][j][o] = sum_i in[r][j][i] * w[i][o] for V vectors of o; w_row is a stride in vectors; columns in fours.
+// out[r][j][o] = sum_i in[r][j][i] * w[i][o] for V vectors of o; columns in fours.
 template <typename A, int V>
-DDARTS_INLINE void mix_vectors(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, int64_t w_row,
-                               const Pixels<A>& out, int64_t rows, int64_t columns) {
+DDARTS_INLINE void mix_vectors(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, const Pixels<A>& out,
+                               int64_t rows, int64_t columns) {
   constexpr int L = kLanes<A>, P = 4;
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t j = 0; j < columns; j += P) {
@@ -231,7 +231,7 @@ DDARTS_INLINE void mix_vectors(const Pixels<const A>& in, int64_t in_blocks, con
       const Vector<A>* column = w;
       for (int64_t b = 0; b < in_blocks; ++b) {
 #pragma GCC unroll 8
-        for (int l = 0; l < L; ++l, column += w_row) {
+        for (int l = 0; l < L; ++l, column += V) {
 #pragma GCC unroll 4
           for (int t = 0; t < P; ++t)
 #pragma GCC unroll 2
@@ -254,15 +254,18 @@ DDARTS_INLINE void mix_vectors(const Pixels<const A>& in, int64_t in_blocks, con
   }
 }
 
-// The same for out_blocks blocks of o.
+// The same for out_blocks blocks of o; w as of mixing_table, from a pair on.
 template <typename A>
-void mix(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, int64_t w_row, const Pixels<A>& out,
-         int64_t out_blocks, int64_t rows, int64_t columns) {
-  int64_t b = 0;
-  for (; b + 2 <= out_blocks; b += 2)
-    mix_vectors<A, 2>(in, in_blocks, w + b, w_row, {out.data + b * out.block, out.block, out.row, out.pixel}, rows, columns);
-  if (b < out_blocks)
-    mix_vectors<A, 1>(in, in_blocks, w + b, w_row, {out.data + b * out.block, out.block, out.row, out.pixel}, rows, columns);
+void mix(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, const Pixels<A>& out, int64_t out_blocks,
+         int64_t rows, int64_t columns) {
+  for (int64_t b = 0; b < out_blocks; b += 2, w += 2 * in_blocks * kLanes<A>) {
+    const Pixels<A> to{out.data + b * out.block, out.block, out.row, out.pixel};
+    if (b + 1 < out_blocks) {
+      mix_vectors<A, 2>(in, in_blocks, w, to, rows, columns);
+    } else {
+      mix_vectors<A, 1>(in, in_blocks, w, to, rows, columns);
+    }
+  }
 }
 
 // dw[o][i] += sum_{r, j} g[r][j][o] * z[r][j][i] for all o and V vectors of i; dw_row is a stride in vectors.

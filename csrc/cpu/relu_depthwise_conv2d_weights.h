@@ -82,18 +82,24 @@ Table<A> empty_taps(const Plan& p) {
   return Table<A>(static_cast<size_t>(p.blocks * p.taps * p.lanes), A(0));
 }
 
-// A pointwise weight [Co,Ci,1,1] as vectors, zero past the last channels: [Ci blocks * lanes][Co blocks], or with
-// `transposed` [Co blocks * lanes][Ci blocks].
+// A pointwise weight [Co,Ci,1,1] for mix, zero past the last channels: [pairs of Co blocks][Ci blocks * lanes][2 or, of a
+// last block on its own, 1 vector], or with `transposed` the same of the transposed weight. A pair's part is dense, so that
+// it stays in the first-level cache.
 template <typename A>
 Table<A> mixing_table(const Plan& p, const Tensor& weight, bool transposed) {
-  const int64_t rows = transposed ? p.mixed : p.c, columns = transposed ? p.c : p.mixed;
-  const auto padded = [&](int64_t channels) { return (channels + p.lanes - 1) / p.lanes * p.lanes; };
+  const int64_t rows = transposed ? p.mixed : p.c, columns = transposed ? p.c : p.mixed, lanes = p.lanes;
+  const auto blocks = [&](int64_t channels) { return (channels + lanes - 1) / lanes; };
+  const int64_t in = blocks(rows) * lanes, out = blocks(columns);
   const std::vector<A> values = values_of<A>(weight);
-  Table<A> table(static_cast<size_t>(padded(rows) * padded(columns)), A(0));
+  Table<A> table(static_cast<size_t>(in * out * lanes), A(0));
   const int64_t row = transposed ? p.c : 1, column = transposed ? 1 : p.c;
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t c = 0; c < columns; ++c)
-      table[static_cast<size_t>(r * padded(columns) + c)] = values[static_cast<size_t>(r * row + c * column)];
+  for (int64_t b = 0; b < out; ++b) {
+    const int64_t vectors = b / 2 * 2 + 1 < out ? 2 : 1;
+    A* first = table.data() + (b / 2 * 2 * in + b % 2) * lanes;
+    for (int64_t r = 0; r < rows; ++r)
+      for (int64_t c = b * lanes; c < std::min(columns, (b + 1) * lanes); ++c)
+        first[r * vectors * lanes + c % lanes] = values[static_cast<size_t>(r * row + c * column)];
+  }
   return table;
 }
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.graph import SearchGraph, search_style
 from ddarts_ext.nn.norm import GroupedNorm, updating
-from ddarts_ext.nn.primitives import FactorizedReduce, Primitive, ReluConv, Style
+from ddarts_ext.nn.primitives import FactorizedReduce, PointwiseConv, Primitive, Style
 from ddarts_ext.spaces import Space
 
 
@@ -35,7 +35,7 @@ def preprocessing(channels_in: int, channels: int, reduce: bool, style: Style) -
     """What brings a cell's input to its channels, and to half the size where the previous cell was a reduction."""
     if reduce:
         return Normed(FactorizedReduce(channels_in, channels, style), channels, style)
-    return Normed(ReluConv(channels_in, channels, 1, 1, style), channels, style)
+    return Normed(PointwiseConv(channels_in, channels, 1, style), channels, style)
 
 
 class Cell(SearchGraph):

@@ -187,14 +187,13 @@ class FactorizedReduce(Primitive):
 
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
-        height, width = x.shape[2:]
-        even, odd = x[:, :, ::2, ::2].relu(), x[:, :, 1::2, 1::2].relu()
-        if height % 2 or width % 2:
-            odd = torch.nn.functional.pad(odd, (0, width % 2, 0, height % 2))
-        return [
-            torch.cat((pointwise(even, op.even, op.even_bias), pointwise(odd, op.odd, op.odd_bias)), 1)
-            for op in cast(Sequence[FactorizedReduce], members)
-        ]
+        return [op._both(x) for op in cast(Sequence[FactorizedReduce], members)]
+
+    def _both(self, x: Tensor) -> Tensor:
+        out = ops.relu_pointwise_conv2d(x, [self.even, self.odd], stride=2)
+        if self.even_bias is None or self.odd_bias is None:
+            return out
+        return out + torch.cat((self.even_bias, self.odd_bias))[:, None, None]
 
 
 class ReluFirst(Primitive):
@@ -213,8 +212,28 @@ class ReluFirst(Primitive):
         raise NotImplementedError
 
 
+class PointwiseConv(Primitive):
+    """ReLU, then a 1x1 convolution: ``simple_conv_1x1``, ``nor_conv_1x1`` and the preprocessing of a cell."""
+
+    bias: nn.Parameter | None
+
+    def __init__(self, channels_in: int, channels: int, stride: int, style: Style) -> None:
+        super().__init__()
+        self.stride = stride
+        self.weight = conv_weight(channels, channels_in, 1, 1)
+        self.register_parameter("bias", style.bias(channels, channels_in))
+
+    @classmethod
+    def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
+        outputs = []
+        for op in cast(Sequence[PointwiseConv], members):
+            out = ops.relu_pointwise_conv2d(x, [op.weight], stride=op.stride)
+            outputs.append(out if op.bias is None else out + op.bias[:, None, None])
+        return outputs
+
+
 class ReluConv(ReluFirst):
-    """ReLU, then a square convolution: ``simple_conv``, ``nor_conv`` and the preprocessing of a cell."""
+    """ReLU, then a square convolution: ``simple_conv_3x3`` and ``nor_conv_3x3``."""
 
     bias: nn.Parameter | None
 
@@ -225,10 +244,8 @@ class ReluConv(ReluFirst):
         self.register_parameter("bias", style.bias(channels, channels_in * kernel * kernel))
 
     def after_relu(self, x: Tensor, p: Pass) -> Tensor:
-        kernel, bias = self.weight.shape[-1], self.bias
-        if kernel == 1:
-            return pointwise(x[:, :, :: self.stride, :: self.stride] if self.stride > 1 else x, self.weight, bias)
-        return conv2d(x, self.weight, bias, (self.stride, self.stride), (kernel // 2, kernel // 2))
+        pad = self.weight.shape[-1] // 2
+        return conv2d(x, self.weight, self.bias, (self.stride, self.stride), (pad, pad))
 
 
 class SplitConv(ReluFirst):
@@ -293,9 +310,9 @@ _FACTORIES: dict[str, Callable[[int, int, Style], Primitive]] = {
     "dil_sepc_5x5": _depthwise(5, 2, 1),
     "conv_3x1_1x3": lambda channels, stride, style: SplitConv(channels, 3, stride, style),
     "conv_7x1_1x7": lambda channels, stride, style: SplitConv(channels, 7, stride, style),
-    "simple_conv_1x1": lambda channels, stride, style: ReluConv(channels, channels, 1, stride, style),
+    "simple_conv_1x1": lambda channels, stride, style: PointwiseConv(channels, channels, stride, style),
     "simple_conv_3x3": lambda channels, stride, style: ReluConv(channels, channels, 3, stride, style),
-    "nor_conv_1x1": lambda channels, stride, style: ReluConv(channels, channels, 1, stride, style),
+    "nor_conv_1x1": lambda channels, stride, style: PointwiseConv(channels, channels, stride, style),
     "nor_conv_3x3": lambda channels, stride, style: ReluConv(channels, channels, 3, stride, style),
     "bottleneck_1x3x1": lambda channels, stride, style: Bottleneck(channels, stride, style),
 }

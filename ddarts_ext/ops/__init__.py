@@ -7,6 +7,7 @@ from ddarts_ext.ops.mixed_edges import Edges, MixedEdges, mixed_edges
 from ddarts_ext.ops.mixed_sum import MixedSum, mixed_sum
 from ddarts_ext.ops.pool3x3 import Pooled, pool3x3
 from ddarts_ext.ops.relu_depthwise_conv2d import ReluDepthwise, relu_depthwise_conv2d
+from ddarts_ext.ops.relu_pointwise_conv2d import relu_pointwise_conv2d
 from ddarts_ext.ops.relu_separable_conv2d import relu_separable_conv2d
 from ddarts_ext.ops.spawn_group import spawn_group
 
@@ -28,6 +29,7 @@ __all__ = [
     "mixed_sum",
     "pool3x3",
     "relu_depthwise_conv2d",
+    "relu_pointwise_conv2d",
     "relu_separable_conv2d",
     "spawn_group",
 ]

@@ -1,0 +1,152 @@
+"""``relu_pointwise_conv2d``: ReLU, then 1x1 convolutions of every ``stride``-th pixel, side by side.
+
+The preprocessing of a cell's inputs (``ReLUConvBN`` with a 1x1 kernel) and, with two weights at stride 2, the factorised
+reduction (DARTS, appendix A.1). The ReLU'd tensor is neither stored by the forward nor kept for the backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddarts_ext.ops import _checks
+from ddarts_ext.ops._double_backward import through_reference
+from ddarts_ext.ops._library import define_op
+from ddarts_ext.ops._pointwise import pointwise
+from ddarts_ext.ops.relu_depthwise_conv2d import autocast
+
+_OP = "relu_pointwise_conv2d"
+_COMPOSED_OF = "the library's ReLU and 1x1 convolution"
+
+
+def relu_pointwise_conv2d(x: Tensor, weights: Sequence[Tensor], *, stride: int = 1) -> Tensor:
+    """``cat([conv2d(relu(x)[:, :, f::stride, f::stride], w) for f, w in enumerate(weights)], 1)``.
+
+    x: [N,C,H,W] of any floating dtype. weights: up to ``stride`` of them, [Co_f,C,1,1]. stride: 1 or 2. Where H or W is
+    odd, weight 1 reads zeros past the border (AutoDL's padding of the factorised reduction).
+
+    Returns [N,sum Co_f,ceil(H/stride),ceil(W/stride)] in the dtype and layout of x; sums are in float32 (float64 for
+    float64). Gradients: x and weights, any number of times; deterministic. Off the CPU it is the library's ReLU and 1x1
+    convolution. Raises ValueError for shapes and settings outside these, TypeError for dtypes that are not floating.
+    """
+    weights = list(weights)
+    _check(x, weights, stride)
+    x, *weights = autocast(x, *weights)
+    if x.device.type != "cpu":
+        return composed(x, weights, stride)
+    out: Tensor = _forward(x, weights, stride)
+    return out
+
+
+def composed(x: Tensor, weights: list[Tensor], stride: int) -> Tensor:
+    """The same by the library."""
+    found = [pointwise(part, weight) for part, weight in zip(_parts(x, weights, stride), weights, strict=True)]
+    return found[0] if len(found) == 1 else torch.cat(found, 1)
+
+
+def _parts(x: Tensor, weights: list[Tensor], stride: int) -> list[Tensor]:
+    """relu(x) as each weight reads it, all of one size."""
+    if stride == 1:
+        return [x.relu()]
+    rows, columns = (x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2
+    parts = []
+    for f in range(len(weights)):
+        part = x[:, :, f::2, f::2].relu()
+        missing = (0, columns - part.shape[3], 0, rows - part.shape[2])
+        parts.append(F.pad(part, missing) if any(missing) else part)
+    return parts
+
+
+def relu_pointwise_conv2d_reference(x: Tensor, weights: list[Tensor], stride: int) -> Tensor:
+    acc = _checks.accumulate_dtype(x.dtype)
+    parts = zip(_parts(x.to(acc), weights, stride), weights, strict=True)
+    out = torch.cat([F.conv2d(part, weight.to(acc)) for part, weight in parts], 1).to(x.dtype)
+    return out.contiguous(memory_format=_checks.memory_format_of(x))
+
+
+def relu_pointwise_conv2d_backward_reference(
+    grad: Tensor, x: Tensor, weights: list[Tensor], stride: int, input_grad: bool, weights_grad: bool
+) -> list[Tensor]:
+    """The gradients of x and of the weights, those that are wanted."""
+    acc = _checks.accumulate_dtype(x.dtype)
+    incoming = torch.split(grad.to(acc), [weight.shape[0] for weight in weights], 1)
+    parts = _parts(x.to(acc), weights, stride)
+    found = []
+    if input_grad:
+        dx = torch.zeros_like(x, dtype=acc)
+        for f, (g, weight) in enumerate(zip(incoming, weights, strict=True)):
+            there = dx[:, :, f::stride, f::stride]
+            there += torch.einsum("nohw,oi->nihw", g, weight.to(acc).flatten(1))[:, :, : there.shape[2], : there.shape[3]]
+        dx = dx.masked_fill(x <= 0, 0)
+        found.append(dx.to(x.dtype).contiguous(memory_format=_checks.memory_format_of(x)))
+    if weights_grad:
+        for g, part, weight in zip(incoming, parts, weights, strict=True):
+            product = torch.einsum("nohw,nihw->oi", g, part)[:, :, None, None]
+            found.append(product.to(weight.dtype).contiguous())
+    return found
+
+
+def _fake(x: Tensor, weights: list[Tensor], stride: int) -> Tensor:
+    n, _, h, w = x.shape
+    size = (n, sum(weight.shape[0] for weight in weights), (h + stride - 1) // stride, (w + stride - 1) // stride)
+    return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=_checks.memory_format_of(x))
+
+
+def _fake_backward(
+    grad: Tensor, x: Tensor, weights: list[Tensor], stride: int, input_grad: bool, weights_grad: bool
+) -> list[Tensor]:
+    found = []
+    if input_grad:
+        found.append(torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=_checks.memory_format_of(x)))
+    return found + [weight.new_empty(weight.shape) for weight in weights if weights_grad]
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    x, weights, ctx.stride = inputs
+    ctx.save_for_backward(x, *weights)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    x, *weights = ctx.saved_tensors
+    input_grad, weights_grad = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1])
+    found = _backward_op(grad, x, weights, ctx.stride, input_grad, weights_grad)
+    dx = found.pop(0) if input_grad else None
+    return dx, found if weights_grad else [None] * len(weights), None
+
+
+def _check(x: Tensor, weights: list[Tensor], stride: int) -> None:
+    _checks.check_4d(_OP, "x", x)
+    c, h, w = x.shape[1:]
+    if c < 1 or h < 1 or w < 1:
+        raise ValueError(f"{_OP}: x must be [N,C,H,W] with C, H and W at least 1, got {list(x.shape)}")
+    if stride not in (1, 2):
+        raise ValueError(f"{_OP}: stride must be 1 or 2, got {stride}")
+    if not 1 <= len(weights) <= stride:
+        raise ValueError(f"{_OP}: weights must be 1 to stride={stride} tensors, got {len(weights)}")
+    for f, weight in enumerate(weights):
+        _checks.check_floating(_OP, f"weights[{f}]", weight)
+        _checks.check_same_device(_OP, f"weights[{f}]", weight, x.device)
+        if weight.dim() != 4 or not weight.shape[0] or tuple(weight.shape[1:]) != (c, 1, 1):
+            raise ValueError(f"{_OP}: weights[{f}] must be [Co,C,1,1]=[Co,{c},1,1], got {list(weight.shape)}")
+
+
+_forward = define_op(
+    "relu_pointwise_conv2d(Tensor x, Tensor[] weights, int stride) -> Tensor",
+    reference=relu_pointwise_conv2d_reference,
+    fake=_fake,
+    backward=_backward,
+    setup_context=_setup_context,
+    composed_of=_COMPOSED_OF,
+)
+_backward_op = define_op(
+    "relu_pointwise_conv2d_backward(Tensor grad, Tensor x, Tensor[] weights, int stride, bool input_grad, "
+    "bool weights_grad) -> Tensor[]",
+    reference=relu_pointwise_conv2d_backward_reference,
+    fake=_fake_backward,
+    **through_reference(relu_pointwise_conv2d_backward_reference),
+    composed_of=_COMPOSED_OF,
+)
