@@ -15,7 +15,7 @@ namespace {  // per copy, on purpose: see simd.h
 // depend on it.
 template <typename F>
 void parallel_pieces(int64_t count, int64_t grain, const F& f) {
-  constexpr int64_t kPieces = 8;  // of every thread
+  constexpr int64_t kPieces = 24;  // of every thread
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t piece = std::max(std::max<int64_t>(grain, 1), (count + kPieces * threads - 1) / (kPieces * threads));
   const int64_t pieces = (count + piece - 1) / piece;

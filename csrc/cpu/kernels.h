@@ -34,11 +34,13 @@ struct OutputGradient {
 };
 
 // Gradients of the inputs, of the depthwise and of the pointwise weights, as far as they are wanted. With `into`, which is
-// for a single input without a norm, its gradient is added to that tensor.
+// for a single input without a norm, its gradient is added to that tensor. With `terms`, where every input has a filter and
+// a norm and sums have the dtype of the inputs, the gradients of the inputs are left before the norm: they are a dz + s x + d
+// with tables [3,G,I,C] that are put there.
 std::vector<Tensor> relu_separable_conv2d_gradients(
     const std::vector<OutputGradient>& grads, const std::vector<Tensor>& inputs, const std::vector<Tensor>& weights,
     const std::vector<Tensor>& pointwise, const std::vector<int64_t>& sources, const std::vector<int64_t>& dilations,
     int64_t stride, bool normalize, const Tensor& mean, const Tensor& rstd, bool batch_statistics, int64_t groups,
-    bool input_grad, bool weights_grad, const std::optional<Tensor>& into = std::nullopt);
+    bool input_grad, bool weights_grad, const std::optional<Tensor>& into = std::nullopt, Tensor* terms = nullptr);
 
 }  // namespace ddarts::DDARTS_CPU_COPY

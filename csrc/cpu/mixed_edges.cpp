@@ -47,13 +47,9 @@ struct Edges {
   // [first, ..., T]: runs of targets whose convolutions' outputs, of `values` values, the last-level cache holds together.
   std::vector<int64_t> batches(int64_t targets_, int64_t values) const {
     std::vector<int64_t> ends{0};
-    for (int64_t t = 0; t < targets_; ++t)
-      if (t == ends.back() || static_cast<int64_t>(convolutions_to(ends.back(), t + 1).size()) * values <= kCachedValues) {
-        if (t + 1 == targets_) ends.push_back(targets_);
-      } else {
-        ends.push_back(t);
-        if (t + 1 == targets_) ends.push_back(targets_);
-      }
+    for (int64_t t = 1; t < targets_; ++t)
+      if (static_cast<int64_t>(convolutions_to(ends.back(), t + 1).size()) * values > kCachedValues) ends.push_back(t);
+    ends.push_back(targets_);
     return ends;
   }
   std::vector<int64_t> seconds_of(const std::vector<int64_t>& convolutions_) const {
@@ -263,14 +259,24 @@ std::vector<Tensor> backward(const std::vector<Tensor>& grads_, const Tensor& x_
         incoming[edges.kinds[k]] = {grads[edges.targets[k]], node.branches[k],
                                     {terms.by_gradient.data(), terms.by_input.data(), terms.constant.data()},
                                     node.count, k};
+    Tensor norm_terms;  // of the norms before second stages, which the first stages' gradients pass last
     if (!longer.empty()) {
       const std::vector<int64_t> places = chosen(edges.seconds, longer);
+      const std::vector<Tensor> inputs = chosen(std::vector<Tensor>(inner, pooled), longer);
+      const int64_t count = static_cast<int64_t>(longer.size());
+      const bool defers = x.scalar_type() == kAccumulate<A>;
       const auto found = relu_separable_conv2d_gradients(
-          chosen(incoming, places), std::vector<Tensor>(chosen(std::vector<Tensor>(inner, pooled), longer)),
-          chosen(depthwise, longer, firsts), chosen(pointwise, longer, firsts), counted(longer.size()),
-          std::vector<int64_t>(longer.size(), 1), 1, true, rows_of<A>(inner_mean, longer), rows_of<A>(inner_rstd, longer),
-          batch_statistics, groups, true, wanted.parameters);
-      for (size_t s = 0; s < places.size(); ++s) incoming[places[s]] = {found[s]};
+          chosen(incoming, places), inputs, chosen(depthwise, longer, firsts), chosen(pointwise, longer, firsts),
+          counted(longer.size()), std::vector<int64_t>(longer.size(), 1), 1, true, rows_of<A>(inner_mean, longer),
+          rows_of<A>(inner_rstd, longer), batch_statistics, groups, true, wanted.parameters, std::nullopt,
+          defers ? &norm_terms : nullptr);
+      for (int64_t s = 0; s < count; ++s) {
+        incoming[places[s]] = {found[s]};
+        if (!defers) continue;
+        const A* tables = data<A>(norm_terms);
+        const int64_t table = groups * count * channels;
+        incoming[places[s]] = {found[s], inputs[s], {tables, tables + table, tables + 2 * table}, count, s};
+      }
       keep(found, longer.size(), longer, firsts);
     }
     const auto found = relu_separable_conv2d_gradients(

@@ -17,7 +17,7 @@ std::vector<Tensor> backward(const std::vector<OutputGradient>& grads, const std
                              const std::vector<Tensor>& weights, const std::vector<Tensor>& pointwise,
                              const std::vector<int64_t>& sources, const std::vector<int64_t>& dilations, int64_t stride,
                              bool normalize, const Tensor& mean, const Tensor& rstd, bool batch_statistics, int64_t groups,
-                             bool input_grad, bool weights_grad, const std::optional<Tensor>& into) {
+                             bool input_grad, bool weights_grad, const std::optional<Tensor>& into, Tensor* terms) {
   using A = accumulate_t<T>;
   using Job = Backward<T, A>;
   const bool through_norm = normalize && input_grad, keep_dz = through_norm && !std::is_same_v<T, A>;
@@ -52,6 +52,10 @@ std::vector<Tensor> backward(const std::vector<OutputGradient>& grads, const std
     for (size_t f = 0; f < job.dweights.size(); ++f)
       found[inputs.size() + (f < own ? read.filters[f] : weights.size() + read.filters[f - own])] = job.dweights[f];
   }
+  int64_t partial = 0;
+  for (const Job& job : jobs) partial += job.partial_size();
+  A* partials = reinterpret_cast<A*>(scratch<A>(6, (partial + kLanes<A> - 1) / kLanes<A>));
+  for (Job& job : jobs) job.put_partials(partials), partials += job.partial_size();
   for_tasks(jobs, [](const Job& job) { return job.filters(); }, [](Job& job, int64_t f) { job.prepare(f); },
             tables_worth_a_thread(jobs));
   for_tasks(jobs, [](const Job& job) { return job.chunks() * job.p.panels; }, [&](Job& job, int64_t t) {
@@ -59,10 +63,18 @@ std::vector<Tensor> backward(const std::vector<OutputGradient>& grads, const std
   });
   if (through_norm && batch_statistics)
     for_tasks(jobs, [](const Job& job) { return job.items() ? job.groups : 0; }, [](Job& job, int64_t g) { job.average(g); });
-  if (through_norm)
+  if (terms != nullptr) {
+    const int64_t size[4] = {3, groups, count, channels};
+    *terms = torch::stable::empty({size, 4}, kScalarType<A>);
+    A* tables = static_cast<A*>(terms->mutable_data_ptr());
+    const int64_t table = groups * count * channels;
+    for (size_t i = 0; i < jobs.size(); ++i)
+      jobs[i].norm_terms(tables, tables + table, tables + 2 * table, count, static_cast<int64_t>(i));
+  } else if (through_norm) {
     for_tasks(jobs, [](const Job& job) { return job.p.n * job.p.blocks; }, [&](Job& job, int64_t t) {
       keep_dz ? job.template normalize<A>(t) : job.template normalize<T>(t);
     });
+  }
   for_tasks(jobs, [](const Job& job) { return static_cast<int64_t>(job.dweights.size()); },
             [](Job& job, int64_t i) { job.gather(i); });
   std::vector<Tensor> result;
@@ -79,12 +91,12 @@ std::vector<Tensor> relu_separable_conv2d_gradients(
     const std::vector<OutputGradient>& grads, const std::vector<Tensor>& inputs, const std::vector<Tensor>& weights,
     const std::vector<Tensor>& pointwise, const std::vector<int64_t>& sources, const std::vector<int64_t>& dilations,
     int64_t stride, bool normalize, const Tensor& mean, const Tensor& rstd, bool batch_statistics, int64_t groups,
-    bool input_grad, bool weights_grad, const std::optional<Tensor>& into) {
+    bool input_grad, bool weights_grad, const std::optional<Tensor>& into, Tensor* terms) {
   std::vector<Tensor> result;
   const Tensor means = torch::stable::contiguous(mean), rstds = torch::stable::contiguous(rstd);
   THO_DISPATCH_V2(inputs[0].scalar_type(), "relu_separable_conv2d_backward", AT_WRAP(([&] {
     result = backward<scalar_t>(grads, inputs, weights, pointwise, sources, dilations, stride, normalize, means, rstds,
-                                batch_statistics, groups, input_grad, weights_grad, into);
+                                batch_statistics, groups, input_grad, weights_grad, into, terms);
   })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
   return result;
 }

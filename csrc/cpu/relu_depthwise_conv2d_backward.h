@@ -16,8 +16,6 @@
 #include "relu_depthwise_conv2d_core.h"
 #include "relu_depthwise_conv2d_weights.h"
 
-#include <memory>
-
 namespace ddarts {
 namespace {
 
@@ -93,8 +91,8 @@ struct Backward {
   Table<A> table = {};                // taps in the order of tap_position
   Table<A> forward_table = {};        // with pointwise convolutions: taps in the order of the forward
   std::vector<Table<A>> mixing = {};  // their weights, transposed
-  std::unique_ptr<A[]> partial_weights = {};  // [chunks][blocks][taps][L]
-  std::unique_ptr<A[]> partial_mixing = {};   // [chunks][filters][mixed_blocks * L][blocks][L]
+  A* partial_weights = nullptr;       // [chunks][blocks][taps][L]
+  A* partial_mixing = nullptr;        // [chunks][filters][mixed_blocks * L][blocks][L]
   std::vector<double> partial_sums = {};  // [samples * bands][blocks][2][L]: sums of dz and of dz * a (a = xhat where dz is not 0)
   std::vector<A> means = {};              // [G][blocks][2][L]: partial_sums over the values of a group
   std::optional<Tensor> dx = {}, dz = {}; // dz: before the norm; dx itself where that loses nothing
@@ -125,9 +123,13 @@ struct Backward {
       for (const Tensor& weight : *filters)
         dweights.push_back(layout::empty(weight, {weight.size(0), weight.size(1), weight.size(2), weight.size(3)},
                                          weight.scalar_type(), false));
-    partial_weights = std::make_unique_for_overwrite<A[]>(static_cast<size_t>(chunks() * p.blocks * p.taps * L));
-    partial_mixing = std::make_unique_for_overwrite<A[]>(static_cast<size_t>(chunks() * filters() * mixing_size()));
   }
+
+  // Values of the partial sums of weights, and their place.
+  int64_t partial_size() const {
+    return weights_grad ? chunks() * (p.blocks * p.taps * L + (p.mixes() ? filters() * mixing_size() : 0)) : 0;
+  }
+  void put_partials(A* at) { partial_weights = at, partial_mixing = at + chunks() * p.blocks * p.taps * L; }
 
   void prepare(int64_t filter) {
     const size_t f = static_cast<size_t>(filter);
@@ -150,9 +152,9 @@ struct Backward {
 
   void clear_partials(int64_t chunk, int64_t panel) {
     const int64_t blocks = p.blocks_of(panel), first = panel * p.panel;
-    std::fill_n(partial_weights.get() + (chunk * p.blocks + first) * p.taps * L, blocks * p.taps * L, A(0));
+    std::fill_n(partial_weights + (chunk * p.blocks + first) * p.taps * L, blocks * p.taps * L, A(0));
     for (int64_t row = 0; row < (p.mixes() ? filters() * p.mixed_blocks * L : 0); ++row)
-      std::fill_n(partial_mixing.get() + ((chunk * filters() * p.mixed_blocks * L + row) * p.blocks + first) * L,
+      std::fill_n(partial_mixing + ((chunk * filters() * p.mixed_blocks * L + row) * p.blocks + first) * L,
                   blocks * L, A(0));
   }
 
@@ -172,7 +174,7 @@ struct Backward {
       const Gradient g = gradient_of(f, n, band, chunk, panel, a);
       for (int64_t b = 0; b < blocks; ++b) {
         if (weights_grad) {
-          A* dw = partial_weights.get() + ((chunk * p.blocks + first_block + b) * p.taps + filter.first) * L;
+          A* dw = partial_weights + ((chunk * p.blocks + first_block + b) * p.taps + filter.first) * L;
           select_weight_gradient<A>(filter.k, filter.dilation, p.stride)(
               {g.pixels.data + b * g.pixels.block, g.pixels.row, g.pixels.pixel,
                a + b * p.in_tile() + skip * p.in_columns + skip, p.in_columns, out_rows, p.out_w, filter.pad - top,
@@ -241,7 +243,7 @@ struct Backward {
     const int64_t together = rows_together(p), size = together * p.out_columns;
     const Pixels<A> z{reinterpret_cast<A*>(scratch<A>(4, blocks * size)), size * L, p.out_columns * L, L};
     Vector<A>* dw = reinterpret_cast<Vector<A>*>(
-        partial_mixing.get() + (chunk * filters() + static_cast<int64_t>(f)) * mixing_size()) +
+        partial_mixing + (chunk * filters() + static_cast<int64_t>(f)) * mixing_size()) +
         panel * p.panel;
     for (int64_t row = 0; row < out_rows; row += together) {
       const int64_t rows = std::min(together, out_rows - row), skip = p.pad - pad, top = (first + row) * p.stride;
@@ -358,6 +360,17 @@ struct Backward {
     }
   }
 
+  // What `normalize` does, as terms a dz + s x + d: rows of tables [G,I,C].
+  void norm_terms(A* a, A* s, A* d, int64_t count, int64_t index) const {
+    for (int64_t i = 0; i < groups * p.c; ++i) {
+      const int64_t g = i / p.c, c = i % p.c, block = c / L, lane = c % L, at = (g * count + index) * p.c + c;
+      const A* norm = norms.data() + (g * p.blocks + block) * 2 * L + lane;
+      const A* m = means.data() + (g * p.blocks + block) * 2 * L + lane;
+      const A scale = norm[L];
+      a[at] = scale, s[at] = -scale * scale * m[L], d[at] = -s[at] * norm[0] - scale * m[0];
+    }
+  }
+
   // dx from dz through the norm, an image and block; `means` are zeros where the statistics were given.
   template <typename O>
   void normalize(int64_t t) {
@@ -406,7 +419,7 @@ struct Backward {
     const int64_t taps = filter.k * filter.k;
     std::vector<A> block(static_cast<size_t>(taps * L));
     for (int64_t b = 0; b < p.blocks; ++b) {
-      total(partial_weights.get(), p.blocks * p.taps * L, (b * p.taps + filter.first) * L, taps * L, block.data());
+      total(partial_weights, p.blocks * p.taps * L, (b * p.taps + filter.first) * L, taps * L, block.data());
       for (int64_t c = b * L; c < std::min(p.c, (b + 1) * L); ++c)
         for (int64_t t = 0; t < taps; ++t) values[c * taps + t] = block[static_cast<size_t>(t * L + c % L)];
     }
@@ -415,7 +428,7 @@ struct Backward {
   void gather_pointwise(int64_t f, A* values) const {
     const int64_t size = filters() * mixing_size(), width = p.blocks * L, rows = width == p.c ? 1 : p.mixed;
     for (int64_t o = 0; o < rows; ++o)
-      total(partial_mixing.get(), size, f * mixing_size() + o * width, p.mixed * p.c / rows, values + o * p.c);
+      total(partial_mixing, size, f * mixing_size() + o * width, p.mixed * p.c / rows, values + o * p.c);
   }
 };
 

@@ -270,7 +270,7 @@ inline Vector<A>* scratch(int slot, int64_t vectors) {
     int64_t bytes = 0;
     ~Buffer() { std::free(data); }
   };
-  static thread_local Buffer buffers[6];
+  static thread_local Buffer buffers[7];
   Buffer& buffer = buffers[slot];
   const int64_t line = static_cast<int64_t>(kCacheLine), bytes = (vectors * kVectorBytes + line - 1) / line * line;
   if (buffer.bytes < bytes) {

@@ -10,8 +10,6 @@
 #include "relu_depthwise_conv2d_core.h"
 #include "relu_depthwise_conv2d_weights.h"
 
-#include <memory>
-
 namespace ddarts {
 namespace {
 
@@ -26,7 +24,7 @@ struct Pointwise {
   View<T> out = {}, dx = {};
   int64_t samples, in_channels, out_channels, height, width;  // of the output
   Table<A> forward = {}, mirrored = {};                       // the weight as of mixing_table
-  std::unique_ptr<A[]> partial = {};                          // [chunks][out_count * L][in_count][L]
+  A* partial = nullptr;                                       // [chunks][out_count * L][in_count][L]
 
   int64_t in_count() const { return (in_channels + L - 1) / L; }
   int64_t out_count() const { return (out_channels + L - 1) / L; }
@@ -106,8 +104,8 @@ struct Pointwise {
   }
 
   void run_backward(int64_t chunk, bool input_grad, bool weights_grad) {
-    Vector<A>* dw = reinterpret_cast<Vector<A>*>(partial.get() + chunk * partial_size());
-    std::fill_n(partial.get() + chunk * partial_size(), partial_size(), A(0));
+    Vector<A>* dw = reinterpret_cast<Vector<A>*>(partial + chunk * partial_size());
+    std::fill_n(partial + chunk * partial_size(), partial_size(), A(0));
     for (int64_t n = chunk * samples / chunks(); n < (chunk + 1) * samples / chunks(); ++n)
       for (int64_t row = 0; row < height; row += rows_together()) {
         const int64_t rows = std::min(rows_together(), height - row);
@@ -143,7 +141,7 @@ struct Pointwise {
   void gather(int64_t o, A* row) const {
     std::vector<double> sums(static_cast<size_t>(in_channels), 0.0);
     for (int64_t i = 0; i < chunks(); ++i) {
-      const A* part = partial.get() + i * partial_size() + o * in_count() * L;
+      const A* part = partial + i * partial_size() + o * in_count() * L;
       double* sum = sums.data();
 #pragma omp simd
       for (int64_t c = 0; c < in_channels; ++c) sum[c] += static_cast<double>(part[c]);
@@ -202,7 +200,6 @@ std::vector<Pointwise<T, accumulate_t<T>>> jobs_of(const Tensor& x, const std::v
     } else {
       job.grad = channels_of<const T>(image, first, count);
       if (dx) job.dx = every<T>(*dx, stride, offset), job.mirrored = mixing_table<A>(p, weight, true);
-      job.partial = std::make_unique_for_overwrite<A[]>(static_cast<size_t>(job.chunks() * job.partial_size()));
     }
     jobs.push_back(std::move(job));
     first += count;
@@ -234,6 +231,11 @@ std::vector<Tensor> relu_pointwise_conv2d_backward(const Tensor& grad, const Ten
   }
   THO_DISPATCH_V2(x.scalar_type(), "relu_pointwise_conv2d_backward", AT_WRAP(([&] {
     auto jobs = jobs_of<scalar_t>(x, weights, stride, grad, false, dx);
+    int64_t partial = 0;
+    for (const auto& job : jobs) partial += job.chunks() * job.partial_size();
+    using A = accumulate_t<scalar_t>;
+    A* partials = reinterpret_cast<A*>(scratch<A>(6, partial / kLanes<A>));
+    for (auto& job : jobs) job.partial = partials, partials += job.chunks() * job.partial_size();
     for_tasks(jobs, [](const auto& job) { return job.chunks(); },
               [&](auto& job, int64_t chunk) { job.run_backward(chunk, input_grad, weights_grad); });
     for (size_t f = 0; weights_grad && f < weights.size(); ++f) found.push_back(jobs[f].weight_gradient(weights[f]));
