@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ddarts_ext import ops
+from ddarts_ext.ops import AVERAGE, MAXIMUM, SKIP
 from ddarts_ext.ops._library import composed_of, defined_ops, has_kernel
 
 
@@ -49,6 +50,10 @@ def calls(x: Tensor, weights: list[Tensor]) -> Iterator[tuple[str, Callable[[], 
         )
         yield "pool3x3", lambda stride=stride: [p for p in ops.pool3x3(x, stride=stride) if p is not None]  # type: ignore[misc]
         yield "spawn_group", lambda stride=stride: [ops.spawn_group(None, x, copies=2, stride=stride)]  # type: ignore[misc]
+    square = [weight[:, :1].expand(-1, x.shape[1], -1, -1).contiguous() for weight in pointwise]
+    edges = ops.Edges((0, 0, 1, 1), (SKIP, 0, MAXIMUM, AVERAGE), (False, True, True, False), (2,), (0,))
+    yield "mixed_edges", lambda: ops.mixed_edges(x, edges, weights, square, torch.rand(2, 4, device=x.device)).sums
+    yield "relu_pointwise_conv2d", lambda: [ops.relu_pointwise_conv2d(x, square, stride=2)]
     yield "grouped_batch_norm", lambda: [ops.grouped_batch_norm(x, groups=2, relu=True).out]
     yield "channel_iim", lambda: [ops.channel_iim([x, x])]
 

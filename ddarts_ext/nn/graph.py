@@ -24,9 +24,9 @@ def search_style(space: Space) -> Style:
 class _Plan:
     """Which ops of a graph run together.
 
-    together: per source the ops that one call computes and sums. launches: per source the others, family by family. rest:
-    per node the places of its branches that come from them. order, sizes: the columns of the flattened [E, O] weights
-    as a buffer's name, and how many belong to each source and then to each node.
+    together: per source the ops that one call computes and sums. launches: per source the others, family by family.
+    rest: per node the places of its branches that come from them. order, sizes: the columns of the flattened [E, O]
+    weights as a buffer's name, and how many belong to each source and then to each node.
     """
 
     together: tuple[Outgoing | None, ...]
@@ -78,7 +78,9 @@ class SearchGraph(nn.Module):
             if node >= 0:
                 slots = plan.rest[node]
                 found = [branches[node].pop(slot) for slot in slots]
-                states.append(self._sum(node, sums[node], slots, found, tables[len(plan.together) + node], p, inputs[0]))
+                states.append(
+                    self._sum(node, sums[node], slots, found, tables[len(plan.together) + node], p, inputs[0])
+                )
         return states
 
     def _sum(
@@ -163,7 +165,7 @@ class SearchGraph(nn.Module):
         for _, entries in leaving:
             for (node, slot), _ in entries:
                 rest[node].append(slot)
-        places = [[] if group is None else [pair for pair in group.slots.items()] for group in together]
+        places = [[] if group is None else list(group.slots.items()) for group in together]
         places += [[(node, sorted(slots))] for node, slots in enumerate(rest)]
         order = [[self._columns[node][slot] for node, slots in pairs for slot in slots] for pairs in places]
         flat = [column for columns in order for column in columns]
@@ -184,7 +186,7 @@ class SearchGraph(nn.Module):
         return tensors[0].device if tensors else None
 
     def _tables(self, weights: Tensor, plan: _Plan, p: Pass) -> tuple[Tensor, ...]:
-        """The weights of the branches that a plan sums together, [groups, K] each: source by source, then node by node."""
+        """The weights of what a plan sums together, [groups, K] each: source by source, then node by node."""
         shape = (len(self.space.edges), len(self.space.ops))
         if weights.shape[-2:] != shape or weights.dim() not in (2, 3):
             raise ValueError(f"Cell: weights must be [E,O]={list(shape)} or [G,E,O], got {list(weights.shape)}")

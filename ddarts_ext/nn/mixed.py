@@ -15,6 +15,7 @@ from ddarts_ext.nn.norm import RunningStatistics, elements_per_group
 from ddarts_ext.nn.primitives import SEARCH, Primitive, Style, primitive
 
 Slot = TypeVar("Slot", bound=Hashable)
+_RUNNING = Pass(statistics="running")
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def launches(entries: Iterable[tuple[Slot, Primitive]]) -> tuple[Launch[Slot], .
 
 @dataclass
 class PartialSum:
-    """Of a node, some of whose branches are summed already: the sum, and per part its branches' places and statistics."""
+    """What is summed of a node already: the sum, and per part of it the places of its branches, mean and rstd."""
 
     total: Tensor | None = None
     statistics: list[tuple[Sequence[int], Tensor, Tensor]] = field(default_factory=list)
@@ -75,28 +76,27 @@ class MixedNode(nn.Module):
         """The node where all branches but those of ``slots`` are summed; branches and weights [groups, k]: theirs."""
         total = partial.total
         if branches:
-            mean, rstd = self.given(slots, p)
-            result = ops.mixed_sum(
-                branches, weights, normalize=[self.normalize[slot] for slot in slots], mean=mean, rstd=rstd,
-                eps=self.running.eps,
-            )  # fmt: skip
+            mean, rstd = self.running_rows(slots) if p.statistics == "running" and self.running.track else (None, None)
+            flags = [self.normalize[slot] for slot in slots]
+            result = ops.mixed_sum(branches, weights, normalize=flags, mean=mean, rstd=rstd, eps=self.running.eps)
             total = result.out if total is None else total + result.out
             partial.statistics.append((slots, result.mean, result.rstd))
         assert total is not None
         if self.running.follows(p):
-            order = [slot for part, _, _ in partial.statistics for slot in part]
-            mean, rstd = (torch.cat([part[i] for part in partial.statistics], 1) for i in (1, 2))
+            parts, means, rstds = zip(*partial.statistics, strict=True)
+            mean, rstd = torch.cat(means, 1), torch.cat(rstds, 1)
+            order = [slot for part in parts for slot in part]
             if order != sorted(order):
                 places = sorted(range(len(order)), key=order.__getitem__)
                 mean, rstd = mean[:, places], rstd[:, places]
             self.running.record(mean, rstd, elements_per_group(total, p.groups), p)
         return total
 
-    def given(self, slots: Sequence[int], p: Pass) -> tuple[Tensor | None, Tensor | None]:
-        """mean and rstd [1, k, C] of the branches of ``slots`` where the pass uses running statistics, else None."""
-        mean, rstd = self.running.given(p)
-        if mean is None or rstd is None:
-            return None, None
+    def running_rows(self, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """mean and rstd [1, k, C] of the branches of ``slots``, from the running buffers."""
+        mean, rstd = self.running.given(_RUNNING)
+        assert mean is not None
+        assert rstd is not None
         return mean[:, list(slots)], rstd[:, list(slots)]
 
     def keep(self, rows: Sequence[int]) -> None:

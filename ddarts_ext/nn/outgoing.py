@@ -12,7 +12,6 @@ from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.mixed import MixedNode, PartialSum
 from ddarts_ext.nn.norm import elements_per_group, given_together, record_together
 from ddarts_ext.nn.primitives import DepthwiseConv, Identity, Pool, Primitive
-from ddarts_ext.ops.mixed_edges import AVERAGE, MAXIMUM, SKIP
 
 Entry = tuple[tuple[int, int], Primitive]
 """((node, place among the node's branches), op)."""
@@ -71,11 +70,12 @@ class Outgoing:
     def run(self, x: Tensor, weights: Tensor, nodes: Sequence[MixedNode], sums: Sequence[PartialSum], p: Pass) -> None:
         """Add to the sums of all nodes what the ops make of x. weights: [groups, K], in the order of ``slots``."""
         previous = [sums[node].total for node in self.slots]
-        so_far = [] if all(total is None for total in previous) else [self._or_zeros(x, total) for total in previous]
+        started = any(total is not None for total in previous)
+        so_far = [self._or_zeros(x, total) for total in previous] if started else []
         given: list[Tensor | None] = [None] * 4
         if p.statistics == "running" and nodes[0].running.track:
-            rows = [nodes[node].given(slots, p) for node, slots in self.slots.items()]
-            given[:2] = (torch.cat([pair[i] for pair in rows], 1) for i in range(2))
+            rows = [nodes[node].running_rows(slots) for node, slots in self.slots.items()]
+            given[:2] = (torch.cat(tables, 1) for tables in zip(*rows, strict=True))
             given[2:] = given_together(self._norms, p) if self._norms else [x.new_empty((1, 0, x.shape[1]))] * 2
         found = ops.mixed_edges(
             x, self._edges, [stage.depthwise for stage in self._stages], [stage.pointwise for stage in self._stages],
@@ -86,7 +86,7 @@ class Outgoing:
             elements = elements_per_group(found.sums[0], p.groups)
             record_together(self._norms, found.inner_mean, found.inner_rstd, elements, p)
         sizes = [len(slots) for slots in self.slots.values()]
-        tables = zip(found.mean.split(sizes, 1), found.rstd.split(sizes, 1), strict=True)
+        tables = zip(torch.split(found.mean, sizes, 1), torch.split(found.rstd, sizes, 1), strict=True)
         for (node, slots), total, (mean, rstd) in zip(self.slots.items(), found.sums, tables, strict=True):
             sums[node].total = total
             sums[node].statistics.append((slots, mean, rstd))
@@ -100,5 +100,5 @@ class Outgoing:
 
 def _kind(op: Primitive) -> int:
     if isinstance(op, Pool):
-        return MAXIMUM if op.maximum else AVERAGE
-    return SKIP if isinstance(op, Identity) else 0
+        return ops.MAXIMUM if op.maximum else ops.AVERAGE
+    return ops.SKIP if isinstance(op, Identity) else 0

@@ -1,9 +1,10 @@
 """The ops: each a schema, a reference in plain torch, autograd, and compiled kernels where they were built."""
 
 from ddarts_ext.ops._checks import autocasts
+from ddarts_ext.ops._edges import AVERAGE, MAXIMUM, SKIP, Edges
 from ddarts_ext.ops.channel_iim import channel_iim
 from ddarts_ext.ops.grouped_batch_norm import GroupedNorm, grouped_batch_norm
-from ddarts_ext.ops.mixed_edges import Edges, MixedEdges, mixed_edges
+from ddarts_ext.ops.mixed_edges import MixedEdges, mixed_edges
 from ddarts_ext.ops.mixed_sum import MixedSum, mixed_sum
 from ddarts_ext.ops.pool3x3 import Pooled, pool3x3
 from ddarts_ext.ops.relu_depthwise_conv2d import ReluDepthwise, relu_depthwise_conv2d
@@ -16,6 +17,9 @@ from ddarts_ext import _extension  # isort: skip  # the ops above must be define
 _extension.load()
 
 __all__ = [
+    "AVERAGE",
+    "MAXIMUM",
+    "SKIP",
     "Edges",
     "GroupedNorm",
     "MixedEdges",

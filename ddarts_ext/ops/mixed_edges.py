@@ -1,93 +1,45 @@
 """``mixed_edges``: all ops on all edges that leave one node, and what they add to the nodes they enter (DARTS, Eq. 2).
 
-With x the state of the node, o_k the ops on its edges, t(k) the node that op k's edge enters, and BN where the op ends in
-a batch norm (without affine, with statistics of its own group)::
+With x the state of the node, o_k the ops on its edges, t(k) the node that op k's edge enters, and BN where the op ends
+in a batch norm (without affine, with statistics of its own group)::
 
     sums[t] = previous[t] + sum_{k: t(k) = t} w[g,k] BN(o_k(x))
 
-An op is the identity, a 3x3 pool, or a separable or dilated convolution: ReLU, depthwise, 1x1 and, where there is a second
-stage, batch norm, ReLU, depthwise, 1x1. All of them in one op means one read of x and one gradient of x, and that the
-gradients of the ops' outputs, a g + s o_k(x) + d per channel with g the gradient of the node, are never stored.
+An op is the identity, a 3x3 pool, or a separable or dilated convolution: ReLU, depthwise, 1x1 and, where there is a
+second stage, batch norm, ReLU, depthwise, 1x1. All of them in one op means one gradient of x, and that the gradients of
+the ops' outputs, a g + s o_k(x) + d per channel with g the gradient of the node, are never stored.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ddarts_ext.ops import _checks
 from ddarts_ext.ops._double_backward import through_reference
+from ddarts_ext.ops._edges import AVERAGE, MAXIMUM, Edges
 from ddarts_ext.ops._library import define_op
-from ddarts_ext.ops.mixed_sum import mixed_sum, mixed_sum_backward_reference, mixed_sum_reference
-from ddarts_ext.ops.pool3x3 import pool3x3, pool3x3_backward_reference, pool3x3_reference
-from ddarts_ext.ops.relu_depthwise_conv2d import check_filters, convolved, normalized_input
-from ddarts_ext.ops.relu_separable_conv2d import (
-    relu_separable_conv2d,
-    relu_separable_conv2d_backward_reference,
-    relu_separable_conv2d_reference,
+from ddarts_ext.ops._mixed_edges_reference import (
+    branch_of,
+    columns_to,
+    mixed_edges_backward_reference,
+    mixed_edges_reference,
 )
+from ddarts_ext.ops.mixed_sum import mixed_sum
+from ddarts_ext.ops.pool3x3 import pool3x3
+from ddarts_ext.ops.relu_depthwise_conv2d import check_filters
+from ddarts_ext.ops.relu_separable_conv2d import relu_separable_conv2d
 
 _OP = "mixed_edges"
 _COMPOSED_OF = "pool3x3, relu_separable_conv2d and mixed_sum"
-SKIP, MAXIMUM, AVERAGE = -1, -2, -3
-
-
-@dataclass(frozen=True)
-class Edges:
-    """The ops on the edges that leave a node, K of them.
-
-    targets: which sum each op adds to, 0 ... T-1. kinds: ``SKIP``, ``MAXIMUM`` and ``AVERAGE`` (pools), or >= 0: the
-    number of a convolution. dilations: of the first stage of every convolution, 1 or 2. seconds: the convolutions that
-    have a second stage, which has dilation 1. normalize: whether an op ends in a batch norm. stride: of all first stages
-    and pools, 1 or 2.
-    """
-
-    targets: tuple[int, ...]
-    kinds: tuple[int, ...]
-    normalize: tuple[bool, ...]
-    dilations: tuple[int, ...] = ()
-    seconds: tuple[int, ...] = ()
-    stride: int = 1
-
-    def __post_init__(self) -> None:
-        count, convolutions = len(self.kinds), [kind for kind in self.kinds if kind >= 0]
-        if not count or min(self.kinds) < AVERAGE or sorted(convolutions) != list(range(len(self.dilations))):
-            raise ValueError(
-                f"Edges: kinds must be SKIP, MAXIMUM, AVERAGE and each of {len(self.dilations)} convolutions once, "
-                f"got {self.kinds}"
-            )
-        if len(self.targets) != count or set(self.targets) != set(range(max(self.targets) + 1)):
-            raise ValueError(f"Edges: targets must be {count} numbers of sums, each from 0 on used, got {self.targets}")
-        if len(self.normalize) != count:
-            raise ValueError(f"Edges: normalize must be {count} flags, got {len(self.normalize)}")
-        if not {1, 2}.issuperset(self.dilations):
-            raise ValueError(f"Edges: dilations must be 1 or 2, got {self.dilations}")
-        if len(set(self.seconds)) != len(self.seconds) or not set(self.seconds) <= set(convolutions):
-            raise ValueError(f"Edges: seconds must be different ones of {sorted(convolutions)}, got {self.seconds}")
-        if self.stride not in (1, 2):
-            raise ValueError(f"Edges: stride must be 1 or 2, got {self.stride}")
-        if self.stride == 2 and SKIP in self.kinds:
-            raise ValueError("Edges: kinds must not have SKIP at stride 2, where it is an op with weights")
-
-    @property
-    def sums(self) -> int:
-        """T, the number of nodes that the edges enter."""
-        return max(self.targets) + 1
-
-    @property
-    def stages(self) -> int:
-        """How many stages the convolutions have in all."""
-        return len(self.dilations) + len(self.seconds)
 
 
 class MixedEdges(NamedTuple):
-    """sums: T tensors. mean, rstd [G,K,C] of every op's output (0 and 1 without norm), inner_mean, inner_rstd [G,S,C] of
-    the outputs of the first stages before second ones; none of them has a gradient."""
+    """sums: T tensors. mean, rstd [G,K,C] of every op's output (0 and 1 without norm), inner_mean, inner_rstd [G,S,C]
+    of the outputs of the first stages before second ones; none of them has a gradient."""
 
     sums: list[Tensor]
     mean: Tensor
@@ -114,13 +66,13 @@ def mixed_edges(
 
     x: [G*B,C,H,W] of any floating dtype; the batch is G contiguous groups, each with statistics of its own. depthwise:
     [C,1,k,k] with k of 3, 5, 7 and pointwise: [C,C,1,1], one a stage: first those of all convolutions, then the second
-    ones in the order of ``edges.seconds``. weights: [G,K]. previous: T sums so far, or none. mean, rstd [1 or G,K,C] and
-    inner_mean, inner_rstd [1 or G,S,C]: given statistics, all or none (eval mode; constants); by default those of the
-    batch, biased variance, ``eps``.
+    ones in the order of ``edges.seconds``. weights: [G,K]. previous: T sums so far, or none. mean, rstd [1 or G,K,C]
+    and inner_mean, inner_rstd [1 or G,S,C]: given statistics, all or none (eval mode; constants); by default those of
+    the batch, biased variance, ``eps``.
 
     Sums are [G*B,C,ceil(H/stride),ceil(W/stride)] in the dtype and layout of x; arithmetic is in float32 (float64 for
-    float64). Equal to :func:`pool3x3`, :func:`relu_separable_conv2d` and :func:`mixed_sum` one after the other, which is
-    what runs off the CPU and under autocast. Gradients: x, depthwise, pointwise, weights and previous, any number of
+    float64). Equal to :func:`pool3x3`, :func:`relu_separable_conv2d` and :func:`mixed_sum` one after the other, which
+    is what runs off the CPU and under autocast. Gradients: x, depthwise, pointwise, weights and previous, any number of
     times; deterministic. Raises ValueError for shapes and settings outside these, TypeError for dtypes.
     """
     depthwise, pointwise, previous = list(depthwise), list(pointwise), list(previous)
@@ -170,9 +122,9 @@ def composed(
             outputs[f] = out
     sums, columns, tables = [], [], []
     for target in range(edges.sums):
-        own = _columns(edges.targets, target)
+        own = columns_to(edges.targets, target)
         table, given = weights[:, own], [None if rows is None else rows[:, own] for rows in (mean, rstd)]
-        branches = [_branch(kinds[k], x, outputs, pooled) for k in own]
+        branches = [branch_of(kinds[k], x, outputs, pooled) for k in own]
         found_sum = mixed_sum(
             branches, table, normalize=[edges.normalize[k] for k in own], mean=given[0], rstd=given[1], eps=eps
         )
@@ -182,193 +134,6 @@ def composed(
     order = sorted(range(len(columns)), key=columns.__getitem__)
     means, rstds = (torch.cat(rows, 1)[:, order] for rows in zip(*tables, strict=True))
     return MixedEdges(sums, means, rstds, *inner)
-
-
-def _columns(targets: Sequence[int], target: int) -> list[int]:
-    """The ops whose edge enters a node."""
-    return [k for k, entered in enumerate(targets) if entered == target]
-
-
-def _branch(kind: int, x: Tensor, outputs: Sequence[Tensor], pooled: Any) -> Tensor:
-    """The output of an op before its norm."""
-    if kind >= 0:
-        return outputs[kind]
-    if kind == SKIP:
-        return x
-    found: Tensor = pooled[0] if kind == MAXIMUM else pooled[1]
-    return found
-
-
-def mixed_edges_reference(
-    x: Tensor,
-    previous: list[Tensor],
-    depthwise: list[Tensor],
-    pointwise: list[Tensor],
-    weights: Tensor,
-    targets: list[int],
-    kinds: list[int],
-    dilations: list[int],
-    seconds: list[int],
-    normalize: list[bool],
-    sums: int,
-    stride: int,
-    mean: Tensor | None,
-    rstd: Tensor | None,
-    inner_mean: Tensor | None,
-    inner_rstd: Tensor | None,
-    eps: float,
-) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
-    """(sums, outputs of the convolutions, of first stages before a second, maximum, average and argmax of the pools),
-    mean, rstd, inner_mean, inner_rstd."""
-    acc, groups, firsts = _checks.accumulate_dtype(x.dtype), weights.shape[0], len(dilations)
-    pooled = [x.new_empty(0) for _ in range(3)]
-    if MAXIMUM in kinds or AVERAGE in kinds:
-        pooled = list(pool3x3_reference(x, stride, MAXIMUM in kinds, AVERAGE in kinds))
-    outputs: list[Tensor] = []
-    if firsts:
-        outputs, _, _ = relu_separable_conv2d_reference(
-            [x], depthwise[:firsts], pointwise[:firsts], [0] * firsts, dilations, stride, False, None, None, groups, eps
-        )
-    inner = [outputs[f] for f in seconds]
-    inner_means, inner_rstds = (x.new_empty((groups, 0, x.shape[1]), dtype=acc) for _ in range(2))
-    if seconds:
-        found, inner_means, inner_rstds = relu_separable_conv2d_reference(
-            inner, depthwise[firsts:], pointwise[firsts:], list(range(len(inner))), [1] * len(inner), 1, True,
-            inner_mean, inner_rstd, groups, eps,
-        )  # fmt: skip
-        for f, out in zip(seconds, found, strict=True):
-            outputs[f] = out
-    means = x.new_empty((groups, len(kinds), x.shape[1]), dtype=acc)
-    rstds = torch.empty_like(means)
-    totals = []
-    for target in range(sums):
-        own = _columns(targets, target)
-        branches, table = [_branch(kinds[k], x, outputs, pooled) for k in own], weights[:, own]
-        flags, given = [normalize[k] for k in own], [None if rows is None else rows[:, own] for rows in (mean, rstd)]
-        start = 0
-        if previous:  # as one more branch: rounded once, as by the kernel
-            start = 1
-            branches, flags = [previous[target], *branches], [False, *flags]
-            table = torch.cat((table.new_ones((groups, 1)), table), 1)
-            given = [None if rows is None else torch.cat((rows[:, :1], rows), 1) for rows in given]
-        total, found_mean, found_rstd = mixed_sum_reference(branches, table, flags, given[0], given[1], eps)
-        totals.append(total.contiguous(memory_format=_checks.memory_format_of(x)))
-        means[:, own], rstds[:, own] = found_mean[:, start:], found_rstd[:, start:]
-    return [*totals, *outputs, *inner, *pooled], means, rstds, inner_means, inner_rstds
-
-
-def mixed_edges_backward_reference(
-    grads: list[Tensor],
-    x: Tensor,
-    depthwise: list[Tensor],
-    pointwise: list[Tensor],
-    weights: Tensor,
-    saved: list[Tensor],
-    targets: list[int],
-    kinds: list[int],
-    dilations: list[int],
-    seconds: list[int],
-    normalize: list[bool],
-    stride: int,
-    mean: Tensor,
-    rstd: Tensor,
-    inner_mean: Tensor,
-    inner_rstd: Tensor,
-    batch_statistics: bool,
-    input_grad: bool,
-    parameters_grad: bool,
-    weights_grad: bool,
-) -> list[Tensor]:
-    """The gradients of x, of the weights, of the depthwise and of the pointwise filters, those that are wanted.
-
-    saved: the tensors of the forward but the sums. Differentiable itself: what is saved is then computed anew from x and
-    the filters, for it depends on them.
-    """
-    groups, firsts, channels_last = weights.shape[0], len(dilations), _checks.memory_format_of(x) != torch.contiguous_format
-    outputs, inner, pooled = saved[:firsts], saved[firsts : firsts + len(seconds)], saved[firsts + len(seconds) :]
-    if torch.is_grad_enabled():
-        outputs, inner, pooled = _differentiable(
-            x, depthwise, pointwise, kinds, dilations, seconds, stride, inner_mean, inner_rstd, batch_statistics, groups,
-            pooled,
-        )  # fmt: skip
-    d_outputs: dict[int, Tensor] = {}
-    d_weights: dict[int, Tensor] = {}
-    for target, grad in enumerate(grads):
-        own = _columns(targets, target)
-        found, table = mixed_sum_backward_reference(
-            grad, [_branch(kinds[k], x, outputs, pooled) for k in own], weights[:, own], [normalize[k] for k in own],
-            mean[:, own], rstd[:, own], batch_statistics, weights_grad,
-        )  # fmt: skip
-        d_weights |= zip(own, table.unbind(1), strict=True)
-        for k, gradient in zip(own, found, strict=True):
-            d_outputs[kinds[k]] = d_outputs[kinds[k]] + gradient if kinds[k] in d_outputs else gradient
-    d_stages: list[Tensor] = [*depthwise, *pointwise]
-    count = len(depthwise)
-    if seconds:
-        stages = range(firsts, count)
-        d_inner = relu_separable_conv2d_backward_reference(
-            [d_outputs[f] for f in seconds], inner, [depthwise[i] for i in stages], [pointwise[i] for i in stages],
-            list(range(len(seconds))), [1] * len(seconds), 1, True, inner_mean, inner_rstd, batch_statistics, groups, True,
-            parameters_grad,
-        )  # fmt: skip
-        d_outputs |= zip(seconds, d_inner, strict=False)
-        for i, gradient in zip((*stages, *(count + i for i in stages)), d_inner[len(seconds) :], strict=parameters_grad):
-            d_stages[i] = gradient
-    dx = torch.zeros_like(x)
-    if firsts:
-        none = x.new_empty((0, 1, x.shape[1]))
-        stages = range(firsts)
-        d_first = relu_separable_conv2d_backward_reference(
-            [d_outputs[f] for f in stages], [x], depthwise[:firsts], pointwise[:firsts], [0] * firsts, dilations, stride,
-            False, none, none, False, groups, input_grad, parameters_grad,
-        )  # fmt: skip
-        if input_grad:
-            dx = dx + d_first.pop(0)
-        for i, gradient in zip((*stages, *(count + i for i in stages)), d_first, strict=parameters_grad):
-            d_stages[i] = gradient
-    pools = [d_outputs.get(kind) for kind in (MAXIMUM, AVERAGE)]
-    if input_grad and any(grad is not None for grad in pools):
-        dx = dx + pool3x3_backward_reference(*pools, pooled[2], x.shape[2], x.shape[3], stride, channels_last)
-    if SKIP in d_outputs:
-        dx = dx + d_outputs[SKIP]
-    result = [dx.to(x.dtype).contiguous(memory_format=_checks.memory_format_of(x))] if input_grad else []
-    if weights_grad:
-        result.append(torch.stack([d_weights[k] for k in range(len(kinds))], 1))
-    return result + (d_stages if parameters_grad else [])
-
-
-def _differentiable(
-    x: Tensor,
-    depthwise: list[Tensor],
-    pointwise: list[Tensor],
-    kinds: list[int],
-    dilations: list[int],
-    seconds: list[int],
-    stride: int,
-    inner_mean: Tensor,
-    inner_rstd: Tensor,
-    batch_statistics: bool,
-    groups: int,
-    pooled: list[Tensor],
-) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-    """What the forward saves, as functions of x and the filters. pooled: of it, for the argmax."""
-    acc, firsts = _checks.accumulate_dtype(x.dtype), len(dilations)
-
-    def stage(i: int, z: Tensor, dilation: int, step: int) -> Tensor:
-        (y,) = convolved(z.relu(), [depthwise[i]], [dilation], step)
-        return F.conv2d(y, pointwise[i].to(acc)).to(x.dtype)
-
-    outputs = [stage(f, x.to(acc), dilation, stride) for f, dilation in enumerate(dilations)]
-    inner = [outputs[f] for f in seconds]
-    for s, f in enumerate(seconds):
-        z, _ = normalized_input(inner[s], True, inner_mean[:, s], inner_rstd[:, s], batch_statistics, groups)
-        outputs[f] = stage(firsts + s, z, 1, 1)
-    maximum, average, argmax = pooled
-    if MAXIMUM in kinds:
-        maximum = F.max_pool2d(x, 3, stride, 1)
-    if AVERAGE in kinds:
-        average = F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
-    return outputs, inner, [maximum, average, argmax]
 
 
 def _fake(
@@ -434,10 +199,12 @@ def _backward(ctx: Any, grads: list[Tensor | None], *_: Any) -> tuple[Any, ...]:
     # Dense, for whoever wrote `previous` reads the same gradient again, and a slice would be copied each time.
     layout = _checks.memory_format_of(x)
     incoming = [
-        x.new_zeros(ctx.shape).contiguous(memory_format=layout) if grad is None else grad.contiguous(memory_format=layout)
+        x.new_zeros(ctx.shape).contiguous(memory_format=layout)
+        if grad is None
+        else grad.contiguous(memory_format=layout)
         for grad in grads[:sums]
     ]
-    needs_x, needs_previous, *needs_filters, needs_weights = ctx.needs_input_grad[:5]
+    needs_x, _, *needs_filters, needs_weights = ctx.needs_input_grad[:5]
     needs_parameters = any(map(any, needs_filters))
     found = _backward_op(
         incoming, x, depthwise, pointwise, weights, saved, *ctx.settings, *tables, ctx.batch_statistics, needs_x,
@@ -471,7 +238,7 @@ def _check(
         raise ValueError(f"{_OP}: depthwise and pointwise must be one a stage, {stages}, got {got}")
     if stages:
         dilations = [*edges.dilations, *[1] * len(edges.seconds)]
-        check_filters(_OP, "x", x, depthwise, dilations, edges.stride, groups)
+        check_filters(_OP, "x", x, depthwise, dilations, edges.stride, groups, "depthwise")
     elif c < 1 or h < 1 or w < 1:
         raise ValueError(f"{_OP}: x must be [N,C,H,W] with C, H and W at least 1, got {list(x.shape)}")
     _checks.check_groups(_OP, "x", n, groups)
@@ -496,9 +263,9 @@ def _check(
         raise ValueError(f"{_OP}: mean, rstd, inner_mean and inner_rstd must be given together or not at all")
     _checks.check_given_statistics(_OP, mean, rstd, groups, (count, c), "K,C")
     _checks.check_given_statistics(_OP, inner_mean, inner_rstd, groups, (len(edges.seconds), c), "S,C")
-    for name, tensor in zip(("mean", "rstd", "inner_mean", "inner_rstd"), statistics, strict=True):
-        if tensor is not None:
-            _checks.check_same_device(_OP, name, tensor, x.device)
+    for name, table in zip(("mean", "rstd", "inner_mean", "inner_rstd"), statistics, strict=True):
+        if table is not None:
+            _checks.check_same_device(_OP, name, table, x.device)
     if mean is None and (edges.seconds or any(edges.normalize)):
         _checks.check_batch_values(_OP, n // groups * shape[2] * shape[3], shape)
 

@@ -223,25 +223,32 @@ def _backward(ctx: Any, grads: list[Tensor | None], *_: Any) -> tuple[Any, ...]:
 
 
 def check_filters(
-    op: str, name: str, x: Tensor, weights: list[Tensor], dilations: list[int], stride: int, groups: int
+    op: str,
+    name: str,
+    x: Tensor,
+    weights: list[Tensor],
+    dilations: list[int],
+    stride: int,
+    groups: int,
+    filters: str = "weights",
 ) -> None:
-    """Raise unless the depthwise filters can read ``x``, which the message calls ``name``."""
+    """Raise unless the depthwise filters can read ``x``; the message calls them ``filters`` and x ``name``."""
     _checks.check_4d(op, name, x)
     n, c, h, w = x.shape
     if c < 1 or h < 1 or w < 1:
         raise ValueError(f"{op}: {name} must be [N,C,H,W] with C, H and W at least 1, got {list(x.shape)}")
     _checks.check_groups(op, name, n, groups)
     if not weights:
-        raise ValueError(f"{op}: weights must be one or more filters, got none")
+        raise ValueError(f"{op}: {filters} must be one or more filters, got none")
     device = x.device
     for f, weight in enumerate(weights):
         k = weight.shape[-1] if isinstance(weight, Tensor) and weight.dim() == 4 else 0
         if k in KERNEL_SIZES and _checks.fits(weight, (c, 1, k, k), device):
             continue
-        _checks.check_floating(op, f"weights[{f}]", weight)
-        _checks.check_same_device(op, f"weights[{f}]", weight, device)
+        _checks.check_floating(op, f"{filters}[{f}]", weight)
+        _checks.check_same_device(op, f"{filters}[{f}]", weight, device)
         expected = f"[C,1,k,k]=[{c},1,k,k] with k of 3, 5, 7"
-        raise ValueError(f"{op}: weights[{f}] must be {expected}, got {list(weight.shape)}")
+        raise ValueError(f"{op}: {filters}[{f}] must be {expected}, got {list(weight.shape)}")
     if len(dilations) != len(weights) or not {1, 2}.issuperset(dilations):
         raise ValueError(f"{op}: dilations must be {len(weights)} values of 1 or 2, got {dilations}")
     if stride not in (1, 2):

@@ -1,7 +1,8 @@
 """``relu_pointwise_conv2d``: ReLU, then 1x1 convolutions of every ``stride``-th pixel, side by side.
 
-The preprocessing of a cell's inputs (``ReLUConvBN`` with a 1x1 kernel) and, with two weights at stride 2, the factorised
-reduction (DARTS, appendix A.1). The ReLU'd tensor is neither stored by the forward nor kept for the backward.
+The preprocessing of a cell's inputs (``ReLUConvBN`` with a 1x1 kernel) and, with two weights at stride 2, the
+factorised reduction (DARTS, appendix A.1). The ReLU'd tensor is neither stored by the forward nor kept for
+the backward.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ def relu_pointwise_conv2d_backward_reference(
         dx = torch.zeros_like(x, dtype=acc)
         for f, (g, weight) in enumerate(zip(incoming, weights, strict=True)):
             there = dx[:, :, f::stride, f::stride]
-            there += torch.einsum("nohw,oi->nihw", g, weight.to(acc).flatten(1))[:, :, : there.shape[2], : there.shape[3]]
+            there += torch.einsum("nohw,oi->nihw", g, weight.to(acc).flatten(1))[
+                :, :, : there.shape[2], : there.shape[3]
+            ]
         dx = dx.masked_fill(x <= 0, 0)
         found.append(dx.to(x.dtype).contiguous(memory_format=_checks.memory_format_of(x)))
     if weights_grad:

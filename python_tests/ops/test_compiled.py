@@ -19,7 +19,9 @@ def node(x: Tensor, weights: list[Tensor], pointwise: Tensor, mixing: Tensor) ->
     mixed = ops.relu_separable_conv2d([state], weights, [pointwise, pointwise], dilations=[1, 2]).outputs
     pools = [pool for pool in ops.pool3x3(state) if pool is not None]
     total = ops.mixed_sum([*outputs, *mixed, *pools], mixing, normalize=[True] * 6).out
-    return ops.spawn_group(total, state)
+    edges = ops.Edges((0, 0), (-1, 0), (False, True), (2,), (0,))
+    (total,) = ops.mixed_edges(state, edges, weights, [pointwise, pointwise], mixing[:, :2], previous=[total]).sums
+    return ops.spawn_group(ops.relu_pointwise_conv2d(total, [pointwise]), state)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
