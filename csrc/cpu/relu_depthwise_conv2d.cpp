@@ -166,8 +166,9 @@ Result forward(const std::vector<Tensor>& inputs, const std::vector<Tensor>& wei
     if (!mean.has_value()) job.parts.assign(static_cast<size_t>(2 * job.p.n * job.p.blocks * kLanes<A>), 0.0);
     for (const auto& [given, own] : {std::pair(&mean, &job.mean), std::pair(&rstd, &job.rstd)}) {
       if (!given->has_value()) continue;
-      const std::vector<A> values = values_of<A>(torch::stable::contiguous(torch::stable::select(**given, 1, i)));
-      for (size_t j = 0; j < own->size(); ++j) (*own)[j] = values[j % values.size()];
+      const Tensor rows = torch::stable::contiguous(torch::stable::select(**given, 1, i));
+      const Values<A> values(rows);
+      for (size_t j = 0; j < own->size(); ++j) (*own)[j] = values.data[j % values.size];
     }
   }
   using Job = Forward<T, A>;

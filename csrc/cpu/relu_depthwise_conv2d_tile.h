@@ -43,6 +43,11 @@ struct LineAllocator {
     using other = LineAllocator<B>;
   };
   A* allocate(size_t n) { return static_cast<A*>(::operator new(n * sizeof(A), std::align_val_t(kCacheLine))); }
+  // A table of a given size begins as whatever is there.
+  template <typename B>
+  void construct(B* place) noexcept { ::new (static_cast<void*>(place)) B; }
+  template <typename B, typename... Args>
+  void construct(B* place, Args&&... args) { ::new (static_cast<void*>(place)) B(std::forward<Args>(args)...); }
   void deallocate(A* data, size_t) { ::operator delete(data, std::align_val_t(kCacheLine)); }
   bool operator==(const LineAllocator&) const = default;
 };

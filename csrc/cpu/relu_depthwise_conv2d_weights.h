@@ -48,15 +48,24 @@ inline Selection filters_of(int64_t input, const std::vector<int64_t>& sources, 
   return read;
 }
 
-// All entries of a dense tensor of any floating dtype.
+// All entries of a dense tensor of any floating dtype: where they are, or converted.
 template <typename A>
-std::vector<A> values_of(const Tensor& dense) {
-  std::vector<A> values(static_cast<size_t>(dense.numel()));
-  THO_DISPATCH_V2(dense.scalar_type(), "relu_depthwise_conv2d", AT_WRAP(([&] {
-    load_row<scalar_t, A>(static_cast<const scalar_t*>(dense.const_data_ptr()), values.data(), dense.numel());
-  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
-  return values;
-}
+struct Values {
+  std::vector<A> converted;
+  const A* data;
+  size_t size;
+
+  explicit Values(const Tensor& dense) : size(static_cast<size_t>(dense.numel())) {
+    data = static_cast<const A*>(dense.const_data_ptr());
+    if (dense.scalar_type() == kScalarType<A>) return;
+    converted.resize(size);
+    THO_DISPATCH_V2(dense.scalar_type(), "relu_depthwise_conv2d", AT_WRAP(([&] {
+      load_row<scalar_t, A>(static_cast<const scalar_t*>(dense.const_data_ptr()), converted.data(), dense.numel());
+    })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
+    data = converted.data();
+  }
+  Values(const Values&) = delete;
+};
 
 // Order of a filter's taps for its outputs.
 inline int64_t forward_position(const Filter& f, int64_t y, int64_t x) { return y * f.k + x; }
@@ -66,11 +75,11 @@ inline int64_t forward_position(const Filter& f, int64_t y, int64_t x) { return 
 template <typename A, typename Position>
 void fill_taps(const Plan& p, const Filter& filter, const Tensor& weight, const Position& position, Table<A>& table) {
   const int64_t size = filter.k * filter.k;
-  const std::vector<A> values = values_of<A>(weight);
+  const Values<A> values(weight);
   std::vector<int64_t> places;
   for (int64_t t = 0; t < size; ++t) places.push_back(filter.first + position(filter, t / filter.k, t % filter.k));
   for (int64_t b = 0; b < p.blocks; ++b) {
-    const A* channels = values.data() + b * p.lanes * size;
+    const A* channels = values.data + b * p.lanes * size;
     A* taps = table.data() + b * p.taps * p.lanes;
     for (int64_t c = 0; c < std::min(p.lanes, p.c - b * p.lanes); ++c)
       for (int64_t t = 0; t < size; ++t) taps[places[static_cast<size_t>(t)] * p.lanes + c] = channels[c * size + t];
@@ -90,15 +99,18 @@ Table<A> mixing_table(const Plan& p, const Tensor& weight, bool transposed) {
   const int64_t rows = transposed ? p.mixed : p.c, columns = transposed ? p.c : p.mixed, lanes = p.lanes;
   const auto blocks = [&](int64_t channels) { return (channels + lanes - 1) / lanes; };
   const int64_t in = blocks(rows) * lanes, out = blocks(columns);
-  const std::vector<A> values = values_of<A>(weight);
-  Table<A> table(static_cast<size_t>(in * out * lanes), A(0));
-  const int64_t row = transposed ? p.c : 1, column = transposed ? 1 : p.c;
+  const Values<A> values(weight);
+  Table<A> table(static_cast<size_t>(in * out * lanes));
+  if (in != rows || out * lanes != columns) std::fill(table.begin(), table.end(), A(0));
   for (int64_t b = 0; b < out; ++b) {
-    const int64_t vectors = b / 2 * 2 + 1 < out ? 2 : 1;
+    const int64_t step = (b / 2 * 2 + 1 < out ? 2 : 1) * lanes, width = std::min(lanes, columns - b * lanes);
     A* first = table.data() + (b / 2 * 2 * in + b % 2) * lanes;
-    for (int64_t r = 0; r < rows; ++r)
-      for (int64_t c = b * lanes; c < std::min(columns, (b + 1) * lanes); ++c)
-        first[r * vectors * lanes + c % lanes] = values[static_cast<size_t>(r * row + c * column)];
+    if (transposed) {  // rows of the weight are rows here
+      for (int64_t r = 0; r < rows; ++r) std::copy_n(values.data + r * columns + b * lanes, width, first + r * step);
+    } else {
+      for (int64_t l = 0; l < width; ++l)
+        for (int64_t r = 0; r < rows; ++r) first[r * step + l] = values.data[(b * lanes + l) * rows + r];
+    }
   }
   return table;
 }
