@@ -1,7 +1,8 @@
 """Whole training steps of the D-DARTS supernet (8 cells, C=16): forward, backward and SGD, with peak memory.
 
-Logits and gradients of the plain PyTorch supernet and of the package's are compared first, with shared weights. Peak
-memory on a CPU is the peak resident size of a fresh process that takes two steps; on a GPU it is the allocator's.
+Logits and gradients of the plain PyTorch supernet and of the package's are compared first, with shared weights. Every
+timed step follows another one of the same network, as in training. Peak memory on a CPU is the peak resident size of a
+fresh process that takes two steps; on a GPU it is the allocator's.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ def measure(device: str, *, seconds: float = 1.0, compiled: bool = False, **_: o
         if compiled:
             name = "compiled channels-last"
             steps[name] = step_of(torch.compile(network("eager channels-last", device)), name, size, device)
-        times = interleave(steps, device, seconds, warmup=1, least=3)
+        times = interleave(steps, device, seconds, warmup=1, least=5, lead=1)
         medians = {name: statistics.median(values) for name, values in times.items()}
         for name, values in times.items():
             speedup = {other: medians[other] / medians[name] for other in medians if not other.startswith("kernel")}

@@ -15,12 +15,20 @@ TURN = 20.0  # ms
 
 
 def interleave(
-    steps: Mapping[str, Callable[[], None]], device: str, seconds: float, *, warmup: int = 2, least: int = 5
+    steps: Mapping[str, Callable[[], None]],
+    device: str,
+    seconds: float,
+    *,
+    warmup: int = 2,
+    least: int = 5,
+    lead: int = 0,
 ) -> dict[str, list[float]]:
     """Milliseconds of each step, taken in turn, in alternating order, until the time is spent (``least`` rounds).
 
     A turn is one step, or as many as fill ``TURN`` ms, so that short steps are timed among their like and not on the
-    caches that a long one left. As in ``timeit``, garbage is collected between turns and not within.
+    caches that a long one left. ``lead`` steps begin a turn untimed: a step that fills a turn by itself, as one of a
+    whole network does, is then timed after its like too, with the caches and the heap that it finds in a training
+    loop. As in ``timeit``, garbage is collected between turns and not within.
     """
     repeats = {}
     for name, step in steps.items():
@@ -36,6 +44,8 @@ def interleave(
     try:
         while time.perf_counter() < end or len(times[names[0]]) < least:
             for name in names:
+                for _ in range(lead):
+                    _milliseconds(steps[name], 1, device)
                 times[name].append(_milliseconds(steps[name], repeats[name], device))
                 gc.collect()
             names.reverse()
