@@ -55,5 +55,12 @@ inline torch::stable::Tensor empty(const torch::stable::Tensor& like, const std:
   return torch::stable::Tensor(made);
 }
 
+// In the layout of `like`, which is one of the two.
+inline torch::stable::Tensor zeros_like(const torch::stable::Tensor& like) {
+  torch::stable::Tensor zeros =
+      empty(like, {like.size(0), like.size(1), like.size(2), like.size(3)}, like.scalar_type(), channels_last(like));
+  return torch::stable::zero_(zeros);
+}
+
 }  // namespace
 }  // namespace ddarts::layout

@@ -49,6 +49,10 @@ namespace {  // per copy, on purpose
 template <typename T>
 using accumulate_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
+template <typename A>
+constexpr torch::headeronly::ScalarType kScalarType =
+    std::is_same_v<A, double> ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float;
+
 // dst[i] = src[i], widened to the accumulation type.
 template <typename T, typename A>
 inline void load_row(const T* __restrict__ src, A* __restrict__ dst, int64_t n) {

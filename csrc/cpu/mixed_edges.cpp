@@ -82,10 +82,10 @@ Node<A> node_of(const Tensor& like, const Tensor& weights, bool last) {
 // Rows [G,places,C] of given statistics [1 or G,S,C] or of a table; and back into the rows of a table.
 template <typename A>
 Tensor rows_of(const Tensor& table, const std::vector<int64_t>& places) {
-  const Tensor dense = table_of(table, kAccumulate<A>);
+  const Tensor dense = table_of(table, kScalarType<A>);
   const int64_t groups = dense.size(0), count = dense.size(1), channels = dense.size(2);
   const int64_t size[3] = {groups, static_cast<int64_t>(places.size()), channels};
-  Tensor rows = torch::stable::empty({size, 3}, kAccumulate<A>);
+  Tensor rows = torch::stable::empty({size, 3}, kScalarType<A>);
   for (int64_t g = 0; g < groups; ++g)
     for (int64_t i = 0; i < size[1]; ++i)
       std::copy_n(data<A>(dense) + (g * count + places[i]) * channels, channels,
@@ -109,7 +109,7 @@ Result forward(const Tensor& x_, const std::vector<Tensor>& previous, const std:
                const std::optional<Tensor>& mean_, const std::optional<Tensor>& rstd_,
                const std::optional<Tensor>& inner_mean_, const std::optional<Tensor>& inner_rstd_, double eps) {
   const bool last = layout::channels_last(x_), given = mean_.has_value();
-  const Tensor x = layout::as(x_, last), weights = table_of(weights_, kAccumulate<A>);
+  const Tensor x = layout::as(x_, last), weights = table_of(weights_, kScalarType<A>);
   const int64_t stride = edges.stride, groups = weights.size(0), channels = x.size(1), firsts = edges.convolutions();
   const std::array<int64_t, 4> shape{x.size(0), channels, (x.size(2) + stride - 1) / stride, (x.size(3) + stride - 1) / stride};
   std::vector<Tensor> sums;
@@ -117,7 +117,7 @@ Result forward(const Tensor& x_, const std::vector<Tensor>& previous, const std:
   Node<A> node = node_of<A>(sums[0], weights, last);
   const auto table = [&](int64_t rows) {
     const int64_t size[3] = {groups, rows, channels};
-    return torch::stable::empty({size, 3}, kAccumulate<A>);
+    return torch::stable::empty({size, 3}, kScalarType<A>);
   };
   const Tensor mean = table(edges.branches()), rstd = table(edges.branches());
   const Tensor inner_mean = table(static_cast<int64_t>(edges.seconds.size()));
@@ -200,11 +200,6 @@ Result forward(const Tensor& x_, const std::vector<Tensor>& previous, const std:
   return {found, mean, rstd, inner_mean, inner_rstd};
 }
 
-Tensor zeros_like(const Tensor& x) {
-  Tensor zeros = new_like(x, x.scalar_type(), layout::channels_last(x));
-  return torch::stable::zero_(zeros);
-}
-
 // Which gradients are wanted.
 struct Wanted {
   bool input, parameters, weights;
@@ -216,7 +211,7 @@ std::vector<Tensor> backward(const std::vector<Tensor>& grads_, const Tensor& x_
                              const Edges& edges, const Tensor& mean_, const Tensor& rstd_, const Tensor& inner_mean,
                              const Tensor& inner_rstd, bool batch_statistics, const Wanted& wanted) {
   const bool last = layout::channels_last(x_);
-  const Tensor x = layout::as(x_, last), weights = table_of(weights_, kAccumulate<A>);
+  const Tensor x = layout::as(x_, last), weights = table_of(weights_, kScalarType<A>);
   const int64_t firsts = edges.convolutions(), groups = weights.size(0), channels = x.size(1);
   std::vector<Tensor> grads;
   for (const Tensor& grad : grads_) grads.push_back(layout::as(grad, last));
@@ -264,7 +259,7 @@ std::vector<Tensor> backward(const std::vector<Tensor>& grads_, const Tensor& x_
       const std::vector<int64_t> places = chosen(edges.seconds, longer);
       const std::vector<Tensor> inputs = chosen(std::vector<Tensor>(inner, pooled), longer);
       const int64_t count = static_cast<int64_t>(longer.size());
-      const bool defers = x.scalar_type() == kAccumulate<A>;
+      const bool defers = x.scalar_type() == kScalarType<A>;
       const auto found = relu_separable_conv2d_gradients(
           chosen(incoming, places), inputs, chosen(depthwise, longer, firsts), chosen(pointwise, longer, firsts),
           counted(longer.size()), std::vector<int64_t>(longer.size(), 1), 1, true, rows_of<A>(inner_mean, longer),
@@ -328,7 +323,7 @@ std::vector<Tensor> backward(const std::vector<Tensor>& grads_, const Tensor& x_
     }
   }
   std::vector<Tensor> found;
-  if (wanted.input) found.push_back(dx ? *dx : zeros_like(x));
+  if (wanted.input) found.push_back(dx ? *dx : layout::zeros_like(x));
   if (wanted.weights) found.push_back(weights_gradient(node, g1, weights_.scalar_type()));
   for (const auto* gradients : {&d_depthwise, &d_pointwise})
     for (const std::optional<Tensor>& gradient : *gradients)

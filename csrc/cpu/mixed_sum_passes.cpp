@@ -53,7 +53,7 @@ void merge_moments(const Geometry& geo, int64_t g, const A* means, const A* squa
 
 template <typename A>
 void fill_statistics(const Node<A>& node, const std::vector<bool>& normalize, const Tensor& given, A without, A* table) {
-  const Tensor values = table_of(given, kAccumulate<A>);
+  const Tensor values = table_of(given, kScalarType<A>);
   const int64_t channels = node.geometry.channels;
   for (int64_t g = 0; g < node.geometry.groups; ++g)
     for (int64_t k = 0; k < node.count; ++k) {
@@ -220,7 +220,7 @@ void write_gradients(const Node<A>& node, const std::vector<Run>& runs, const Te
 
 template <typename A>
 Tensor weights_gradient(const Node<A>& node, const std::vector<A>& g1, ScalarType dtype) {
-  Tensor grad = torch::stable::empty({node.geometry.groups, node.count}, kAccumulate<A>);
+  Tensor grad = torch::stable::empty({node.geometry.groups, node.count}, kScalarType<A>);
   for (int64_t i = 0; i < grad.numel(); ++i) {
     double total = 0;
     for (int64_t c = 0; c < node.geometry.channels; ++c) total += g1[i * node.geometry.channels + c];

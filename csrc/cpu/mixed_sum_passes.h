@@ -24,9 +24,6 @@ struct Node {
   std::vector<A> row() const { return std::vector<A>(std::max<int64_t>(geometry.groups * geometry.channels, 1)); }
 };
 
-template <typename A>
-constexpr ScalarType kAccumulate = std::is_same_v<A, double> ? ScalarType::Double : ScalarType::Float;
-
 // Given statistics [1 or G,K,C] or the op's own [G,K,C] as a table; `without` for branches without norm.
 template <typename A>
 void fill_statistics(const Node<A>& node, const std::vector<bool>& normalize, const Tensor& given, A without, A* table);

@@ -5,11 +5,6 @@
 namespace ddarts {
 namespace {
 
-inline Tensor zeros_like(const Tensor& x) {
-  Tensor result = empty_in_layout_of(x, x.size(1), x.size(2), x.size(3), x.scalar_type());
-  return torch::stable::zero_(result);
-}
-
 // The gradients of the inputs, of the depthwise weights and of the pointwise weights, one after the other, as far as they
 // are wanted. Statistics are [G,I,C].
 template <typename T>
@@ -28,7 +23,7 @@ std::vector<Tensor> backward(const std::vector<OutputGradient>& grads, const std
     const Tensor& x = inputs[static_cast<size_t>(i)];
     const Selection read = filters_of(i, sources, weights, pointwise, dilations);
     if (read.filters.empty()) {  // none of its outputs was used
-      if (input_grad) found[static_cast<size_t>(i)] = into.has_value() ? *into : zeros_like(x);
+      if (input_grad) found[static_cast<size_t>(i)] = into.has_value() ? *into : layout::zeros_like(x);
       continue;
     }
     std::vector<Incoming<T, A>> incoming;

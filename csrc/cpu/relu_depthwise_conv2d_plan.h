@@ -109,9 +109,5 @@ inline bool in_blocks(const Strides& strides, int64_t channels, int64_t width) {
   return std::is_same_v<T, A> && strides.c == 1 && channels % kLanes<A> == 0 && width % 8 == 0;
 }
 
-template <typename A>
-constexpr torch::headeronly::ScalarType kScalarType =
-    std::is_same_v<A, double> ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float;
-
 }  // namespace
 }  // namespace ddarts

@@ -37,6 +37,26 @@ def check_4d(op: str, name: str, x: Tensor) -> None:
         raise ValueError(f"{op}: {name} must be [N,C,H,W], got {list(x.shape)}")
 
 
+def check_image(op: str, name: str, x: Tensor) -> None:
+    """:func:`check_4d`, and ValueError if ``x`` has no channel or no pixel; the batch may be empty."""
+    check_4d(op, name, x)
+    if min(x.shape[1:]) < 1:
+        raise ValueError(f"{op}: {name} must be [N,C,H,W] with C, H and W at least 1, got {list(x.shape)}")
+
+
+def check_each(
+    op: str, name: str, tensors: Sequence[Tensor], shape: Sequence[int], letters: str, device: torch.device
+) -> None:
+    """Raise unless every tensor of a list is floating, on the device, and of the shape, which is not empty."""
+    for i, x in enumerate(tensors):
+        if all(shape) and fits(x, shape, device):
+            continue
+        check_floating(op, f"{name}[{i}]", x)
+        check_same_device(op, f"{name}[{i}]", x, device)
+        expected = f"{letters}=[{','.join(map(str, shape))}]"
+        raise ValueError(f"{op}: {name}[{i}] must be {expected}, got {list(x.shape)}")
+
+
 def check_floating(op: str, name: str, x: Tensor) -> None:
     """TypeError if ``x`` is not a tensor of one of the dtypes that the ops take."""
     if not isinstance(x, Tensor):

@@ -225,7 +225,7 @@ def _check(
     previous: list[Tensor],
     statistics: tuple[Tensor | None, ...],
 ) -> None:
-    _checks.check_4d(_OP, "x", x)
+    _checks.check_image(_OP, "x", x)
     _checks.check_floating(_OP, "weights", weights)
     _checks.check_same_device(_OP, "weights", weights, x.device)
     count, stages = len(edges.kinds), edges.stages
@@ -239,15 +239,8 @@ def _check(
     if stages:
         dilations = [*edges.dilations, *[1] * len(edges.seconds)]
         check_filters(_OP, "x", x, depthwise, dilations, edges.stride, groups, "depthwise")
-    elif c < 1 or h < 1 or w < 1:
-        raise ValueError(f"{_OP}: x must be [N,C,H,W] with C, H and W at least 1, got {list(x.shape)}")
     _checks.check_groups(_OP, "x", n, groups)
-    for i, weight in enumerate(pointwise):
-        if _checks.fits(weight, (c, c, 1, 1), x.device):
-            continue
-        _checks.check_floating(_OP, f"pointwise[{i}]", weight)
-        _checks.check_same_device(_OP, f"pointwise[{i}]", weight, x.device)
-        raise ValueError(f"{_OP}: pointwise[{i}] must be [C,C,1,1]=[{c},{c},1,1], got {list(weight.shape)}")
+    _checks.check_each(_OP, "pointwise", pointwise, (c, c, 1, 1), "[C,C,1,1]", x.device)
     shape = (n, c, (h + edges.stride - 1) // edges.stride, (w + edges.stride - 1) // edges.stride)
     if previous and len(previous) != edges.sums:
         raise ValueError(f"{_OP}: previous must be T={edges.sums} tensors or none, got {len(previous)}")

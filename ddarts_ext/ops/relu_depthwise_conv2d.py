@@ -233,11 +233,9 @@ def check_filters(
     filters: str = "weights",
 ) -> None:
     """Raise unless the depthwise filters can read ``x``; the message calls them ``filters`` and x ``name``."""
-    _checks.check_4d(op, name, x)
-    n, c, h, w = x.shape
-    if c < 1 or h < 1 or w < 1:
-        raise ValueError(f"{op}: {name} must be [N,C,H,W] with C, H and W at least 1, got {list(x.shape)}")
-    _checks.check_groups(op, name, n, groups)
+    _checks.check_image(op, name, x)
+    c = x.shape[1]
+    _checks.check_groups(op, name, x.shape[0], groups)
     if not weights:
         raise ValueError(f"{op}: {filters} must be one or more filters, got none")
     device = x.device

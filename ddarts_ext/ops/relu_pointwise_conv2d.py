@@ -122,10 +122,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 def _check(x: Tensor, weights: list[Tensor], stride: int) -> None:
-    _checks.check_4d(_OP, "x", x)
-    c, h, w = x.shape[1:]
-    if c < 1 or h < 1 or w < 1:
-        raise ValueError(f"{_OP}: x must be [N,C,H,W] with C, H and W at least 1, got {list(x.shape)}")
+    _checks.check_image(_OP, "x", x)
+    c = x.shape[1]
     if stride not in (1, 2):
         raise ValueError(f"{_OP}: stride must be 1 or 2, got {stride}")
     if not 1 <= len(weights) <= stride:

@@ -298,13 +298,7 @@ def _check(
             f"{_OP}: sources must be {len(weights)} indices that name each of {len(inputs)} inputs, got {sources}"
         )
     shape = (pointwise[0].shape[0] if pointwise[0].dim() else 0, x.shape[1], 1, 1)
-    for f, weight in enumerate(pointwise):
-        if shape[0] and _checks.fits(weight, shape, x.device):
-            continue
-        _checks.check_floating(_OP, f"pointwise[{f}]", weight)
-        _checks.check_same_device(_OP, f"pointwise[{f}]", weight, x.device)
-        expected = f"[Co,C,1,1]=[{shape[0]},{x.shape[1]},1,1]"
-        raise ValueError(f"{_OP}: pointwise[{f}] must be {expected}, got {list(weight.shape)}")
+    _checks.check_each(_OP, "pointwise", pointwise, shape, "[Co,C,1,1]", x.device)
     check_statistics(_OP, x, normalize, mean, rstd, groups, [len(inputs), x.shape[1]], "I,C")
 
 
