@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddarts_ext.benchmark import Row, batches
-from ddarts_ext.benchmark_timing import interleave, peak_resident_bytes
-from ddarts_ext.search.contributions import contributions
+from ddarts_ext.benchmark.timing import interleave, peak_resident_bytes
+from ddarts_ext.search.contributions.marginal import contributions
 
 CELLS = 8
 CANDIDATES = ("plain", "none", "exact", "naive", "eager naive")

@@ -15,10 +15,10 @@ import time
 import numpy as np
 
 from ddarts_ext import spaces
-from ddarts_ext.discretize import Rule, discretize
 from ddarts_ext.distance import distance_matrix
+from ddarts_ext.distance.op_scores import load_scores
 from ddarts_ext.genotype import Cell, Genotype
-from ddarts_ext.op_scores import load_scores
+from ddarts_ext.genotype.discretisation import Rule, discretize
 
 CELLS, SAMPLE, TARGET = 8, 50, 100.0
 SPACE = spaces.get("dartopti")

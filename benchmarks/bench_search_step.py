@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from ddarts_ext import spaces
 from ddarts_ext.benchmark import Row, batches
-from ddarts_ext.benchmark_timing import interleave, peak_resident_bytes
+from ddarts_ext.benchmark.timing import interleave, peak_resident_bytes
 from ddarts_ext.nn.supernet import Supernet
 
 CANDIDATES = ("eager", "eager channels-last", "kernel channels-last")

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from ddarts_ext import Genotype, spaces
 from ddarts_ext.benchmark import Row, batches
-from ddarts_ext.benchmark_timing import interleave
+from ddarts_ext.benchmark.timing import interleave
 from ddarts_ext.nn import NASBench201Supernet, SearchGraph, Supernet
 from ddarts_ext.nn.count import count_multiply_adds
-from ddarts_ext.search.measure import average, measured
+from ddarts_ext.search.shrinking.measure import average, measured
 
 IMAGES = 50_000
 CURVE = 1_000

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ddarts_ext.benchmark import load_cases
-from ddarts_ext.benchmark_timing import copy_bandwidth
+from ddarts_ext.benchmark.timing import copy_bandwidth
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,14 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 from ddarts_ext import ops
 
-# Eagerly, as these functions have the names of their modules: whoever loads the module first must not hide them.
-from ddarts_ext.derive import derive
-from ddarts_ext.discretize import discretize
-
 if TYPE_CHECKING:
     from ddarts_ext.acceleration import accelerate, restore
     from ddarts_ext.distance import architecture_distance
-    from ddarts_ext.genotype import Genotype
+    from ddarts_ext.genotype import Genotype, derive, discretize
     from ddarts_ext.nn import DiscreteNetwork, Supernet
     from ddarts_ext.search import Searcher, SearchResult, Shrinker
 
@@ -26,6 +22,8 @@ _HOME = {
     "Supernet": "nn",
     "accelerate": "acceleration",
     "architecture_distance": "distance",
+    "derive": "genotype",
+    "discretize": "genotype",
     "restore": "acceleration",
 }
 

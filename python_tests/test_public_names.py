@@ -10,7 +10,7 @@ def test_public_names_are_no_modules_whatever_was_imported_before() -> None:
     """`derive` and `discretize` are functions in modules of the same name."""
     code = """
 import types, ddarts_ext
-import ddarts_ext.derive, ddarts_ext.discretize, ddarts_ext.search, ddarts_ext.acceleration
+import ddarts_ext.genotype.derivation, ddarts_ext.genotype.discretisation, ddarts_ext.search, ddarts_ext.acceleration
 modules = [name for name in ddarts_ext.__all__ if isinstance(getattr(ddarts_ext, name), types.ModuleType)]
 print(modules, callable(ddarts_ext.derive), callable(ddarts_ext.accelerate))
 """

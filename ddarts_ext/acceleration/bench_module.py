@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 
 from ddarts_ext.acceleration.routing import accelerate
 from ddarts_ext.benchmark import LAYOUTS
-from ddarts_ext.benchmark_report import Report, Row, device_stamp
-from ddarts_ext.benchmark_timing import interleave
+from ddarts_ext.benchmark.report import Report, Row, device_stamp
+from ddarts_ext.benchmark.timing import interleave
 
 TOLERANCE = 1e-8  # of the largest entry of all tensors compared, in float64
 

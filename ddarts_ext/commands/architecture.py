@@ -24,8 +24,8 @@ def derive(
     out: Annotated[Path | None, typer.Option(help="Where to write the genotype; else it is printed.")] = None,
 ) -> None:
     """Make a larger network from searched cells (D-DARTS, Algorithm 1)."""
-    from ddarts_ext.derive import derive as derive_genotype
     from ddarts_ext.genotype import Genotype
+    from ddarts_ext.genotype import derive as derive_genotype
 
     larger = derive_genotype(Genotype.load(genotype), cells, index)  # type: ignore[arg-type]
     if out is None:
@@ -57,8 +57,8 @@ def describe(
     Multiply-adds are those of convolutions and linear layers for one image; "with norms" adds two for every element
     that leaves a batch norm, as the tool behind D-DARTS counts.
     """
-    from ddarts_ext.derive import derive as derive_genotype
     from ddarts_ext.genotype import Genotype
+    from ddarts_ext.genotype import derive as derive_genotype
 
     found = Genotype.load(genotype, layers=layers, reductions=reductions)  # type: ignore[arg-type]
     if cells is not None:

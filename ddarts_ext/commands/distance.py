@@ -89,7 +89,7 @@ def _matrix(sources: list[str], how: dict[str, Any], picture: Path | None, as_js
     values = distance_matrix([Genotype.load(source) for source in sources], **how)
     names = [_name(source) for source in sources]
     if picture is not None:
-        from ddarts_ext.plot_distance import plot_matrix
+        from ddarts_ext.plot.distance import plot_matrix
 
         plot_matrix(values, names, picture)
     if as_json:
@@ -112,11 +112,11 @@ def _name(source: str) -> str:
 def _runs(
     sources: list[str], gains: list[float] | None, how: dict[str, Any], picture: Path | None, as_json: bool
 ) -> None:
-    from ddarts_ext.distance_runs import run_distances
+    from ddarts_ext.distance.runs import run_distances
 
     found = run_distances(sources, gains, **how)
     if picture is not None:
-        from ddarts_ext.plot_distance import plot_runs
+        from ddarts_ext.plot.distance import plot_runs
 
         plot_runs(found, picture)
     typer.echo(json.dumps(found.to_json()) if as_json else str(found))

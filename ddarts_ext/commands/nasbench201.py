@@ -23,7 +23,7 @@ def nasbench201(
 ) -> None:
     """Look up accuracies and rank of an architecture of NAS-Bench-201."""
     from ddarts_ext.genotype import Genotype
-    from ddarts_ext.nasbench201_table import NASBench201Table
+    from ddarts_ext.tables.nasbench201 import NASBench201Table
 
     genotype = Genotype.from_nb201(arch) if arch.lstrip().startswith("|") else Genotype.load(arch)
     figures = NASBench201Table.load(table)[genotype]

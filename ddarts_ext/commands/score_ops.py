@@ -37,8 +37,8 @@ def score_ops(
     """
     import json
 
-    from ddarts_ext.score_ops import Protocol
-    from ddarts_ext.score_ops import score_ops as run
+    from ddarts_ext.distance.protocol import Protocol
+    from ddarts_ext.distance.score_ops import score_ops as run
 
     named = {} if ops is None else {"ops": tuple(op.strip() for op in ops.split(",") if op.strip())}
     protocol = Protocol(

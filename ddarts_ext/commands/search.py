@@ -63,11 +63,11 @@ def search(
     if list_methods:
         typer.echo(_methods())
         return
+    from ddarts_ext.genotype.start import Start
+    from ddarts_ext.runs.progress import for_terminal
     from ddarts_ext.search import methods
     from ddarts_ext.search.searcher import Searcher
-    from ddarts_ext.search.shrinker import Shrinker
-    from ddarts_ext.search.start import Start
-    from ddarts_ext.training.progress import for_terminal
+    from ddarts_ext.search.shrinking.shrinker import Shrinker
 
     given: dict[str, Any] = {
         "data": data,
@@ -115,8 +115,9 @@ def search(
 
 def _stored(out: Path) -> dict[str, Any]:
     """Arguments of the run in ``out``, as far as it has begun."""
-    from ddarts_ext.search import searcher, shrinker
-    from ddarts_ext.search.run_folder import RunFolder
+    from ddarts_ext.runs.folder import RunFolder
+    from ddarts_ext.search import searcher
+    from ddarts_ext.search.shrinking import shrinker
 
     folder = RunFolder(out, "search")
     if not folder.config_file.exists():
@@ -130,7 +131,7 @@ def _methods() -> str:
     from dataclasses import fields
 
     from ddarts_ext.search import methods
-    from ddarts_ext.search.shrinking import Shrinking
+    from ddarts_ext.search.shrinking.steps import Shrinking
 
     lines = ["methods:"]
     for method in methods.METHODS.values():

@@ -39,9 +39,9 @@ def train(
 
     Example: ddarts train runs/digits --data digits --out runs/digits-net
     """
-    from ddarts_ext.derive import derive
     from ddarts_ext.genotype import Genotype
-    from ddarts_ext.training.progress import for_terminal
+    from ddarts_ext.genotype.derivation import derive
+    from ddarts_ext.runs.progress import for_terminal
     from ddarts_ext.training.trainer import Trainer
 
     given: dict[str, Any] = {
@@ -73,7 +73,7 @@ def train(
 
 def _stored(out: Path) -> dict[str, Any]:
     """Arguments of the run in ``out``, as far as it has begun."""
-    from ddarts_ext.search.run_folder import RunFolder
+    from ddarts_ext.runs.folder import RunFolder
     from ddarts_ext.training.trainer import arguments_of
 
     folder = RunFolder(out, "train")

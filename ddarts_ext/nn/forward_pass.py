@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from ddarts_ext.nn.norm import Update
 
 Statistics = Literal["update", "batch", "running"]
 
@@ -29,6 +26,24 @@ class Observer(Protocol):
     def __call__(
         self, key: NodeKey, branches: Sequence[Tensor], mean: Tensor, rstd: Tensor, normalize: Sequence[bool]
     ) -> None: ...
+
+
+class Running(Protocol):
+    """Norms that have running statistics."""
+
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    eps: float
+    momentum: float
+
+
+class Update(NamedTuple):
+    """What the running statistics of some norms follow: mean and rstd of ``elements`` values, a row for each norm."""
+
+    norms: Sequence[Running]
+    mean: Tensor
+    rstd: Tensor
+    elements: int
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ddarts_ext import ops
-from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.nn.forward_pass import Pass, Update
 
 
 class RunningStatistics(nn.Module):
@@ -60,15 +59,6 @@ def given_together(norms: Sequence[RunningStatistics], p: Pass) -> tuple[Tensor 
     if means[0] is None:
         return None, None
     return torch.stack(means, 1), torch.stack(rstds, 1)
-
-
-class Update(NamedTuple):
-    """What the running statistics of some norms follow: mean and rstd of ``elements`` values, a row for each norm."""
-
-    norms: Sequence[RunningStatistics]
-    mean: Tensor
-    rstd: Tensor
-    elements: int
 
 
 def record_together(norms: Sequence[RunningStatistics], mean: Tensor, rstd: Tensor, elements: int, p: Pass) -> None:

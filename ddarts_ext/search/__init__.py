@@ -3,21 +3,21 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ddarts_ext.genotype.start import Start
     from ddarts_ext.search.methods import Method, register
     from ddarts_ext.search.parts import Part
     from ddarts_ext.search.result import SearchResult
     from ddarts_ext.search.searcher import Searcher
-    from ddarts_ext.search.shrinker import Shrinker
-    from ddarts_ext.search.start import Start
+    from ddarts_ext.search.shrinking.shrinker import Shrinker
 
 _HOMES = {
-    "Method": "methods",
-    "Part": "parts",
-    "SearchResult": "result",
-    "Searcher": "searcher",
-    "Shrinker": "shrinker",
-    "Start": "start",
-    "register": "methods",
+    "Method": "ddarts_ext.search.methods",
+    "Part": "ddarts_ext.search.parts",
+    "SearchResult": "ddarts_ext.search.result",
+    "Searcher": "ddarts_ext.search.searcher",
+    "Shrinker": "ddarts_ext.search.shrinking.shrinker",
+    "Start": "ddarts_ext.genotype.start",
+    "register": "ddarts_ext.search.methods",
 }
 __all__ = ["Method", "Part", "SearchResult", "Searcher", "Shrinker", "Start", "register"]
 
@@ -28,4 +28,4 @@ def __getattr__(name: str) -> Any:
 
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(_HOMES[name]), name)

@@ -8,13 +8,13 @@ from typing import Any
 
 from ddarts_ext import spaces
 from ddarts_ext.data import Augmentation, Dataset
+from ddarts_ext.genotype.start import Start
+from ddarts_ext.nn.stem import STEMS
+from ddarts_ext.runs.device import PRECISIONS
 from ddarts_ext.search import methods
 from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.methods import Method
-from ddarts_ext.search.start import Start
 
-PRECISIONS = ("float32", "bf16")
-STEMS = ("cifar", "imagenet", "imagenet_stride4")
 _SIZES = ("epochs", "cells", "channels", "batch")
 
 

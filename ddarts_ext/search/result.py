@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ddarts_ext.discretize import discretize
 from ddarts_ext.genotype import Genotype
+from ddarts_ext.genotype.discretisation import discretize
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.nn.network import DiscreteNetwork, build_network
 from ddarts_ext.search.methods import Discretisation

@@ -13,20 +13,20 @@ import torch.nn.functional as F
 from ddarts_ext.data import Augmentation, Dataset, load
 from ddarts_ext.data.batches import halves, in_order, permuted, redrawn
 from ddarts_ext.genotype import Genotype
+from ddarts_ext.genotype.start import Start
 from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.runs.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
+from ddarts_ext.runs.folder import RunFolder
+from ddarts_ext.runs.progress import Progress
+from ddarts_ext.runs.schedule import cosine
+from ddarts_ext.runs.sums import Sums, judge
 from ddarts_ext.search import methods
 from ddarts_ext.search.config import SearchConfig, resolve
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts import PARTS, Part
 from ddarts_ext.search.result import SearchResult, read
-from ddarts_ext.search.run_folder import RunFolder
-from ddarts_ext.search.start import Start
 from ddarts_ext.search.state import SearchState, initial_state
 from ddarts_ext.search.step import Stepper
-from ddarts_ext.search.sums import Sums, judge
-from ddarts_ext.training.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
-from ddarts_ext.training.progress import Progress
-from ddarts_ext.training.schedule import cosine
 
 _MAY_CHANGE = ("device",)
 
@@ -165,14 +165,14 @@ class Searcher:
             began = time.perf_counter()
             epoch = state.epoch
             rates = self._set_rates(state, epoch)
-            for part in state.parts:
+            for part in self._parts:
                 part.before_epoch(state, epoch)
             sums = Sums()
             self._train(stepper, weight_part, alpha_part, epoch, sums)
             self._judge(stepper, alpha_part, sums)
             synchronize(self.device)
             record = {"epoch": epoch, **rates, **_figures(state, sums)}
-            stops = [part.after_epoch(state, epoch, record) for part in state.parts]
+            stops = [part.after_epoch(state, epoch, record) for part in self._parts]
             record["seconds"] = round(time.perf_counter() - began, 3)
             record["memory_mib"] = round(peak_memory_mib(self.device), 1)
             state.history.append(record)

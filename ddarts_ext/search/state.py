@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,10 +12,17 @@ from ddarts_ext.data import Dataset
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.config import SearchConfig
-from ddarts_ext.search.parts import Part
 from ddarts_ext.spaces import Space
 
 FORMAT = 1
+
+
+class Kept(Protocol):
+    """What has a state of its own that the checkpoint keeps: a part of the search."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 @dataclass
@@ -34,7 +41,7 @@ class SearchState:
     alpha_optimizer: torch.optim.Adam
     order: torch.Generator
     augmentation: torch.Generator
-    parts: tuple[Part, ...] = ()
+    parts: tuple[Kept, ...] = ()
     epoch: int = 0
     stopped: bool = False
     held: dict[str, Tensor] = field(default_factory=dict)
@@ -85,7 +92,7 @@ State = TypeVar("State", bound=SearchState)
 
 
 def initial_state(
-    config: SearchConfig, dataset: Dataset, device: torch.device, parts: tuple[Part, ...] = ()
+    config: SearchConfig, dataset: Dataset, device: torch.device, parts: tuple[Kept, ...] = ()
 ) -> SearchState:
     """The start of a search: all random numbers come from the seed, and the global generators are left as they were."""
     method, space = config.method, config.space()
@@ -119,7 +126,7 @@ def assembled(
     net: Supernet,
     architecture: ArchitectureParameters,
     device: torch.device,
-    parts: tuple[Part, ...],
+    parts: tuple[Kept, ...],
 ) -> State:
     """A supernet and its alphas on their device, with their optimisers and the sources of randomness."""
     method = config.method

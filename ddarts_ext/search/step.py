@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.runs.sums import Sums, judge
 from ddarts_ext.search.architect import unrolled_gradient
-from ddarts_ext.search.contributions import contributions, frozen
+from ddarts_ext.search.contributions.marginal import contributions, frozen
+from ddarts_ext.search.contributions.objectives import ablation, zero_one
 from ddarts_ext.search.methods import Method
-from ddarts_ext.search.objectives import ablation, zero_one
 from ddarts_ext.search.state import SearchState
-from ddarts_ext.search.sums import Sums, judge
 
 Batch = tuple[Tensor, Tensor]
 

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_type_hints
 
 from ddarts_ext.data import Augmentation, Dataset
-from ddarts_ext.search.config import PRECISIONS, STEMS
+from ddarts_ext.nn.stem import STEMS
+from ddarts_ext.runs.device import PRECISIONS
 
 
 @dataclass(frozen=True)

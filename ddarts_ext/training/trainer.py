@@ -16,12 +16,12 @@ from ddarts_ext.data import Augmentation, Dataset, load
 from ddarts_ext.data.batches import in_order, permuted
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.network import build_network
-from ddarts_ext.search.run_folder import RunFolder, replacing
-from ddarts_ext.search.sums import Sums, judge
+from ddarts_ext.runs.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
+from ddarts_ext.runs.folder import RunFolder, replacing
+from ddarts_ext.runs.progress import Progress
+from ddarts_ext.runs.schedule import cosine
+from ddarts_ext.runs.sums import Sums, judge
 from ddarts_ext.training.config import TrainConfig, resolve
-from ddarts_ext.training.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
-from ddarts_ext.training.progress import Progress
-from ddarts_ext.training.schedule import cosine
 
 WEIGHTS = "weights.safetensors"
 _FORMAT = 1

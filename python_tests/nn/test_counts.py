@@ -9,8 +9,8 @@ import torch
 from nn.published_counts import ROWS, Row
 
 from ddarts_ext import spaces
-from ddarts_ext.derive import derive
 from ddarts_ext.genotype import Genotype
+from ddarts_ext.genotype.derivation import derive
 from ddarts_ext.nn import (
     DiscreteNetwork,
     NASBench201Network,

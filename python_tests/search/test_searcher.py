@@ -9,15 +9,15 @@ import torch
 
 from ddarts_ext import spaces
 from ddarts_ext.data import Augmentation, Dataset, MemorySplit
+from ddarts_ext.runs.device import autocast
+from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search import methods
 from ddarts_ext.search.methods import Discretisation
-from ddarts_ext.search.parts import Part
+from ddarts_ext.search.parts.part import Part
 from ddarts_ext.search.result import read
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.state import initial_state
 from ddarts_ext.search.step import Stepper
-from ddarts_ext.search.sums import Sums
-from ddarts_ext.training.device import autocast
 
 SMALL: dict[str, Any] = {"cells": 3, "channels": 2, "steps": 1, "batch": 4, "epochs": 1, "device": "cpu"}
 

@@ -12,9 +12,9 @@ from safetensors import safe_open
 
 from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.search.run_folder import RunFolder
-from ddarts_ext.training.progress import Progress
-from ddarts_ext.training.schedule import cosine
+from ddarts_ext.runs.folder import RunFolder
+from ddarts_ext.runs.progress import Progress
+from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.training.trainer import Trainer, arguments_of
 
 GENOTYPE = Genotype(((("skip_connect", 2, 0), ("sep_conv_3x3", 2, 1)),) * 3, concat=(2,))  # type: ignore[arg-type]

@@ -1,0 +1,56 @@
+"""How good an op is by itself: the weights of the distance between architectures (D-DARTS, Table 1).
+
+Beside this file: `median.json`, the paper's table, and `mean.json`, the one that its code reads.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from ddarts_ext.genotype.files import write_atomically
+
+BUILT_IN = ("median", "mean")
+
+
+def load_scores(source: Mapping[str, float] | str | os.PathLike[str] = "median") -> dict[str, float]:
+    """Op name to score: `median`, `mean`, a mapping, or a file `{"version": 1, "scores": {op: score, ...}}`.
+
+    Raises ValueError unless there is at least one score and all are finite and positive.
+    """
+    if isinstance(source, Mapping):
+        scores: Any = dict(source)
+    else:
+        scores = _read(source)
+    if not isinstance(scores, dict) or not scores:
+        raise ValueError(f"scores: must be a non-empty object of op names and numbers, got {scores!r}")
+    for op, score in scores.items():
+        if not isinstance(score, int | float) or isinstance(score, bool) or not (math.isfinite(score) and score > 0):
+            raise ValueError(f"scores: {op} must be a finite number > 0, got {score!r}")
+    return {op: float(score) for op, score in scores.items()}
+
+
+def save_scores(scores: Mapping[str, float], path: str | os.PathLike[str], **about: Any) -> None:
+    """Write a score file, whole or not at all; `about` holds further keys that say where the scores are from."""
+    data = {"version": 1, **about, "scores": load_scores(scores)}
+    write_atomically(path, json.dumps(data, indent=1) + "\n")
+
+
+def _read(source: str | os.PathLike[str]) -> Any:
+    name = os.fspath(source)
+    if name in BUILT_IN:
+        text = resources.files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8")
+    elif os.path.isfile(name):
+        text = Path(name).read_text(encoding="utf-8")
+    else:
+        raise ValueError(f"scores: must be one of {', '.join(BUILT_IN)} or a file, got {name!r}")
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"scores: {name} is not JSON: {error}") from error
+    if not isinstance(data, dict) or data.get("version") != 1:
+        raise ValueError(f'scores: {name} must be {{"version": 1, "scores": {{...}}}}')
+    return data.get("scores")

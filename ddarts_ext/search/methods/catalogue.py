@@ -1,0 +1,116 @@
+"""The search methods by name, with their published settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ddarts_ext.search.methods.method import Method
+from ddarts_ext.search.methods.settings import Architect, Discretisation, Distance, Objectives, Weights
+from ddarts_ext.search.shrinking.steps import Shrinking
+
+METHODS: dict[str, Method] = {}
+
+
+def register(method: Method) -> Method:
+    """Make a method known by its name. Raises ValueError for a name that is taken."""
+    if method.name in METHODS:
+        raise ValueError(f"register: name must be new, got {method.name!r}")
+    METHODS[method.name] = method
+    return method
+
+
+def get(method: str | Method) -> Method:
+    """The method of that name; a :class:`Method` is handed through."""
+    if isinstance(method, Method):
+        return method
+    if method not in METHODS:
+        raise ValueError(f"search: method must be one of {', '.join(METHODS)}, got {method!r}")
+    return METHODS[method]
+
+
+register(
+    Method(
+        name="darts",
+        summary="softmax over ops, one architecture for normal and one for reduction cells, two edges per node",
+        source="DARTS, 1806.09055, section 3 and its implementation",
+        space="darts_none",
+        relaxation="softmax",
+        sharing="normal_reduction",
+        architect=Architect(alpha_init=1e-3),
+    )
+)
+register(
+    Method(
+        name="fairdarts",
+        summary="sigmoid weights, so ops do not compete; the zero-one loss drives them to 0 or 1",
+        source="FairDARTS, 1911.12126, section 4 and its implementation",
+        space="darts",
+        relaxation="sigmoid",
+        sharing="normal_reduction",
+        objectives=Objectives(zero_one_weight=10.0, zero_one_over="table"),
+        architect=Architect(alpha_lr=3e-3, alpha_betas=(0.9, 0.999)),
+        weights=Weights(weight_lr=0.005),
+        discretisation=Discretisation(rules=("sparse", "edge")),
+        batch=128,
+    )
+)
+register(
+    Method(
+        name="ddarts",
+        summary="an architecture of its own for every cell, each with its own loss: cross-entropy, zero-one, ablation",
+        source="D-DARTS, 2108.09306, sections 3 and 4 (zero-one weight 7, ablation weight 0.5)",
+        space="darts",
+        relaxation="sigmoid",
+        sharing="individual",
+        objectives=Objectives(zero_one_weight=7.0, ablation_weight=0.5),
+        architect=Architect(alpha_lr=3e-3, alpha_lr_min=0.001, alpha_betas=(0.9, 0.999)),
+        weights=Weights(weight_lr=0.005),
+        discretisation=Discretisation(rules=("sparse", "edge")),
+        batch=128,
+    )
+)
+register(
+    Method(
+        name="dartopti",
+        summary="starts from a network that exists (--start) and improves it; cells that were equal stay equal",
+        source="D-DARTS, 2108.09306 (DARTOpti) and its implementation; 5 epochs of pre-training, then 50",
+        space="dartopti",
+        relaxation="sigmoid",
+        sharing="sequence",
+        objectives=Objectives(zero_one_weight=7.0, ablation_weight=0.5),
+        architect=Architect(alpha_lr=3e-3, alpha_lr_min=0.001, alpha_betas=(0.9, 0.999), alpha_start=5),
+        weights=Weights(weight_lr=0.005),
+        discretisation=Discretisation(rules=("sparse", "edge")),
+        distance=Distance(track_distance=True, early_stop=True),
+        epochs=55,
+        channels=32,
+        batch=128,
+    )
+)
+
+register(
+    Method(
+        name="isdarts",
+        summary="no alphas: the supernet shrinks, op by op, by what its feature maps tell; space nasbench201 or darts",
+        source="IS-DARTS, 2312.12648, and its implementation; for space darts 50 epochs, 7 steps, 8 cells, 600 samples",
+        space="nasbench201",
+        relaxation="softmax",
+        sharing="normal_reduction",
+        architect=Architect(alpha_init=1e-3),
+        weights=Weights(nesterov=True),
+        shrinking=Shrinking(),
+        epochs=30,
+        cells=15,
+    )
+)
+
+
+def preset(size: tuple[int, int], train_images: int) -> Mapping[str, Any]:
+    """Defaults that suit the data where the published ones (32x32, 50,000 images) do not; empty for large data.
+
+    Few images mean few steps in an epoch: smaller batches and a larger rate let both weights and alphas move.
+    """
+    if max(size) > 16 or train_images > 10_000:
+        return {}
+    return {"cells": 4, "channels": 8, "batch": 64, "weight_lr": 0.05, "alpha_lr": 0.02}

@@ -1,0 +1,125 @@
+"""Search methods as compositions of named parts: data that the one search loop reads, not copies of the loop.
+
+A method says which space it searches, how alphas become op weights (``relaxation``), which cells share them
+(``sharing``), what is added to the cross-entropy (``objectives``), how alphas and weights move (``architect``,
+``weights``), how the result is read (``discretisation``), and the published settings. A new method is a new entry
+in catalogue.py; a new part is a new name in relaxation.py, objectives.py or parts/ that an entry uses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, get_args, get_type_hints
+
+from ddarts_ext.search.architecture import SHARINGS
+from ddarts_ext.search.methods.settings import RULES, Architect, Discretisation, Distance, Objectives, Weights
+from ddarts_ext.search.relaxation import RELAXATIONS
+from ddarts_ext.search.shrinking.steps import Shrinking
+
+
+@dataclass(frozen=True)
+class Method:
+    """A search method.
+
+    parts: names of what runs between epochs, see parts.py. shrinking: how the supernet loses ops, for methods that the
+    Shrinker runs. source: where the settings are from.
+    """
+
+    name: str
+    summary: str
+    source: str
+    space: str
+    relaxation: str
+    sharing: str
+    objectives: Objectives = field(default_factory=Objectives)
+    architect: Architect = field(default_factory=Architect)
+    weights: Weights = field(default_factory=Weights)
+    discretisation: Discretisation = field(default_factory=Discretisation)
+    distance: Distance = field(default_factory=Distance)
+    shrinking: Shrinking | None = None
+    epochs: int = 50
+    cells: int = 8
+    channels: int = 16
+    batch: int = 64
+    parts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("relaxation", self.relaxation, tuple(RELAXATIONS)),
+            ("sharing", self.sharing, SHARINGS),
+            *(("rules", rule, RULES) for rule in self.discretisation.rules),
+        ):
+            if value not in known:
+                raise ValueError(f"method {self.name}: {name} must be one of {', '.join(known)}, got {value!r}")
+        if self.objectives.zero_one_weight and self.relaxation == "softmax":
+            raise ValueError(
+                f"method {self.name}: zero_one_weight must be 0 with softmax weights, which cannot all be 0 or 1"
+            )
+
+    def with_settings(self, **settings: Any) -> Method:
+        """A copy with other settings, named by the fields of its parts (``weight_lr=0.05``); names are checked."""
+        parts = {part: getattr(self, part) for part in _PARTS}
+        for name, value in settings.items():
+            part = next((p for p, names in _PARTS.items() if name in names), None)
+            if part is None:
+                raise TypeError(f"search: setting must be one of {', '.join(setting_names())}, got {name!r}")
+            if parts[part] is None:
+                raise TypeError(f"search: {name} is a setting of methods that shrink, and {self.name} does not")
+            parts[part] = replace(parts[part], **{name: _checked(name, value, _PARTS[part][name])})
+        return replace(self, **parts)
+
+
+@dataclass(frozen=True)
+class _Setting:
+    kind: Any
+    choices: tuple[str, ...]
+
+
+def _settings(part: type) -> dict[str, _Setting]:
+    hints = get_type_hints(part)
+    return {f.name: _Setting(hints[f.name], tuple(f.metadata.get("choices", ()))) for f in fields(part)}
+
+
+_PARTS: dict[str, dict[str, _Setting]] = {
+    "objectives": _settings(Objectives),
+    "architect": _settings(Architect),
+    "weights": _settings(Weights),
+    "discretisation": _settings(Discretisation),
+    "distance": _settings(Distance),
+    "shrinking": _settings(Shrinking),
+}
+_AT_LEAST_ONE = ("order", "ablation_every", "stop_window", "shrink_steps", "shrink_interval")
+
+
+def setting_names() -> tuple[str, ...]:
+    """Names that :meth:`Method.with_settings` takes."""
+    return tuple(name for part in _PARTS.values() for name in part)
+
+
+def _checked(name: str, value: Any, setting: _Setting) -> Any:
+    if setting.choices and value not in setting.choices:
+        raise ValueError(f"search: {name} must be one of {', '.join(setting.choices)}, got {value!r}")
+    if value is None and type(None) in get_args(setting.kind):
+        return None
+    if setting.kind is bool:
+        if not isinstance(value, bool):
+            raise TypeError(f"search: {name} must be true or false, got {value!r}")
+        return value
+    if setting.kind in (float, float | None):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"search: {name} must be a number, got {value!r}")
+        if not value >= 0 or value == float("inf"):
+            raise ValueError(f"search: {name} must be a finite number >= 0, got {value!r}")
+        return float(value)
+    if setting.kind is int:
+        lowest = 1 if name in _AT_LEAST_ONE else 0
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"search: {name} must be a whole number, got {value!r}")
+        if value < lowest or (name == "order" and value > 2):
+            raise ValueError(f"search: {name} must be {'1 or 2' if name == 'order' else f'>= {lowest}'}, got {value}")
+        return value
+    if isinstance(value, (list, tuple)):
+        return tuple(value)
+    if setting.kind is not str:
+        raise TypeError(f"search: {name} must be a list, got {value!r}")
+    return value

@@ -1,0 +1,98 @@
+"""What can be set of a search method, subject by subject; every setting is a field here and named once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ddarts_ext.search.architect import HESSIANS
+from ddarts_ext.search.contributions.objectives import GRADIENTS, SIGN_RULES, ZERO_ONE_FORMS
+
+INACTIVE = ("bypass", "zero", "half", "random")
+REMOVALS = ("all", "owners")
+RULES = ("darts", "edge", "sparse", "complete")
+
+
+def _one_of(*choices: str, default: str) -> Any:
+    return field(default=default, metadata={"choices": choices})
+
+
+@dataclass(frozen=True)
+class Objectives:
+    """What is added to the cross-entropy of every cell. A weight of 0 leaves the part out.
+
+    zero_one_over: the mean of the zero-one loss runs over one cell's row (D-DARTS) or the whole table (FairDARTS).
+    ablation_*: see :func:`.objectives.ablation` and :func:`.contributions.contributions`.
+    ablation_every: contributions are computed every so many steps, and reused in between.
+    ablation_memory: budget of the ablated passes, in units of one step's activations.
+    """
+
+    zero_one_weight: float = 0.0
+    zero_one_form: str = _one_of(*ZERO_ONE_FORMS, default="l2")
+    zero_one_over: str = _one_of("row", "table", default="row")
+    ablation_weight: float = 0.0
+    ablation_sign: str = _one_of(*SIGN_RULES, default="recommended")
+    ablation_gradient: str = _one_of(*GRADIENTS, default="exact")
+    ablation_inactive: str = _one_of(*INACTIVE, default="bypass")
+    ablation_removal: str = _one_of(*REMOVALS, default="all")
+    ablation_every: int = 1
+    ablation_memory: float = 1.0
+
+
+@dataclass(frozen=True)
+class Architect:
+    """How alphas move: Adam, with a cosine schedule per epoch down to ``alpha_lr_min`` (constant where that is None).
+
+    order: 1 takes the gradient at the current weights, 2 at weights unrolled by one step, with the product ``hessian``.
+    alpha_init: standard deviation of the start values. alpha_start: first epoch (from 0) in which alphas move.
+    """
+
+    order: int = 1
+    hessian: str = _one_of(*HESSIANS, default="fd")
+    alpha_lr: float = 3e-4
+    alpha_lr_min: float | None = None
+    alpha_betas: tuple[float, float] = (0.5, 0.999)
+    alpha_weight_decay: float = 1e-3
+    alpha_init: float = 0.0
+    alpha_start: int = 0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """How weights move: SGD with a cosine schedule per epoch; ``clip`` bounds the global norm of the gradient."""
+
+    weight_lr: float = 0.025
+    weight_lr_min: float = 0.001
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 3e-4
+    clip: float = 5.0
+
+
+@dataclass(frozen=True)
+class Discretisation:
+    """How the result is read from the op weights: the first of ``rules`` that leaves every cell with a path is the
+    result; ``darts``, which needs no threshold, stands in where none does."""
+
+    rules: tuple[str, ...] = ("darts",)
+    threshold: float = 0.85
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far the search has come, in distances between architectures: settings of the part ``distance``.
+
+    early_stop: end the search once the distance to the start has settled (D-DARTS, section 3.5): it differs by at most
+    ``stop_tolerance`` from each of the ``stop_window`` epochs before. The first ``stop_after`` epochs in which alphas
+    move do not count. track_distance: keep the distances in the history whether or not the search may stop by them.
+    distance_rule: how the architecture of an epoch is read; ``auto`` is ``edge`` where the method has a threshold.
+    distance_scores: op scores, ``median``, ``mean`` or a score file.
+    """
+
+    track_distance: bool = False
+    early_stop: bool = False
+    stop_tolerance: float = 0.001
+    stop_window: int = 4
+    stop_after: int = 5
+    distance_rule: str = _one_of("auto", *RULES, default="auto")
+    distance_scores: str = "median"

@@ -1,0 +1,25 @@
+"""What runs between the epochs of a search: the joint for early stopping, shrinking and schedules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ddarts_ext.search.state import SearchState
+
+
+class Part:
+    """Base of parts; a part overrides what it needs. Its state is saved with the checkpoint and must be weights_only
+    loadable: tensors, numbers, strings, lists and dicts of them."""
+
+    def before_epoch(self, state: SearchState, epoch: int) -> None:
+        """Before the first step of epoch ``epoch`` (from 0)."""
+
+    def after_epoch(self, state: SearchState, epoch: int, record: dict[str, Any]) -> bool:
+        """After the epoch was judged. May add to ``record``, its line in the history. True stops the search."""
+        return False
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`state_dict` gave."""

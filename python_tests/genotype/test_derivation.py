@@ -1,0 +1,84 @@
+"""Algorithm 1 of D-DARTS: larger networks from searched cells."""
+
+import pytest
+
+from ddarts_ext.genotype import Genotype
+from ddarts_ext.genotype.derivation import Index, cell_sequence, derive
+
+
+@pytest.mark.parametrize(
+    ("index", "cells", "expected"),
+    [
+        ("reference", 14, "0 0 0 1 2 4 3 4 3 5 6 7 6 7"),
+        ("reference", 20, "0 0 0 1 1 1 2 4 3 4 3 4 3 5 6 7 6 7 6 7"),
+        ("cycle", 14, "0 1 0 1 2 3 4 3 4 5 6 7 6 7"),
+    ],
+)
+def test_published_sequences_from_8_cells(index: Index, cells: int, expected: str) -> None:
+    assert " ".join(map(str, cell_sequence(8, cells, index))) == expected
+
+
+@pytest.mark.parametrize("n", [5, 6, 7, 8, 11, 20])
+@pytest.mark.parametrize("cells", [3, 5, 8, 14, 20, 33])
+def test_cycle_keeps_every_block_in_its_order(n: int, cells: int) -> None:
+    sequence = cell_sequence(n, cells, "cycle")
+    r1, r2 = n // 3, 2 * n // 3
+    first, second = cells // 3, 2 * cells // 3
+    assert (sequence[first], sequence[second]) == (r1, r2)
+    for block, low, high in (
+        (sequence[:first], 0, r1),
+        (sequence[first + 1 : second], r1 + 1, r2),
+        (sequence[second + 1 :], r2 + 1, n),
+    ):
+        assert block == tuple(low + i % (high - low) for i in range(len(block)))
+
+
+def test_same_size_by_cycle_is_the_same_network() -> None:
+    genotype = Genotype.load("D-DARTS_edge_cifar10")
+    assert derive(genotype, 8, "cycle") == genotype
+
+
+def test_derived_network_reduces_at_thirds_whatever_the_source_says() -> None:
+    genotype = Genotype.load("D-DARTS_edge_cifar10")
+    derived = derive(genotype, 14)
+    assert derived.layers == 14
+    assert derived.reduction_cells == (4, 9)
+    assert derived.cells[4] == genotype.cells[2]
+    assert derived.cells[9] == genotype.cells[5]
+
+
+def test_reductions_from_file_as_the_reference_implementation() -> None:
+    published = Genotype.load("D-DARTS_edge_cifar10", reductions="from_file")
+    assert published.reduction_cells == (2, 6)
+    derived = derive(published, 14, reductions="from_file")
+    assert derived.reduction_cells == (2, 6)
+    assert derived.seq == cell_sequence(8, 14)
+
+
+def test_a_network_searched_with_other_reductions_keeps_their_cells() -> None:
+    searched = Genotype.load("D-DARTS_edge_cifar10").with_reductions((1, 4))
+    derived = derive(searched, 14, "cycle")
+    assert derived.seq == (0, 0, 0, 0, 1, 2, 3, 2, 3, 4, 5, 6, 7, 5)
+
+
+def test_shared_genes_stay_shared() -> None:
+    derived = derive(Genotype.load("DARTS_V2"), 14, "cycle")
+    assert len(derived.genes) == 2
+    assert derived == Genotype.load("DARTS_V2", layers=14)
+
+
+def test_errors_say_what_is_missing() -> None:
+    genotype = Genotype.load("D-DARTS_edge_cifar10")
+    with pytest.raises(ValueError, match="genotype must have 2 reduction cells, got 3 in 4 cells"):
+        derive(Genotype.load("ResNet18"), 14)
+    with pytest.raises(ValueError, match="cells must have room for 2 reduction cells, got 1 cells"):
+        derive(genotype, 1)
+    four = Genotype(genotype.genes[:4])
+    with pytest.raises(
+        ValueError, match=r"a normal cell in block 1 for cell 5 of 14, got 4 cells with reductions \[1, 2\]"
+    ):
+        derive(four, 14, "cycle")
+    with pytest.raises(ValueError, match="index must be 'cycle' here, as 'reference' picks cell 2 for cell 6"):
+        derive(genotype, 30)
+    with pytest.raises(ValueError, match="index must be one of reference, cycle, got 'paper'"):
+        derive(genotype, 14, "paper")  # type: ignore[arg-type]

@@ -1,0 +1,78 @@
+"""What the graphs of an architecture step hold at once, against a plain step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ddarts_ext import spaces
+from ddarts_ext.nn.supernet import Supernet
+from ddarts_ext.search.contributions.marginal import contributions, frozen
+
+
+class Held:
+    """A tensor saved for a backward, counted as long as a graph holds it; tensors that share storage count once."""
+
+    users: ClassVar[dict[int, int]] = {}
+    bytes = 0
+    peak = 0
+
+    def __init__(self, tensor: Tensor) -> None:
+        # Detached, lest an output that its own node saved keeps that node alive.
+        self.tensor, self.key = tensor.detach(), tensor.untyped_storage().data_ptr()
+        self.size = tensor.untyped_storage().nbytes()
+        if Held.users.setdefault(self.key, 0) == 0:
+            Held.bytes += self.size
+            Held.peak = max(Held.peak, Held.bytes)
+        Held.users[self.key] += 1
+
+    def __del__(self) -> None:
+        Held.users[self.key] -= 1
+        if Held.users[self.key] == 0:
+            Held.bytes -= self.size
+
+
+def most_held(step: Callable[[], object]) -> int:
+    """Bytes."""
+    Held.users, Held.bytes, Held.peak = {}, 0, 0
+    with torch.autograd.graph.saved_tensors_hooks(Held, lambda held: held.tensor):
+        step()
+    assert Held.bytes == 0
+    return Held.peak
+
+
+@pytest.fixture(scope="module")
+def measured() -> Callable[..., float]:
+    """The most that contributions hold, in units of a plain step."""
+    torch.manual_seed(0)
+    net = Supernet(spaces.get("darts"), cells=8, channels=4)
+    table = torch.randn(8, len(net.space.edges), len(net.space.ops))
+    x, y = torch.randn(2, 3, 16, 16), torch.arange(2)
+
+    def plain() -> None:
+        leaf = table.clone().requires_grad_(True)
+        with frozen(net):
+            torch.autograd.grad(F.cross_entropy(net(x, torch.sigmoid(leaf)), y), leaf)
+
+    unit = most_held(plain)
+    return lambda **options: most_held(lambda: contributions(net, table, torch.sigmoid, x, y, **options)) / unit
+
+
+def test_values_alone_hold_less_than_a_plain_step(measured: Callable[..., float]) -> None:
+    assert measured(gradient="none") < 0.95
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5, 1.0, 1.5])
+def test_exact_gradients_keep_to_the_budget(measured: Callable[..., float], memory: float) -> None:
+    """A single group that needs more than the budget runs all the same; the largest needs nearly a plain step."""
+    assert measured(memory=memory) < 1.15 * max(memory, 0.85)
+
+
+def test_without_a_budget_all_groups_are_held_together(measured: Callable[..., float]) -> None:
+    assert measured(memory=math.inf) > 2
