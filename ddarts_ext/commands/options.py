@@ -1,11 +1,16 @@
-"""Options that several commands share."""
+"""Options that several commands share, and those that follow from declarations."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
+
+from ddarts_ext.runs.options import Option
 
 Data = Annotated[
     str | None,
@@ -18,12 +23,7 @@ Out = Annotated[Path | None, typer.Option(help="Folder of the run: configuration
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out; what is not said is taken from its configuration.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Everything random follows from it. [default: 0]")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str | None, typer.Option(help="float32, or bf16 for autocast. [default: float32]")]
-Deterministic = Annotated[
-    bool | None, typer.Option("--deterministic", help="Only algorithms that give the same result every time.")
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Setting = Annotated[
     list[str] | None,
@@ -45,3 +45,44 @@ def parsed(settings: list[str] | None) -> dict[str, Any]:
         except ValueError:
             found[name] = value
     return found
+
+
+def from_declarations(declared: Mapping[str, Option]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for each declaration with ``command=True``, in the place of its parameter ``given``,
+    which receives what was said: a dict by name, ``--set`` included."""
+    shown = {name: known for name, known in declared.items() if known.command}
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            inspect.Parameter(p.name, inspect.Parameter.KEYWORD_ONLY, default=p.default, annotation=hints[p.name])
+            for p in inspect.signature(command).parameters.values()
+        ]
+        place = next(index for index, p in enumerate(own) if p.name == "given")
+        parameters = [*own[:place], *map(_parameter, shown.values()), *own[place + 1 :]]
+        parameters.append(
+            inspect.Parameter("settings", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Setting)
+        )
+
+        @functools.wraps(command)
+        def run(settings: list[str] | None = None, **arguments: Any) -> None:
+            said = {name: arguments.pop(name) for name in shown}
+            given = {name: value for name, value in said.items() if value is not None}
+            command(**arguments, given={**given, **parsed(settings)})
+
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
+        return run
+
+    return decorate
+
+
+def _parameter(known: Option) -> inspect.Parameter:
+    default = known.shown or ("" if known.default is None or known.default is False else str(known.default))
+    text = f"{known.help} [default: {default}]" if default else known.help
+    flags = [f"--{known.name.replace('_', '-')}"]
+    # A switch that is off unless it is given has no --no-... beside it.
+    info: Any = typer.Option(*(flags if known.plain_kind is bool and not known.shown else ()), help=text)
+    kind = str if known.plain_kind not in (bool, int, float) else known.plain_kind
+    annotation = Annotated[kind | None, info]  # type: ignore[valid-type]
+    return inspect.Parameter(known.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)

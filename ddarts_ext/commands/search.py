@@ -8,23 +8,19 @@ from typing import Annotated, Any
 import typer
 
 from ddarts_ext.commands import options
+from ddarts_ext.search import methods
+from ddarts_ext.search.methods.method import SETTINGS
+from ddarts_ext.search.settings import OPTIONS, arguments_of
 
 
+@options.from_declarations(OPTIONS)
 def search(
     data: options.Data = None,
     method: Annotated[
         str | None,
         typer.Option(help="darts, fairdarts, ddarts, dartopti, isdarts; --list says more. [default: ddarts]"),
     ] = None,
-    space: Annotated[
-        str | None, typer.Option(help="Another search space than the method's; isdarts: nasbench201 or darts.")
-    ] = None,
-    start: Annotated[
-        str | None,
-        typer.Option(
-            help="Network to start from (dartopti): ResNet18, ResNet50, Xception, InceptionV4, or a genotype file."
-        ),
-    ] = None,
+    given: dict[str, Any] = {},  # noqa: B006  # what OPTIONS declare
     off_logit: Annotated[
         float | None,
         typer.Option(help="Alpha of the ops that the start does not have; -10 starts at the network. [default: 0]"),
@@ -33,27 +29,9 @@ def search(
         int | None,
         typer.Option(help="1: what reads node 0 in the start reads node 1, the cell before. [default: as they are]"),
     ] = None,
-    early_stop: Annotated[
-        bool | None,
-        typer.Option(help="Stop once the distance to the start has settled. [default: dartopti only]"),
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs. [default: the method's]")] = None,
-    cells: Annotated[int | None, typer.Option(help="Cells of the supernet. [default: 8; 4 for small images]")] = None,
-    channels: Annotated[
-        int | None, typer.Option(help="Channels of the first cell. [default: 16; 8 for small images]")
-    ] = None,
-    batch: Annotated[int | None, typer.Option(help="Images in a batch. [default: the method's]")] = None,
-    table: Annotated[
-        Path | None,
-        typer.Option(help="Accuracies of NAS-Bench-201, looked up for the result; see ddarts nasbench201 --help."),
-    ] = None,
-    seed: options.Seed = None,
     out: options.Out = None,
     resume: options.Resume = False,
     device: options.Device = "auto",
-    precision: options.Precision = None,
-    deterministic: options.Deterministic = None,
-    settings: options.Setting = None,
     list_methods: Annotated[bool, typer.Option("--list", help="List methods and settings, and stop.")] = False,
 ) -> None:
     """Search an architecture on images; prints it, and writes it to OUT/genotype.json.
@@ -65,40 +43,20 @@ def search(
         return
     from ddarts_ext.genotype.start import Start
     from ddarts_ext.runs.progress import for_terminal
-    from ddarts_ext.search import methods
-    from ddarts_ext.search.searcher import Searcher
-    from ddarts_ext.search.shrinking.shrinker import Shrinker
+    from ddarts_ext.search import Searcher, Shrinker
 
-    given: dict[str, Any] = {
-        "data": data,
-        "method": method,
-        "space": space,
-        "epochs": epochs,
-        "cells": cells,
-        "channels": channels,
-        "batch": batch,
-        "seed": seed,
-        "precision": precision,
-        "deterministic": deterministic,
-        "early_stop": early_stop,
-        **options.parsed(settings),
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    stored = _stored(out) if resume and out is not None else {}
-    arguments = {**stored, **given}
-    begin = start if start is not None else stored.get("start")
-    if begin is not None:
-        arguments["start"] = Start.load(begin, off_logit, input_node)
+    said = {name: value for name, value in {"data": data, "method": method}.items() if value is not None}
+    arguments = {**(_stored(out) if resume and out is not None else {}), **said, **given}
+    if "start" in arguments:
+        arguments["start"] = Start.load(arguments["start"], off_logit, input_node)
     elif off_logit is not None or input_node is not None:
         raise ValueError("search: --start must be given with --off-logit and --input-node")
     if "data" not in arguments:
         raise ValueError("search: --data must be given: digits, cifar10:FOLDER, a .npz file or an image folder")
     shrinks = methods.get(arguments.get("method", "ddarts")).shrinking is not None
+    if "table" in given and not shrinks:
+        raise ValueError("search: --table must be given with method isdarts alone")
     kind: type[Searcher] = Shrinker if shrinks else Searcher
-    if table is not None:
-        if not shrinks:
-            raise ValueError("search: --table must be given with method isdarts alone")
-        arguments["table"] = table
     result = kind(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
     typer.echo(result.genotype.to_nb201() if result.genotype.inputs == 1 else result.genotype)
     last = result.history[-1]
@@ -116,23 +74,12 @@ def search(
 def _stored(out: Path) -> dict[str, Any]:
     """Arguments of the run in ``out``, as far as it has begun."""
     from ddarts_ext.runs.folder import RunFolder
-    from ddarts_ext.search import searcher
-    from ddarts_ext.search.shrinking import shrinker
 
     folder = RunFolder(out, "search")
-    if not folder.config_file.exists():
-        return {}
-    config = folder.config()
-    shrinks = bool(config["method"].get("shrinking"))
-    return shrinker.arguments_of(config) if shrinks else searcher.arguments_of(config)
+    return arguments_of(folder.config()) if folder.config_file.exists() else {}
 
 
 def _methods() -> str:
-    from dataclasses import fields
-
-    from ddarts_ext.search import methods
-    from ddarts_ext.search.shrinking.steps import Shrinking
-
     lines = ["methods:"]
     for method in methods.METHODS.values():
         lines += [
@@ -143,11 +90,11 @@ def _methods() -> str:
         ]
     lines.append("settings for --set, with the values of ddarts:")
     shown = methods.get("ddarts")
-    shrinking = Shrinking()
-    for part in (shown.objectives, shown.architect, shown.weights, shown.discretisation, shown.distance, shrinking):
-        if part is shrinking:
+    for subject, settings in SETTINGS.items():
+        values = getattr(shown, subject)
+        if values is None:
             lines.append("of methods that shrink (isdarts):")
-        for item in fields(part):
-            choices = " | ".join(item.metadata.get("choices", ()))
-            lines.append(f"  {item.name}={getattr(part, item.name)}{f'   ({choices})' if choices else ''}")
+        for known in settings.values():
+            value = known.default if values is None else getattr(values, known.name)
+            lines.append(f"  {known.name}={value}" + (f"   ({' | '.join(known.choices)})" if known.choices else ""))
     return "\n".join(lines)

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from ddarts_ext.commands import options
+from ddarts_ext.training.config import OPTIONS
 
 
+@options.from_declarations(OPTIONS)
 def train(
     genotype: Annotated[
         str | None,
@@ -19,21 +21,10 @@ def train(
     ] = None,
     data: options.Data = None,
     out: options.Out = None,
-    channels: Annotated[
-        int | None, typer.Option(help="Channels of the first cell. [default: 36; 16 for small images]")
-    ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs. [default: 600; 30 for small images]")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images in a batch. [default: 96; 64 for small images]")] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate at the start. [default: 0.025; 0.05 for small]")
-    ] = None,
+    given: dict[str, Any] = {},  # noqa: B006  # what OPTIONS declare
     cells: Annotated[int | None, typer.Option(help="Derive a network of so many cells first.")] = None,
-    seed: options.Seed = None,
     resume: options.Resume = False,
     device: options.Device = "auto",
-    precision: options.Precision = None,
-    deterministic: options.Deterministic = None,
-    settings: options.Setting = None,
 ) -> None:
     """Train the network of a genotype; prints its accuracy on held-out images and writes OUT/weights.safetensors.
 
@@ -44,20 +35,8 @@ def train(
     from ddarts_ext.runs.progress import for_terminal
     from ddarts_ext.training.trainer import Trainer
 
-    given: dict[str, Any] = {
-        "data": data,
-        "channels": channels,
-        "epochs": epochs,
-        "batch": batch,
-        "lr": lr,
-        "seed": seed,
-        "precision": precision,
-        "deterministic": deterministic,
-        **options.parsed(settings),
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    stored = _stored(out) if resume and out is not None else {}
-    arguments = {**stored, **given}
+    said = {} if data is None else {"data": data}
+    arguments = {**(_stored(out) if resume and out is not None else {}), **said, **given}
     if genotype is not None:
         arguments["genotype"] = Genotype.load(genotype)
     if cells is not None and "genotype" in arguments:

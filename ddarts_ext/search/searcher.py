@@ -10,41 +10,36 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from ddarts_ext.data import Augmentation, Dataset, load
+from ddarts_ext.data import Dataset, load
 from ddarts_ext.data.batches import halves, in_order, permuted, redrawn
-from ddarts_ext.genotype import Genotype
-from ddarts_ext.genotype.start import Start
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.runs.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.folder import RunFolder
+from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums, judge
-from ddarts_ext.search import methods
-from ddarts_ext.search.config import SearchConfig, resolve
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts import PARTS, Part
 from ddarts_ext.search.result import SearchResult, read
+from ddarts_ext.search.settings import MAY_CHANGE, OPTIONS, SearchSettings, resolve
 from ddarts_ext.search.state import SearchState, initial_state
 from ddarts_ext.search.step import Stepper
 
-_MAY_CHANGE = ("device",)
 
-
+@takes(OPTIONS)
 class Searcher:
     """Searches an architecture on images.
 
     data: a name or path for :func:`ddarts_ext.data.load`, or a :class:`Dataset`.
-    method: ``darts``, ``fairdarts``, ``ddarts``, ``dartopti`` or a :class:`Method`. space: instead of the method's.
-    start: for DARTOpti, the network to start from: a name or file, a genotype, or a :class:`Start` with its options.
-    epochs, cells, channels, batch: of the search; by default the method's, or smaller ones for small images.
-    seed: everything random follows from it. device: ``cpu``, ``cuda``; by default a GPU where there is one.
+    method: ``darts``, ``fairdarts``, ``ddarts``, ``dartopti`` or a :class:`Method`.
+    device: ``cpu``, ``cuda``; by default a GPU where there is one.
     out: folder of the run; without one nothing is written. resume: continue the run in it, if there is one.
-    precision: ``float32`` or ``bf16`` (autocast). deterministic: only deterministic algorithms, on a GPU too.
-    augmentation: of the training images; by default the data set's without cutout.
     parts: more to run between epochs, beside the method's. progress: what is shown meanwhile, nothing by default.
-    settings: any field of :class:`Objectives`, :class:`Architect`, :class:`Weights` or :class:`Discretisation`, such as
-    ``weight_lr=0.025``.
+    settings: any field of :class:`SearchSettings`; ``space``, ``epochs``, ``cells``, ``channels`` and ``batch`` of the
+    search, by default the method's, or smaller ones for small images; any field of :class:`Objectives`,
+    :class:`Architect`, :class:`Weights`, :class:`Discretisation` or :class:`Distance`, such as ``weight_lr=0.025``.
+    ``help(Searcher)`` shows them all.
 
     Raises ValueError, TypeError or FileNotFoundError for wrong input, before anything is computed or written.
     """
@@ -56,24 +51,9 @@ class Searcher:
         data: str | Path | Dataset = "digits",
         method: str | Method = "ddarts",
         *,
-        space: str | None = None,
-        start: str | Path | Genotype | Start | None = None,
-        epochs: int | None = None,
-        cells: int | None = None,
-        channels: int | None = None,
-        batch: int | None = None,
-        seed: int = 0,
         device: str | torch.device | None = None,
         out: str | Path | None = None,
         resume: bool = False,
-        precision: str = "float32",
-        deterministic: bool = False,
-        split: float = 0.5,
-        stem: str = "cifar",
-        steps: int | None = None,
-        reductions: Sequence[int] | None = None,
-        sequence: Sequence[int] | None = None,
-        augmentation: Augmentation | None = None,
         parts: Sequence[Part] = (),
         progress: Progress | None = None,
         **settings: Any,
@@ -82,32 +62,7 @@ class Searcher:
         if resume and out is None:
             raise ValueError("search: out must be the folder of the run to resume, got None")
         dataset = load(data)
-        sizes = {"epochs": epochs, "cells": cells, "channels": channels, "batch": batch}
-        begin = None if start is None else Start.load(start)
-        if begin is not None:
-            known = begin.sizes(space or methods.get(method).space)
-            sizes["cells"] = known["cells"] if cells is None else cells
-            steps = known["steps"] if steps is None else steps
-            reductions = known["reductions"] if reductions is None else reductions
-            sequence = known["sequence"] if sequence is None else sequence
-        fixed: dict[str, Any] = {} if augmentation is None else {"augmentation": augmentation}
-        self.config: SearchConfig = resolve(
-            dataset,
-            method,
-            space=space,
-            given={**sizes, **settings},
-            seed=seed,
-            device=self.device.type,
-            precision=precision,
-            deterministic=deterministic,
-            split=split,
-            stem=stem,
-            steps=steps,
-            reductions=None if reductions is None else tuple(reductions),
-            sequence=None if sequence is None else tuple(sequence),
-            start=begin,
-            **fixed,
-        )
+        self.config: SearchSettings = resolve(dataset, method, self.device.type, settings)
         if (self.config.method.shrinking is not None) != self._shrinks:
             other = "Searcher" if self._shrinks else "Shrinker"
             raise ValueError(f"search: method {self.config.method.name} must be searched by {other}")
@@ -136,7 +91,7 @@ class Searcher:
         state = self._initial()
         if self.folder is not None:
             config = {**self.config.to_json(), "source": self.source}
-            checkpoint = self.folder.open(config, resume=self.resume, changeable=_MAY_CHANGE)
+            checkpoint = self.folder.open(config, resume=self.resume, changeable=MAY_CHANGE)
             if checkpoint is not None:
                 state.restore(checkpoint, self.folder.history())
         return state
@@ -288,21 +243,3 @@ def _line(record: Mapping[str, Any]) -> str:
     if "distance" in record:
         figures.append(f"distance {record['distance']['start']:.4f}")
     return "  ".join(figures)
-
-
-def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of :class:`Searcher` that a config.json was written with."""
-    method = config["method"]
-    parts = {
-        name: method[name] for name in ("objectives", "architect", "weights", "discretisation", "distance", "shrinking")
-    }
-    same = ("seed", "precision", "deterministic", "split", "stem", "steps", "reductions", "sequence")
-    return {
-        "data": config["source"],
-        "method": method["name"],
-        "start": None if config.get("start") is None else Start.from_json(config["start"]),
-        "augmentation": Augmentation(**config["augmentation"]),
-        **{name: method[name] for name in ("space", "epochs", "cells", "channels", "batch")},
-        **{name: config[name] for name in same},
-        **{name: value for part in parts.values() for name, value in (part or {}).items()},
-    }

@@ -11,7 +11,7 @@ from torch import Tensor
 from ddarts_ext.data import Dataset
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
-from ddarts_ext.search.config import SearchConfig
+from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.spaces import Space
 
 FORMAT = 1
@@ -92,47 +92,47 @@ State = TypeVar("State", bound=SearchState)
 
 
 def initial_state(
-    config: SearchConfig, dataset: Dataset, device: torch.device, parts: tuple[Kept, ...] = ()
+    settings: SearchSettings, dataset: Dataset, device: torch.device, parts: tuple[Kept, ...] = ()
 ) -> SearchState:
     """The start of a search: all random numbers come from the seed, and the global generators are left as they were."""
-    method, space = config.method, config.space()
+    method, space = settings.method, settings.space()
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(settings.seed)
         net = Supernet(
             space,
             cells=method.cells,
             channels=method.channels,
             classes=len(dataset.classes),
             in_channels=dataset.channels,
-            stem=config.stem,
-            reductions=config.reductions,
+            stem=settings.stem,
+            reductions=settings.reductions,
         )
         architecture = ArchitectureParameters(
             len(space.edges),
             len(space.ops),
-            owners(method.sharing, method.cells, net.reductions, config.sequence),
+            owners(method.sharing, method.cells, net.reductions, settings.sequence),
             method.relaxation,
             initial_scale=method.architect.alpha_init,
         )
-    if config.start is not None:
+    if settings.start is not None:
         with torch.no_grad():
-            architecture.table.copy_(config.start.table(space, architecture.owner))
-    return assembled(SearchState, config, net, architecture, device, parts)
+            architecture.table.copy_(settings.start.table(space, architecture.owner))
+    return assembled(SearchState, settings, net, architecture, device, parts)
 
 
 def assembled(
     kind: type[State],
-    config: SearchConfig,
+    settings: SearchSettings,
     net: Supernet,
     architecture: ArchitectureParameters,
     device: torch.device,
     parts: tuple[Kept, ...],
 ) -> State:
     """A supernet and its alphas on their device, with their optimisers and the sources of randomness."""
-    method = config.method
+    method = settings.method
     net, architecture = net.to(device), architecture.to(device)
     return kind(
-        space=config.space(),
+        space=settings.space(),
         net=net,
         architecture=architecture,
         weight_optimizer=torch.optim.SGD(
@@ -150,7 +150,7 @@ def assembled(
             betas=method.architect.alpha_betas,
             weight_decay=method.architect.alpha_weight_decay,
         ),
-        order=torch.Generator().manual_seed(config.seed),
-        augmentation=torch.Generator(device).manual_seed(config.seed + 1),
+        order=torch.Generator().manual_seed(settings.seed),
+        augmentation=torch.Generator(device).manual_seed(settings.seed + 1),
         parts=parts,
     )

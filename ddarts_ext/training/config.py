@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from ddarts_ext.data import Augmentation, Dataset
 from ddarts_ext.nn.stem import STEMS
 from ddarts_ext.runs.device import PRECISIONS
+from ddarts_ext.runs.options import Option, declared, option
 
 
 @dataclass(frozen=True)
@@ -21,10 +22,10 @@ class TrainConfig:
     """
 
     data: str
-    channels: int = 36
-    epochs: int = 600
-    batch: int = 96
-    lr: float = 0.025
+    channels: int = option(36, "Channels of the first cell.", shown="36; 16 for small images")
+    epochs: int = option(600, "Epochs.", shown="600; 30 for small images")
+    batch: int = option(96, "Images in a batch.", shown="96; 64 for small images")
+    lr: float = option(0.025, "Learning rate at the start.", shown="0.025; 0.05 for small images")
     lr_min: float = 0.0
     momentum: float = 0.9
     weight_decay: float = 3e-4
@@ -32,11 +33,11 @@ class TrainConfig:
     auxiliary_weight: float = 0.4
     drop_path: float = 0.2
     label_smoothing: float = 0.0
-    stem: str = "cifar"
-    seed: int = 0
+    stem: str = option("cifar", choices=STEMS)
+    seed: int = option(0, "Everything random follows from it.")
     device: str = "cpu"
-    precision: str = "float32"
-    deterministic: bool = False
+    precision: str = option("float32", "float32, or bf16 for autocast.", choices=PRECISIONS)
+    deterministic: bool = option(False, "Only algorithms that give the same result every time.")
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
@@ -67,15 +68,18 @@ def _whole(name: str, value: Any, lowest: int) -> None:
         raise ValueError(f"train: {name} must be >= {lowest}, got {value}")
 
 
+OPTIONS: dict[str, Option] = {
+    name: known for name, known in declared(TrainConfig).items() if name not in ("data", "device")
+}
+"""All that can be said of a training beside its genotype and its images, by name."""
 _SMALL = {"channels": 16, "epochs": 30, "batch": 64, "lr": 0.05, "auxiliary_weight": 0.0, "drop_path": 0.0}
 
 
 def resolve(dataset: Dataset, given: Mapping[str, Any]) -> TrainConfig:
     """Published defaults, those for small images, then what is given; None means "not said"."""
     wanted = {name: value for name, value in given.items() if value is not None}
-    known = {item.name for item in fields(TrainConfig)} - {"data"}
-    unknown = sorted(set(wanted) - known)
+    unknown = sorted(set(wanted) - {*OPTIONS, "device"})
     if unknown:
-        raise TypeError(f"train: setting must be one of {', '.join(sorted(known))}, got {unknown[0]!r}")
+        raise TypeError(f"train: setting must be one of {', '.join(sorted(OPTIONS))}, got {unknown[0]!r}")
     small = _SMALL if max(dataset.size) <= 16 and len(dataset.train) <= 10_000 else {}
     return TrainConfig(**{"data": dataset.name, "augmentation": dataset.augmentation, **small, **wanted})

@@ -18,10 +18,11 @@ from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.network import build_network
 from ddarts_ext.runs.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.folder import RunFolder, replacing
+from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums, judge
-from ddarts_ext.training.config import TrainConfig, resolve
+from ddarts_ext.training.config import OPTIONS, TrainConfig, resolve
 
 WEIGHTS = "weights.safetensors"
 _FORMAT = 1
@@ -38,6 +39,7 @@ class TrainResult:
     run: Path | None = None
 
 
+@takes(OPTIONS)
 class Trainer:
     """Trains the network of ``genotype`` on the training images of ``data``.
 
@@ -232,6 +234,6 @@ class _Run:
 
 def arguments_of(config: dict[str, Any]) -> dict[str, Any]:
     """The arguments of :class:`Trainer` that a config.json was written with."""
-    known = {name: config[name] for name in TrainConfig.__dataclass_fields__ if name not in ("data", "device")}
+    known = {name: option.value_in(config) for name, option in OPTIONS.items()}
     known["augmentation"] = Augmentation(**config["augmentation"])
     return {"genotype": Genotype.from_json(config["genotype"]), "data": config["source"], **known}

@@ -19,7 +19,8 @@ from ddarts_ext.genotype.start import Start
 from ddarts_ext.nn import DiscreteNetwork
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search.architecture import owners
-from ddarts_ext.search.searcher import Searcher, arguments_of
+from ddarts_ext.search.searcher import Searcher
+from ddarts_ext.search.settings import arguments_of
 from ddarts_ext.search.state import initial_state
 
 ENDS = (Gene("max_pool_3x3", 2, 1),)

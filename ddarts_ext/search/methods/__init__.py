@@ -1,6 +1,6 @@
 """Search methods: compositions of named parts, declared as data."""
 
-from ddarts_ext.search.methods.catalogue import METHODS, get, preset, register
+from ddarts_ext.search.methods.catalogue import METHODS, get, preset, register, variant
 from ddarts_ext.search.methods.method import Method, setting_names
 from ddarts_ext.search.methods.settings import Architect, Discretisation, Distance, Objectives, Weights
 
@@ -16,4 +16,5 @@ __all__ = [
     "preset",
     "register",
     "setting_names",
+    "variant",
 ]

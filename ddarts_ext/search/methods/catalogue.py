@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from ddarts_ext.search.methods.method import Method
@@ -106,11 +107,36 @@ register(
 )
 
 
-def preset(size: tuple[int, int], train_images: int) -> Mapping[str, Any]:
+SHRINKING_SPACES = {"nasbench201": "nasbench201", "darts": "isdarts", "isdarts": "isdarts"}
+"""Spaces of methods that shrink, as they are asked for: IS-DARTS has a DARTS space of its own (biases, pools without
+norm)."""
+
+
+def variant(method: str | Method, space: str | None) -> Method:
+    """The method in another space; where it shrinks, with the published settings of that space: 4 steps in 30 epochs,
+    or 7 in 50 with two ops per node."""
+    method = get(method)
+    if method.shrinking is None:
+        return method if space is None else replace(method, space=space)
+    name = method.space if space is None else SHRINKING_SPACES.get(space)
+    if name is None:
+        raise ValueError(f"search: space must be nasbench201 or darts for method {method.name}, got {space!r}")
+    if name == method.space:
+        return method
+    if name == "nasbench201":
+        how = replace(method.shrinking, shrink_steps=4, shrink_interval=2, measure_samples=200)
+        return replace(method, space=name, epochs=30, cells=15, shrinking=how)
+    how = replace(method.shrinking, shrink_steps=7, shrink_interval=3, measure_samples=600)
+    return replace(method, space=name, epochs=50, cells=8, shrinking=how)
+
+
+def preset(method: Method, size: tuple[int, int], train_images: int) -> Mapping[str, Any]:
     """Defaults that suit the data where the published ones (32x32, 50,000 images) do not; empty for large data.
 
     Few images mean few steps in an epoch: smaller batches and a larger rate let both weights and alphas move.
     """
     if max(size) > 16 or train_images > 10_000:
         return {}
+    if method.shrinking is not None:
+        return {"cells": 3 if method.space == "nasbench201" else 5, "channels": 8, "weight_lr": 0.05}
     return {"cells": 4, "channels": 8, "batch": 64, "weight_lr": 0.05, "alpha_lr": 0.02}

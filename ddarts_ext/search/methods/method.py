@@ -8,9 +8,10 @@ in catalogue.py; a new part is a new name in relaxation.py, objectives.py or par
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields, replace
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
 
+from ddarts_ext.runs.options import Option, declared, option
 from ddarts_ext.search.architecture import SHARINGS
 from ddarts_ext.search.methods.settings import RULES, Architect, Discretisation, Distance, Objectives, Weights
 from ddarts_ext.search.relaxation import RELAXATIONS
@@ -28,7 +29,13 @@ class Method:
     name: str
     summary: str
     source: str
-    space: str
+    space: str = field(
+        metadata={
+            "help": "Another search space than the method's; isdarts: nasbench201 or darts.",
+            "shown": "the method's",
+            "command": True,
+        }
+    )
     relaxation: str
     sharing: str
     objectives: Objectives = field(default_factory=Objectives)
@@ -37,10 +44,10 @@ class Method:
     discretisation: Discretisation = field(default_factory=Discretisation)
     distance: Distance = field(default_factory=Distance)
     shrinking: Shrinking | None = None
-    epochs: int = 50
-    cells: int = 8
-    channels: int = 16
-    batch: int = 64
+    epochs: int = option(50, "Epochs.", shown="the method's")
+    cells: int = option(8, "Cells of the supernet.", shown="8; 4 for small images")
+    channels: int = option(16, "Channels of the first cell.", shown="16; 8 for small images")
+    batch: int = option(64, "Images in a batch.", shown="the method's")
     parts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -58,45 +65,40 @@ class Method:
 
     def with_settings(self, **settings: Any) -> Method:
         """A copy with other settings, named by the fields of its parts (``weight_lr=0.05``); names are checked."""
-        parts = {part: getattr(self, part) for part in _PARTS}
+        parts = {part: getattr(self, part) for part in SETTINGS}
         for name, value in settings.items():
-            part = next((p for p, names in _PARTS.items() if name in names), None)
+            part = next((p for p, names in SETTINGS.items() if name in names), None)
             if part is None:
                 raise TypeError(f"search: setting must be one of {', '.join(setting_names())}, got {name!r}")
             if parts[part] is None:
                 raise TypeError(f"search: {name} is a setting of methods that shrink, and {self.name} does not")
-            parts[part] = replace(parts[part], **{name: _checked(name, value, _PARTS[part][name])})
+            parts[part] = replace(parts[part], **{name: _checked(name, value, SETTINGS[part][name])})
         return replace(self, **parts)
 
 
-@dataclass(frozen=True)
-class _Setting:
-    kind: Any
-    choices: tuple[str, ...]
-
-
-def _settings(part: type) -> dict[str, _Setting]:
-    hints = get_type_hints(part)
-    return {f.name: _Setting(hints[f.name], tuple(f.metadata.get("choices", ()))) for f in fields(part)}
-
-
-_PARTS: dict[str, dict[str, _Setting]] = {
-    "objectives": _settings(Objectives),
-    "architect": _settings(Architect),
-    "weights": _settings(Weights),
-    "discretisation": _settings(Discretisation),
-    "distance": _settings(Distance),
-    "shrinking": _settings(Shrinking),
+SIZES = ("space", "epochs", "cells", "channels", "batch")
+"""Fields of a method itself that a caller may say."""
+SETTINGS: dict[str, dict[str, Option]] = {
+    name: declared(part, "method", name)
+    for name, part in (
+        ("objectives", Objectives),
+        ("architect", Architect),
+        ("weights", Weights),
+        ("discretisation", Discretisation),
+        ("distance", Distance),
+        ("shrinking", Shrinking),
+    )
 }
+"""What can be set of a method, by the subject that it belongs to."""
 _AT_LEAST_ONE = ("order", "ablation_every", "stop_window", "shrink_steps", "shrink_interval")
 
 
 def setting_names() -> tuple[str, ...]:
     """Names that :meth:`Method.with_settings` takes."""
-    return tuple(name for part in _PARTS.values() for name in part)
+    return tuple(name for part in SETTINGS.values() for name in part)
 
 
-def _checked(name: str, value: Any, setting: _Setting) -> Any:
+def _checked(name: str, value: Any, setting: Option) -> Any:
     if setting.choices and value not in setting.choices:
         raise ValueError(f"search: {name} must be one of {', '.join(setting.choices)}, got {value!r}")
     if value is None and type(None) in get_args(setting.kind):

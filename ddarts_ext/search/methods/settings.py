@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from ddarts_ext.runs.options import option
 from ddarts_ext.search.architect import HESSIANS
 from ddarts_ext.search.contributions.objectives import GRADIENTS, SIGN_RULES, ZERO_ONE_FORMS
 
 INACTIVE = ("bypass", "zero", "half", "random")
 REMOVALS = ("all", "owners")
 RULES = ("darts", "edge", "sparse", "complete")
-
-
-def _one_of(*choices: str, default: str) -> Any:
-    return field(default=default, metadata={"choices": choices})
 
 
 @dataclass(frozen=True)
@@ -28,13 +24,13 @@ class Objectives:
     """
 
     zero_one_weight: float = 0.0
-    zero_one_form: str = _one_of(*ZERO_ONE_FORMS, default="l2")
-    zero_one_over: str = _one_of("row", "table", default="row")
+    zero_one_form: str = option("l2", choices=ZERO_ONE_FORMS)
+    zero_one_over: str = option("row", choices=("row", "table"))
     ablation_weight: float = 0.0
-    ablation_sign: str = _one_of(*SIGN_RULES, default="recommended")
-    ablation_gradient: str = _one_of(*GRADIENTS, default="exact")
-    ablation_inactive: str = _one_of(*INACTIVE, default="bypass")
-    ablation_removal: str = _one_of(*REMOVALS, default="all")
+    ablation_sign: str = option("recommended", choices=SIGN_RULES)
+    ablation_gradient: str = option("exact", choices=GRADIENTS)
+    ablation_inactive: str = option("bypass", choices=INACTIVE)
+    ablation_removal: str = option("all", choices=REMOVALS)
     ablation_every: int = 1
     ablation_memory: float = 1.0
 
@@ -48,7 +44,7 @@ class Architect:
     """
 
     order: int = 1
-    hessian: str = _one_of(*HESSIANS, default="fd")
+    hessian: str = option("fd", choices=HESSIANS)
     alpha_lr: float = 3e-4
     alpha_lr_min: float | None = None
     alpha_betas: tuple[float, float] = (0.5, 0.999)
@@ -90,9 +86,9 @@ class Distance:
     """
 
     track_distance: bool = False
-    early_stop: bool = False
+    early_stop: bool = option(False, "Stop once the distance to the start has settled.", shown="dartopti only")
     stop_tolerance: float = 0.001
     stop_window: int = 4
     stop_after: int = 5
-    distance_rule: str = _one_of("auto", *RULES, default="auto")
+    distance_rule: str = option("auto", choices=("auto", *RULES))
     distance_scores: str = "median"

@@ -14,7 +14,7 @@ from ddarts_ext.nn.graph import SearchGraph
 from ddarts_ext.nn.nasbench201 import NASBench201Supernet
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
-from ddarts_ext.search.config import SearchConfig
+from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.search.state import Kept, SearchState, assembled
 from ddarts_ext.spaces import Space
 
@@ -79,35 +79,35 @@ def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter])
         group["params"] = [parameter for parameter in group["params"] if id(parameter) in left]
 
 
-def build_supernet(config: SearchConfig, dataset: Dataset) -> Supernet | NASBench201Supernet:
-    """The whole supernet of the space of a configuration; ``cells`` counts all cells."""
-    method, classes = config.method, len(dataset.classes)
-    if config.space().selection == "every_edge":
+def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet | NASBench201Supernet:
+    """The whole supernet of the space of a search; ``cells`` counts all cells."""
+    method, classes = settings.method, len(dataset.classes)
+    if settings.space().selection == "every_edge":
         return NASBench201Supernet(method.channels, method.cells // 3, classes, in_channels=dataset.channels)
     return Supernet(
-        config.space(),
+        settings.space(),
         method.cells,
         method.channels,
         classes,
         in_channels=dataset.channels,
-        stem=config.stem,
-        reductions=config.reductions,
+        stem=settings.stem,
+        reductions=settings.reductions,
     )
 
 
 def initial_shrink_state(
-    config: SearchConfig, dataset: Dataset, device: torch.device, parts: tuple[Kept, ...] = ()
+    settings: SearchSettings, dataset: Dataset, device: torch.device, parts: tuple[Kept, ...] = ()
 ) -> ShrinkState:
     """The start of a search: all random numbers come from the seed, and the global generators are left as they were."""
-    method, space = config.method, config.space()
+    method, space = settings.method, settings.space()
     by_alphas = method.shrinking is not None and method.shrinking.shrink_by == "alphas"
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        net = build_supernet(config, dataset)
+        torch.manual_seed(settings.seed)
+        net = build_supernet(settings, dataset)
         reductions = net.reductions if isinstance(net, Supernet) else ()
-        owner = owners(method.sharing, method.cells, reductions, config.sequence)
+        owner = owners(method.sharing, method.cells, reductions, settings.sequence)
         architecture = MaskedArchitecture(
             space, owner, by_alphas=by_alphas, initial_scale=method.architect.alpha_init if by_alphas else 0.0
         )
     # The loop asks nothing of a supernet but its parameters and its forward, which are those of both kinds.
-    return assembled(ShrinkState, config, cast(Supernet, net), architecture, device, parts)
+    return assembled(ShrinkState, settings, cast(Supernet, net), architecture, device, parts)

@@ -13,8 +13,8 @@ from torch import Tensor
 from ddarts_ext.data import Dataset
 from ddarts_ext.nn.count import count_multiply_adds, count_parameters
 from ddarts_ext.runs.device import synchronize
-from ddarts_ext.search.config import SearchConfig
 from ddarts_ext.search.parts.part import Part
+from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.search.shrinking.masks import ShrinkState
 from ddarts_ext.search.shrinking.measure import average, badness, growing, measured
 from ddarts_ext.search.shrinking.steps import Shrinking, shrink, shrink_epochs
@@ -32,14 +32,14 @@ class ShrinkingPart(Part):
     def __init__(
         self,
         how: Shrinking,
-        config: SearchConfig,
+        settings: SearchSettings,
         dataset: Dataset,
         autocast: Callable[[], AbstractContextManager[object]],
     ) -> None:
-        self.how, self.config, self.dataset, self.autocast = how, config, dataset, autocast
-        self.when = shrink_epochs(config.method.epochs, how.shrink_steps, how.shrink_interval)
+        self.how, self.config, self.dataset, self.autocast = how, settings, dataset, autocast
+        self.when = shrink_epochs(settings.method.epochs, how.shrink_steps, how.shrink_interval)
         # The images that are measured are the same all through a run, so that epochs can be compared.
-        generator = torch.Generator().manual_seed(config.seed + 2)
+        generator = torch.Generator().manual_seed(settings.seed + 2)
         self.order = torch.randperm(len(dataset.train), generator=generator)
         self._size: tuple[int, int] | None = None
 

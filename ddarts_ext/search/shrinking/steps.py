@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ddarts_ext.runs.options import option
 from ddarts_ext.spaces import Space
 
 SCORES = ("measure", "alphas")
@@ -29,8 +30,8 @@ class Shrinking:
 
     shrink_steps: int = 4
     shrink_interval: int = 2
-    shrink_by: str = field(default="measure", metadata={"choices": SCORES})
-    measure_form: str = field(default="code", metadata={"choices": FORMS})
+    shrink_by: str = option("measure", choices=SCORES)
+    measure_form: str = option("code", choices=FORMS)
     measure_samples: int = 200
     measure_every: int = 1
     measure_curve: int = 1000

@@ -1,0 +1,91 @@
+"""What a caller may say of a run, declared once, as a field of a dataclass.
+
+The signature of a constructor, the options of a command, the fields of config.json and what a resumed run takes from it
+all follow from these declarations.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+Class = TypeVar("Class", bound=type)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One thing that can be said.
+
+    kind: its type, None included where None is a value of it. default: of the field. home: the path to its value in
+    config.json. help: for the command line. shown: what stands for the default where it depends on the method or the
+    data. command: it has an option of its own on the command line; others go through ``--set``. choices: of a text.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    home: tuple[str, ...]
+    help: str = ""
+    shown: str = ""
+    command: bool = False
+    choices: tuple[str, ...] = ()
+
+    @property
+    def plain_kind(self) -> Any:
+        """The type without None."""
+        if get_origin(self.kind) not in (Union, UnionType):
+            return self.kind
+        kinds = [kind for kind in get_args(self.kind) if kind is not type(None)]
+        return kinds[0] if len(kinds) == 1 else Union[tuple(kinds)]  # noqa: UP007
+
+    def value_in(self, config: Mapping[str, Any]) -> Any:
+        """What a config.json says of it; None where it says nothing."""
+        value: Any = config
+        for key in self.home:
+            value = None if value is None else value.get(key)
+        return value
+
+
+def option(default: Any, help: str = "", **about: Any) -> Any:
+    """A dataclass field with what :class:`Option` says of it; with ``help`` it has an option of its own."""
+    return field(default=default, metadata={"help": help, "command": bool(help), **about})
+
+
+def declared(kind: type, *home: str, names: Collection[str] | None = None) -> dict[str, Option]:
+    """The fields of a dataclass as options, by name; ``names``: those alone. home: where config.json has its values."""
+    hints = get_type_hints(kind)
+    return {
+        item.name: Option(
+            item.name,
+            hints[item.name],
+            None if item.default is MISSING else item.default,
+            home=(*home, item.name),
+            **item.metadata,
+        )
+        for item in fields(kind)
+        if names is None or item.name in names
+    }
+
+
+def takes(options: Mapping[str, Option]) -> Callable[[Class], Class]:
+    """Class decorator: show ``options`` in the signature of a constructor that takes them as ``**settings``."""
+
+    def decorate(cls: Class) -> Class:
+        shown = inspect.signature(cls.__init__)  # type: ignore[misc]
+        _, *parameters = shown.parameters.values()
+        own = [p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD]
+        rest = [p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD]
+        said = [
+            inspect.Parameter(
+                known.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=known.plain_kind | None
+            )
+            for known in options.values()
+            if known.name not in shown.parameters
+        ]
+        cls.__signature__ = shown.replace(parameters=[*own, *said, *rest])  # type: ignore[attr-defined]
+        return cls
+
+    return decorate

@@ -1,0 +1,183 @@
+"""The settings of one search: what can be said of it, and what follows where nothing is said.
+
+``SearchSettings`` and the settings of methods declare every argument once. The signature of the Searcher
+(:data:`OPTIONS`), the options of ``ddarts search``, what ``--list`` shows, config.json and what a resumed run takes
+from it (:func:`arguments_of`) follow from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ddarts_ext import spaces
+from ddarts_ext.data import Augmentation, Dataset
+from ddarts_ext.genotype.start import Start
+from ddarts_ext.nn.stem import STEMS
+from ddarts_ext.runs.device import PRECISIONS
+from ddarts_ext.runs.options import Option, declared, option
+from ddarts_ext.search import methods
+from ddarts_ext.search.architecture import owners
+from ddarts_ext.search.methods import Method
+from ddarts_ext.search.methods.method import SETTINGS, SIZES
+
+MAY_CHANGE = ("device", "table")
+"""Fields of config.json that a resumed run may have otherwise."""
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """Everything that determines a search but the images themselves.
+
+    split: part of the training images whose batches move the weights; the rest moves the alphas and judges.
+    reductions: indices of the reduction cells, None for thirds. steps: nodes of a cell, None for the space's.
+    sequence: for methods whose cells share alphas by number, the number of every cell. start: the network to start at.
+    table: file with the accuracies of NAS-Bench-201 that are looked up for the result.
+    """
+
+    data: str
+    method: Method
+    device: str = "cpu"
+    start: Start | None = option(
+        None, "Network to start from (dartopti): ResNet18, ResNet50, Xception, InceptionV4, or a genotype file."
+    )
+    table: str | None = option(
+        None, "Accuracies of NAS-Bench-201, looked up for the result; see ddarts nasbench201 --help."
+    )
+    seed: int = option(0, "Everything random follows from it.")
+    precision: str = option("float32", "float32, or bf16 for autocast.", choices=PRECISIONS)
+    deterministic: bool = option(False, "Only algorithms that give the same result every time.")
+    split: float = option(0.5)
+    stem: str = option("cifar", choices=STEMS)
+    steps: int | None = option(None)
+    reductions: tuple[int, ...] | None = option(None)
+    sequence: tuple[int, ...] | None = option(None)
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for config.json."""
+        start = None if self.start is None else self.start.to_json()
+        return {"version": 1, "command": "search", **asdict(self), "start": start}
+
+    def space(self) -> spaces.Space:
+        return spaces.get(self.method.space, steps=self.steps)
+
+
+_OWN = declared(SearchSettings)
+OPTIONS: dict[str, Option] = {
+    **declared(Method, "method", names=SIZES),
+    **{name: known for name, known in _OWN.items() if name not in ("data", "method", "device")},
+    **{name: known for part in SETTINGS.values() for name, known in part.items()},
+}
+"""All that can be said of a search beside its images and its method, by name."""
+
+
+def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[str, Any]) -> SearchSettings:
+    """Check and complete what was said: the method, then what suits the data, then ``given``, None for "not said".
+
+    Raises ValueError or TypeError naming the argument.
+    """
+    wanted = {name: value for name, value in given.items() if value is not None}
+    own = {name: wanted.pop(name) for name in _OWN if name in wanted}
+    if "start" in own:
+        own["start"] = Start.load(own["start"])
+    chosen = methods.variant(method, wanted.pop("space", None))
+    if own.get("start") is not None:
+        # What the network determines, unless it was said; if it was, the check below compares.
+        for name, value in own["start"].sizes(chosen.space).items():
+            (wanted if name in SIZES else own).setdefault(name, value)
+    for name in ("reductions", "sequence"):
+        if own.get(name) is not None:
+            own[name] = tuple(own[name])
+    small = methods.preset(chosen, dataset.size, len(dataset.train)) if isinstance(method, str) else {}
+    said = {**small, **wanted}
+    sizes: dict[str, Any] = {name: _positive(name, said.pop(name)) for name in SIZES if name in said}
+    chosen = replace(chosen, **sizes).with_settings(**said)
+    if (chosen.distance.track_distance or chosen.distance.early_stop) and "distance" not in chosen.parts:
+        chosen = replace(chosen, parts=(*chosen.parts, "distance"))
+    # A search sees crops and flips, no cutout: DARTS, section 3.1.
+    own.setdefault("augmentation", replace(dataset.augmentation, cutout=0, autoaugment=None))
+    settings = SearchSettings(data=dataset.name, method=chosen, device=device, **own)
+    _check(settings)
+    return settings
+
+
+def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of the Searcher that a config.json was written with."""
+    said = {name: known.value_in(config) for name, known in OPTIONS.items()}
+    said["start"] = None if said["start"] is None else Start.from_json(said["start"])
+    said["augmentation"] = Augmentation(**config["augmentation"])
+    said = {name: value for name, value in said.items() if value is not None}
+    return {"data": config["source"], "method": config["method"]["name"], **said}
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"search: {name} must be a whole number, got {value!r}")
+    if value < 1:
+        raise ValueError(f"search: {name} must be >= 1, got {value}")
+    return value
+
+
+def _check(config: SearchSettings) -> None:
+    config.space()
+    if config.precision not in PRECISIONS:
+        raise ValueError(f"search: precision must be one of {', '.join(PRECISIONS)}, got {config.precision!r}")
+    if config.stem not in STEMS:
+        raise ValueError(f"search: stem must be one of {', '.join(STEMS)}, got {config.stem!r}")
+    if not 0 < config.split < 1:
+        raise ValueError(f"search: split must be between 0 and 1, got {config.split}")
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int) or not 0 <= config.seed < 2**63:
+        raise ValueError(f"search: seed must be a whole number >= 0, got {config.seed!r}")
+    if config.method.channels % 2:
+        raise ValueError(f"search: channels must be even, as reductions halve them, got {config.method.channels}")
+    _check_indices(config.reductions, config.method.cells)
+    _check_start(config)
+    if config.method.space == "nasbench201":
+        _check_nasbench201(config)
+    elif config.table is not None:
+        raise ValueError(f"search: table must not be given for space {config.method.space}: it is one of nasbench201")
+
+
+def _check_start(config: SearchSettings) -> None:
+    method = config.method
+    if method.sharing == "sequence" and config.sequence is None:
+        raise ValueError(
+            f"search: start must be given for method {method.name}: ResNet18, ResNet50, Xception, InceptionV4 or a "
+            "genotype file"
+        )
+    if method.shrinking is not None and (config.start is not None or "distance" in method.parts):
+        raise ValueError(
+            f"search: start, early_stop and track_distance must be left out with method {method.name}, which has no "
+            "alphas to read an architecture from"
+        )
+    if method.epochs <= method.architect.alpha_start:
+        raise ValueError(
+            f"search: epochs must be more than the {method.architect.alpha_start} before alphas move (alpha_start), "
+            f"got {method.epochs}"
+        )
+    if config.start is None:
+        return
+    # Also finds cells that share alphas and differ, before anything is computed.
+    determined = {"cells": method.cells, "steps": config.steps, "reductions": config.reductions}
+    for name, expected in config.start.sizes(method.space).items():
+        if name in determined and determined[name] != expected:
+            raise ValueError(f"search: {name} must be {expected!r} as in the start, got {determined[name]!r}")
+    owner = owners(method.sharing, method.cells, config.reductions or (), config.sequence)
+    config.start.table(config.space(), owner)
+
+
+def _check_indices(reductions: Sequence[int] | None, cells: int) -> None:
+    for index in reductions or ():
+        if not 0 <= index < cells:
+            raise ValueError(f"search: reductions must be in 0..{cells - 1}, got {index}")
+
+
+def _check_nasbench201(config: SearchSettings) -> None:
+    if config.method.cells % 3:
+        raise ValueError(f"search: cells must be a multiple of the 3 stages of nasbench201, got {config.method.cells}")
+    if config.stem != "cifar":
+        raise ValueError(f"search: stem must be cifar for nasbench201, got {config.stem!r}")
+    if config.reductions:
+        raise ValueError(f"search: reductions must be none for nasbench201, got {config.reductions}")
