@@ -10,20 +10,17 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib.util
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddarts_ext.benchmark import Row, batches
+from ddarts_ext.benchmark import Row, batches, neighbour
 from ddarts_ext.benchmark.timing import interleave, peak_resident_bytes
 from ddarts_ext.search.contributions.marginal import contributions
 
@@ -44,20 +41,9 @@ class Setting:
     labels: Tensor
 
 
-def search_step_file() -> ModuleType:
-    """The neighbouring benchmark: it knows the plain PyTorch supernet and how to share weights with it."""
-    path = Path(__file__).with_name("bench_search_step.py")
-    spec = importlib.util.spec_from_file_location("bench_search_step", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def setting(candidate: str, size: int, device: str) -> Setting:
     name = "eager" if candidate == "eager naive" else "kernel channels-last"
-    module = search_step_file()
+    module = neighbour(__file__, "bench_search_step")
     images, labels, weights = module.batch(name, size, device)
     return Setting(module.network(name, device), torch.logit(weights), images, labels)
 

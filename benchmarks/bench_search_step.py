@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import argparse
 import copy
-import importlib.util
 import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from ddarts_ext import spaces
-from ddarts_ext.benchmark import Row, batches
+from ddarts_ext.benchmark import Row, batches, neighbour
 from ddarts_ext.benchmark.timing import interleave, peak_resident_bytes
 from ddarts_ext.nn.supernet import Supernet
 
@@ -31,21 +28,11 @@ MEMORY_SHARE = 0.6  # of eager's peak at most
 TOLERANCE = 1e-7  # of the largest entry, in float64: in float32 layouts differ by more, through ReLU and max pooling
 
 
-def eager_supernet() -> ModuleType:
-    """The neighbouring file: this one may be loaded by its path, outside any package."""
-    spec = importlib.util.spec_from_file_location("eager_supernet", Path(__file__).with_name("eager_supernet.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def network(candidate: str, device: str) -> nn.Module:
     torch.manual_seed(0)
     net: nn.Module = Supernet(spaces.get("darts"))
     if candidate.startswith("eager"):
-        module = eager_supernet()
+        module = neighbour(__file__, "eager_supernet")
         eager = module.EagerSupernet()
         module.share(net, eager)
         net = eager

@@ -1,6 +1,7 @@
 """Benchmarks: cases that are proved equal before they are timed, in turn, in one run; see ``benchmarks/README.md``."""
 
 from ddarts_ext.benchmark.case import LAYOUTS, SHAPES, Case, batches, compare, place, runner
+from ddarts_ext.benchmark.files import load_file, neighbour
 from ddarts_ext.benchmark.report import Report, Row, device_stamp
 from ddarts_ext.benchmark.suite import load_cases, load_modules, measure, run
 
@@ -14,8 +15,10 @@ __all__ = [
     "compare",
     "device_stamp",
     "load_cases",
+    "load_file",
     "load_modules",
     "measure",
+    "neighbour",
     "place",
     "run",
     "runner",

@@ -7,7 +7,6 @@ that the implementations of a case agree, times them interleaved and tabulates. 
 
 from __future__ import annotations
 
-import importlib.util
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import torch
 
 from ddarts_ext.benchmark.case import LAYOUTS, ROTATED_BYTES, Case, compare, place, runner, tensors
+from ddarts_ext.benchmark.files import load_file
 from ddarts_ext.benchmark.report import Report, Row, device_stamp, table
 from ddarts_ext.benchmark.timing import copy_bandwidth, interleave
 
@@ -100,7 +100,7 @@ def load_modules(ops: Sequence[str] | None = None, folder: Path | None = None) -
     unknown = [op for op in ops or () if op not in files]
     if unknown:
         raise ValueError(f"bench: op must be one of {', '.join(files)}, got {', '.join(unknown)}")
-    return [_module(path) for name, path in files.items() if ops is None or name in ops]
+    return [load_file(path) for name, path in files.items() if ops is None or name in ops]
 
 
 def load_cases(device: str, ops: Sequence[str] | None = None, folder: Path | None = None) -> Iterator[Case]:
@@ -108,15 +108,6 @@ def load_cases(device: str, ops: Sequence[str] | None = None, folder: Path | Non
     for module in load_modules(ops, folder):
         if hasattr(module, "cases"):
             yield from module.cases(device)
-
-
-def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"ddarts_ext_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ValueError(f"bench: {path} must be a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _all_rows(modules: Sequence[ModuleType], device: str, **options: Any) -> Iterator[list[Row]]:
