@@ -6,16 +6,6 @@ import torch
 from torch import Tensor
 
 
-def halves(count: int, fraction: float = 0.5) -> tuple[Tensor, Tensor]:
-    """Indices of the part that trains the weights (the first ones, as in DARTS) and of the rest, which judges."""
-    if count < 2 or not 0.0 < fraction < 1.0:
-        raise ValueError(
-            f"data: a split needs 2 or more images and a fraction between 0 and 1, got {count} and {fraction}"
-        )
-    cut = min(max(int(fraction * count), 1), count - 1)
-    return torch.arange(cut), torch.arange(cut, count)
-
-
 def permuted(indices: Tensor, batch: int, generator: torch.Generator) -> Tensor:
     """One epoch: [S, B] with every index at most once. The incomplete last batch is left out, unless it is alone."""
     size = min(batch, len(indices))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
@@ -14,7 +15,16 @@ from ddarts_ext.data.augment import Augmentation, augment, normalise
 
 @runtime_checkable
 class Split(Protocol):
-    """Images that can be read by index, wherever they are kept."""
+    """Images that can be read by index, wherever they are kept.
+
+    A split may also have ``keys()``, one bytes object for each image that tells it from others wherever it stands: then
+    a run does not depend on the order of the images.
+    """
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [N], on any device."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -34,6 +44,14 @@ class MemorySplit:
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
+
+    def keys(self) -> list[bytes]:
+        """Digests of the images with their labels."""
+        pixels, labels = self.images.cpu().flatten(1).numpy(), self.labels.tolist()
+        return [
+            hashlib.blake2b(row.tobytes(), digest_size=16, salt=label.to_bytes(8, "little")).digest()
+            for row, label in zip(pixels, labels, strict=True)
+        ]
 
     def batches(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         for row in indices.to(self.images.device):

@@ -79,6 +79,14 @@ class StreamSplit:
     device: torch.device
     workers: int = 2
 
+    @property
+    def labels(self) -> Tensor:
+        return torch.tensor([file.label for file in self.files])
+
+    def keys(self) -> list[bytes]:
+        """Class and name of every file: wherever the folder lies, they stay."""
+        return [f"{file.label}/{file.path.name}".encode() for file in self.files]
+
     def __len__(self) -> int:
         return len(self.files)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -11,12 +12,23 @@ class Sums:
     def __init__(self) -> None:
         self._total: dict[str, Tensor] = {}
         self._count: dict[str, int] = {}
+        self._largest: dict[str, Tensor] = {}
 
     def add(self, name: str, value: Tensor, count: int = 1) -> None:
         """Add a sum over ``count`` things."""
         held = self._total.get(name)
         self._total[name] = value.detach().double() if held is None else held + value.detach()
         self._count[name] = self._count.get(name, 0) + count
+
+    def largest(self, name: str, value: Tensor) -> None:
+        """Keep the largest value seen."""
+        held = self._largest.get(name)
+        value = value.detach().double()
+        self._largest[name] = value if held is None else torch.maximum(held, value)
+
+    def maxima(self) -> dict[str, float]:
+        """The largest of everything that was kept so; waits for the device."""
+        return {name: float(value) for name, value in self._largest.items()}
 
     def means(self) -> dict[str, float | list[float]]:
         """The mean of everything added; waits for the device."""

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from ddarts_ext.data import Dataset, load
-from ddarts_ext.data.batches import halves, in_order, permuted, redrawn
+from ddarts_ext.data.batches import in_order, permuted, redrawn
+from ddarts_ext.data.order import canonical_order, digest, divided
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.runs.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.folder import RunFolder
@@ -67,6 +68,7 @@ class Searcher:
             other = "Searcher" if self._shrinks else "Shrinker"
             raise ValueError(f"search: method {self.config.method.name} must be searched by {other}")
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
+        self.order = canonical_order(dataset.train)
         self.dataset = dataset.to(self.device)
         self.resume = resume
         self.folder = None if out is None else RunFolder(out, "search")
@@ -90,7 +92,7 @@ class Searcher:
     def _start(self) -> SearchState:
         state = self._initial()
         if self.folder is not None:
-            config = {**self.config.to_json(), "source": self.source}
+            config = {**self.config.to_json(), "source": self.source, "division": self._division()}
             checkpoint = self.folder.open(config, resume=self.resume, changeable=MAY_CHANGE)
             if checkpoint is not None:
                 state.restore(checkpoint, self.folder.history())
@@ -101,7 +103,14 @@ class Searcher:
 
     def _divided(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices of the images that move the weights, and of those that move the alphas and judge."""
-        return halves(len(self.dataset.train), self.config.split)
+        return divided(self.dataset.train.labels, self.order, self.config.split, self.config.seed)
+
+    def _division(self) -> dict[str, Any]:
+        """Which images move weights and which alphas, for config.json."""
+        parts = dict(zip(("weights", "alphas"), self._divided(), strict=True))
+        return {
+            name: {"images": len(part), "digest": digest(self.dataset.train, part)} for name, part in parts.items()
+        }
 
     def _moves_alphas(self, epoch: int) -> bool:
         return epoch >= self.config.method.architect.alpha_start

@@ -91,11 +91,15 @@ class Stepper:
             found.ablated_gradient,
             found.own_gradient,
             sign=objectives.ablation_sign,
+            delta=objectives.ablation_delta,
             gradient=objectives.ablation_gradient,
         )
         state.held = {"value": result.value.detach(), "contributions": result.contributions.detach()}
         if result.gradient is not None:
             state.held["gradient"] = result.gradient.detach()
+            # How much of a step is the ablation loss's: a loss without bound holds Adam's second moment up for long.
+            share = objectives.ablation_weight * result.gradient.norm() / found.full_gradient.norm().clamp_min(1e-30)
+            sums.largest("ablation_ratio", share)
         judge(sums, "architecture", found.logits, valid[1], found.loss)
         return found.full_gradient
 

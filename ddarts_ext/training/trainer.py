@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ddarts_ext.data import Augmentation, Dataset, load
 from ddarts_ext.data.batches import in_order, permuted
+from ddarts_ext.data.order import canonical_order
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.network import build_network
 from ddarts_ext.runs.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
@@ -67,6 +68,7 @@ class Trainer:
         dataset = load(data)
         self.config: TrainConfig = resolve(dataset, {**settings, "device": self.device.type})
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
+        self.order = canonical_order(dataset.train)
         self.dataset = dataset.to(self.device)
         self.resume = resume
         self.folder = None if out is None else RunFolder(out, "train")
@@ -152,7 +154,7 @@ class Trainer:
     def _train(self, run: _Run, sums: Sums) -> None:
         config, network = self.config, run.network
         network.train()
-        rows = permuted(torch.arange(len(self.dataset.train)), config.batch, run.order)
+        rows = permuted(self.order, config.batch, run.order)
         for images, labels in self.dataset.train.batches(rows):
             inputs = self.dataset.augment(images, config.augmentation, run.augmentation)
             with self.autocast():

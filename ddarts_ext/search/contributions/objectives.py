@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 ZERO_ONE_FORMS = ("l2", "l1")
-SIGN_RULES = ("recommended", "paper_plus", "code")
+SIGN_RULES = ("bounded", "mean", "paper_plus", "code")
 GRADIENTS = ("exact", "stopgrad_mean", "none")
-DELTA = 1e-6
+DELTA = 1e-3
 
 
 def zero_one(weights: Tensor, form: str = "l2") -> Tensor:
@@ -43,7 +43,7 @@ def ablation(
     ablated_gradient: Tensor | None = None,
     own_gradient: Tensor | None = None,
     *,
-    sign: str = "recommended",
+    sign: str = "bounded",
     gradient: str = "exact",
     delta: float = DELTA,
 ) -> Ablation:
@@ -54,10 +54,13 @@ def ablation(
     row i, where removing a cell leaves others that read the same row (zero when not given).
 
     With M_i = loss - without_i and its mean Mm, the value is c (M_i - Mm), c being
-    ``recommended``: 1 / max(|Mm|, delta), which rewards useful cells whatever the sign of Mm;
+    ``bounded``: 1 / max(mean |M_j|, delta * loss), a constant for the gradient: useful cells are rewarded whatever the
+    signs, |value| <= N + 1 always, and where all M_j are negative the value is that of ``code``;
+    ``mean``: 1 / max(|Mm|, delta), which has no bound where contributions of both signs cancel;
     ``paper_plus``: 1 / Mm; ``code``: -1 / Mm (the published implementation); both 0 where Mm = 0.
 
-    gradient: ``exact`` differentiates all of it, ``stopgrad_mean`` holds Mm constant, ``none`` gives no gradient.
+    gradient: ``exact`` differentiates all of it but the constant of ``bounded``, ``stopgrad_mean`` holds Mm constant,
+    ``none`` gives no gradient.
     """
     if sign not in SIGN_RULES:
         raise ValueError(f"ablation: sign must be one of {', '.join(SIGN_RULES)}, got {sign!r}")
@@ -65,7 +68,7 @@ def ablation(
         raise ValueError(f"ablation: gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
     contributions = loss - without
     mean = contributions.mean()
-    factor, slope = _factor(mean, sign, delta)
+    factor, slope = _factor(loss, contributions, sign, delta)
     above = contributions - mean
     value = factor * above
     if gradient == "none":
@@ -77,13 +80,18 @@ def ablation(
         raise ValueError("ablation: ablated_gradient must be given for gradient='exact', got None")
     of_mean = full_gradient - ablated_gradient / without.numel()
     per_row = above.view(-1, *[1] * (full_gradient.dim() - 1))
-    exact = factor * (of_contribution - of_mean) + slope * per_row * of_mean
+    exact = factor * (of_contribution - of_mean)
+    if slope is not None:
+        exact = exact + slope * per_row * of_mean
     return Ablation(value, exact, contributions)
 
 
-def _factor(mean: Tensor, sign: str, delta: float) -> tuple[Tensor, Tensor]:
-    """c of :func:`ablation` and its derivative with respect to the mean."""
-    if sign == "recommended":
+def _factor(loss: Tensor, contributions: Tensor, sign: str, delta: float) -> tuple[Tensor, Tensor | None]:
+    """c of :func:`ablation` and its derivative with respect to the mean, None where c is a constant."""
+    if sign == "bounded":
+        return torch.maximum(contributions.abs().mean(), delta * loss).detach().reciprocal(), None
+    mean = contributions.mean()
+    if sign == "mean":
         size = mean.abs()
         factor = size.clamp_min(delta).reciprocal()
         return factor, torch.where(size < delta, 0.0, -mean.sign() * factor.square())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ddarts_ext.runs.options import option
 from ddarts_ext.search.architect import HESSIANS
-from ddarts_ext.search.contributions.objectives import GRADIENTS, SIGN_RULES, ZERO_ONE_FORMS
+from ddarts_ext.search.contributions.objectives import DELTA, GRADIENTS, SIGN_RULES, ZERO_ONE_FORMS
 
 INACTIVE = ("bypass", "zero", "half", "random")
 REMOVALS = ("all", "owners")
@@ -27,7 +27,8 @@ class Objectives:
     zero_one_form: str = option("l2", choices=ZERO_ONE_FORMS)
     zero_one_over: str = option("row", choices=("row", "table"))
     ablation_weight: float = 0.0
-    ablation_sign: str = option("recommended", choices=SIGN_RULES)
+    ablation_sign: str = option("bounded", choices=SIGN_RULES)
+    ablation_delta: float = DELTA
     ablation_gradient: str = option("exact", choices=GRADIENTS)
     ablation_inactive: str = option("bypass", choices=INACTIVE)
     ablation_removal: str = option("all", choices=REMOVALS)

@@ -34,13 +34,14 @@ class ShrinkingPart(Part):
         how: Shrinking,
         settings: SearchSettings,
         dataset: Dataset,
+        order: Tensor,
         autocast: Callable[[], AbstractContextManager[object]],
     ) -> None:
         self.how, self.config, self.dataset, self.autocast = how, settings, dataset, autocast
         self.when = shrink_epochs(settings.method.epochs, how.shrink_steps, how.shrink_interval)
         # The images that are measured are the same all through a run, so that epochs can be compared.
         generator = torch.Generator().manual_seed(settings.seed + 2)
-        self.order = torch.randperm(len(dataset.train), generator=generator)
+        self.order = order[torch.randperm(len(order), generator=generator)]
         self._size: tuple[int, int] | None = None
 
     def after_epoch(self, state: SearchState, epoch: int, record: dict[str, Any]) -> bool:

@@ -75,7 +75,7 @@ class Shrinker(Searcher):
             raise ValueError(f"search: table must not be given for space {method.space}: it is one of nasbench201")
         self.table = table if isinstance(table, NASBench201Table) or table is None else NASBench201Table.load(table)
         runs = autocast(self.device, self.config.precision)
-        self._parts = (ShrinkingPart(self.how, self.config, self.dataset, runs), *self._parts)
+        self._parts = (ShrinkingPart(self.how, self.config, self.dataset, self.order, runs), *self._parts)
 
     @property
     def _by_alphas(self) -> bool:
@@ -87,7 +87,7 @@ class Shrinker(Searcher):
     def _divided(self) -> tuple[Tensor, Tensor]:
         if self._by_alphas:
             return super()._divided()
-        return torch.arange(len(self.dataset.train)), torch.empty(0, dtype=torch.long)
+        return self.order, torch.empty(0, dtype=torch.long)
 
     def _moves_alphas(self, epoch: int) -> bool:
         return self._by_alphas and super()._moves_alphas(epoch)
@@ -95,6 +95,9 @@ class Shrinker(Searcher):
     def _rows(self, part: Tensor, state: SearchState) -> Tensor:
         if self.how.shuffle:
             return super()._rows(part, state)
+        if state.epoch == 0:
+            self.progress.say("search: shuffle=false shows the images in the order in which their source lists them")
+        part = part.sort().values
         size = min(self.config.method.batch, len(part))
         return part[: len(part) // size * size].view(-1, size)
 

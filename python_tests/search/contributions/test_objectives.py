@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
-from ddarts_ext.search.contributions.objectives import ablation, zero_one
+from ddarts_ext.search.contributions.objectives import DELTA, GRADIENTS, SIGN_RULES, ablation, zero_one
 
 ALPHAS = [[-2.0, 0.0, 1.0], [0.5, 3.0, -1.0]]
 ZERO_ONE = {
@@ -82,7 +84,7 @@ def test_scalar_check_values() -> None:
     close(result.value, [-0.11764705882, -0.64705882353, 0.76470588235])
 
 
-@pytest.mark.parametrize("sign", ["recommended", "paper_plus", "code"])
+@pytest.mark.parametrize("sign", ["mean", "paper_plus", "code"])
 @pytest.mark.parametrize("shift", [0.0, 8.0])
 def test_gradient_is_that_of_the_value(sign: str, shift: float) -> None:
     """For either sign of the mean contribution: a constant added to every loss without a cell moves it."""
@@ -90,7 +92,7 @@ def test_gradient_is_that_of_the_value(sign: str, shift: float) -> None:
     without = without - shift
     contributions = loss - without
     mean = contributions.mean()
-    divisor = {"recommended": mean.abs(), "paper_plus": mean, "code": -mean}[sign]
+    divisor = {"mean": mean.abs(), "paper_plus": mean, "code": -mean}[sign]
     values = (contributions - mean) / divisor
     expected = torch.stack([torch.autograd.grad(v, alphas, retain_graph=True)[0][i] for i, v in enumerate(values)])
     result = ablation(loss, without, full, summed, sign=sign)
@@ -99,17 +101,74 @@ def test_gradient_is_that_of_the_value(sign: str, shift: float) -> None:
     torch.testing.assert_close(result.gradient.detach(), expected)
 
 
-def test_recommended_rule_rewards_useful_cells_for_either_sign_of_the_mean() -> None:
+@pytest.mark.parametrize("sign", ["bounded", "mean"])
+def test_useful_cells_are_rewarded_for_either_sign_of_the_mean(sign: str) -> None:
     loss, zeros = torch.tensor(2.0), torch.zeros(3)
     for without in (torch.tensor([2.1, 2.5, 3.0]), torch.tensor([1.0, 1.2, 1.9])):
-        value = ablation(loss, without, zeros, gradient="none").value
+        value = ablation(loss, without, zeros, gradient="none", sign=sign).value
         assert value.argmin() == without.argmax()
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    loss=st.floats(1e-3, 1e3),
+    shares=st.lists(st.floats(-10, 10), min_size=1, max_size=8),
+)
+def test_the_bounded_rule_is_bounded(loss: float, shares: list[float]) -> None:
+    """|A_i| <= N + 1 for contributions of any signs, and sum A_i = 0; without a gradient that could grow: R >= d L."""
+    whole = torch.tensor(loss, dtype=torch.float64)
+    without = whole * (1 - torch.tensor(shares, dtype=torch.float64))
+    ones = torch.ones(len(shares), dtype=torch.float64)
+    result = ablation(whole, without, ones, ones)
+    assert result.value.abs().max() <= len(shares) + 1
+    assert result.value.sum().abs() < 1e-9
+    assert result.gradient is not None
+    # Own rows: (dM_i - d mean) / R = S_i / (N R), at most |S_i| / (N delta L).
+    assert result.gradient.abs().max() <= 1 / (len(shares) * DELTA * loss) * (1 + 1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(shares=st.lists(st.floats(0.01, 10), min_size=1, max_size=8))
+def test_the_bounded_rule_is_the_published_value_where_all_cells_are_useful(shares: list[float]) -> None:
+    loss = torch.tensor(1.5, dtype=torch.float64)
+    without, zeros = loss * (1 + torch.tensor(shares, dtype=torch.float64)), torch.zeros(len(shares))
+    published = ablation(loss, without, zeros, gradient="none", sign="code").value
+    torch.testing.assert_close(ablation(loss, without, zeros, gradient="none").value, published)
+
+
+@pytest.mark.parametrize("shift", [0.0, 2.0, 8.0])
+def test_the_bounded_gradient_is_that_of_the_value_with_its_divisor_held(shift: float) -> None:
+    """For contributions of one sign and of both; the shift moves the losses without a cell."""
+    alphas, loss, without, full, summed = toy_terms()
+    without = without - shift
+    contributions = loss - without
+    divisor = torch.maximum(contributions.abs().mean(), DELTA * loss).detach()
+    values = (contributions - contributions.mean()) / divisor
+    expected = torch.stack([torch.autograd.grad(v, alphas, retain_graph=True)[0][i] for i, v in enumerate(values)])
+    result = ablation(loss, without, full, summed)
+    torch.testing.assert_close(result.value, values)
+    assert result.gradient is not None
+    torch.testing.assert_close(result.gradient.detach(), expected)
+    torch.testing.assert_close(result.gradient.detach(), summed / (3 * divisor))
+    held = ablation(loss, without, full, gradient="stopgrad_mean").gradient
+    assert held is not None
+    torch.testing.assert_close(held.detach(), full / divisor)
+
+
+def test_nothing_is_branched_on_a_value() -> None:
+    """On meta tensors, which have none, every rule computes."""
+    full = torch.zeros(3, 2, 2, device="meta")
+    loss, without = torch.zeros((), device="meta"), torch.zeros(3, device="meta")
+    for sign in SIGN_RULES:
+        for gradient in GRADIENTS:
+            result = ablation(loss, without, full, full, full, sign=sign, gradient=gradient)
+            assert result.value.shape == (3,)
 
 
 def test_a_mean_near_zero_divides_by_delta() -> None:
     loss, without = torch.tensor(2.0, dtype=torch.float64), torch.tensor([1.5, 2.5], dtype=torch.float64)
     full, summed = torch.tensor([0.3, 0.1], dtype=torch.float64), torch.tensor([0.2, 0.6], dtype=torch.float64)
-    result = ablation(loss, without, full, summed, delta=1e-3)
+    result = ablation(loss, without, full, summed, sign="mean", delta=1e-3)
     close(result.value, [500.0, -500.0])
     assert result.gradient is not None
     close(result.gradient, [0.2 / 2e-3, 0.6 / 2e-3])
