@@ -21,5 +21,6 @@ def redrawn(indices: Tensor, batch: int, steps: int, generator: torch.Generator)
 
 
 def in_order(indices: Tensor, batch: int) -> list[Tensor]:
-    """All indices once, in order, for judging: rows of ``batch`` and a last, shorter one, each [1, B]."""
-    return [part[None] for part in torch.split(indices, batch)]
+    """All indices once, in order, for judging: as few rows of at most ``batch`` as there can be, nearly equal in
+    length, each [1, B]."""
+    return [part[None] for part in indices.tensor_split(max(1, -(-len(indices) // batch))) if len(part)]

@@ -1,8 +1,8 @@
 """Which images do what, whatever the order in which a source lists them.
 
-A folder is read class by class, and many people's arrays are sorted. So images are counted in an order that follows from
-what they are, and divided by a stratified permutation that follows from a seed: the same images, listed otherwise, give
-the same run.
+A folder is read class by class, and many people's arrays are sorted. So images are counted in an order that follows
+from what they are, and divided by a stratified permutation that follows from a seed: the same images, listed otherwise,
+give the same run.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def digest(split: Split, indices: Tensor) -> str:
 def divided(labels: Tensor, order: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
     """Two parts of the images in ``order``, as indices: about ``fraction`` of every class, and the rest.
 
-    labels: int64 [N], by index. The parts follow from ``seed`` by one stratified permutation. Where a class has a single
-    image, or a part would have fewer images than there are classes, the permutation alone decides. Raises ValueError
-    for fewer than 2 images and for a fraction that is not between 0 and 1.
+    labels: int64 [N], by index. The parts follow from ``seed`` by one stratified permutation. Where a class has a
+    single image, or a part would have fewer images than there are classes, the permutation alone decides. Raises
+    ValueError for fewer than 2 images and for a fraction that is not between 0 and 1.
     """
     from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
 

@@ -117,6 +117,29 @@ class Genotype:
         """
         return tuple(dict.fromkeys(entry.target for entry in self.live(index)))
 
+    def reads(self, index: int) -> frozenset[int]:
+        """The input nodes that the output of cell `index` depends on."""
+        entries = self.live(index)
+        found = set(self.nodes(index))
+        while True:
+            more = found | {entry.source for entry in entries if entry.target in found}
+            if more == found:
+                return frozenset(node for node in found if node < self.inputs)
+            found = more
+
+    def dead_cells(self) -> tuple[int, ...]:
+        """The cells on which the output of the network does not depend: what they compute is lost.
+
+        Cell i reads the outputs of cells i-2 (node 0) and i-1 (node 1), the first ones the stem.
+        """
+        if self.inputs != 2:
+            return tuple(index for index in range(self.layers) if not self.live(index))
+        alive, new = set(), {self.layers - 1}
+        while new:
+            alive |= new
+            new = {index - 2 + node for index in new for node in self.reads(index)} - alive - {-1, -2}
+        return tuple(index for index in range(self.layers) if index not in alive)
+
     def with_reductions(self, reductions: Sequence[int] | None) -> "Genotype":
         """The same cells with other reduction cells; None for thirds."""
         return replace(self, reductions=None if reductions is None else tuple(reductions))

@@ -13,6 +13,7 @@ from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.discretisation import discretize
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.nn.network import DiscreteNetwork, build_network
+from ddarts_ext.search.decisions import decisiveness
 from ddarts_ext.search.methods import Discretisation
 from ddarts_ext.spaces import Space
 
@@ -31,25 +32,35 @@ class Reading:
 def read(
     weights: Tensor, space: Space, how: Discretisation, owner: Sequence[int], reductions: Sequence[int] | None
 ) -> Reading:
-    """Discretise op weights [rows, E, O] by the first rule that gives a network that can be trained.
+    """Discretise op weights [rows, E, O] by the first rule that gives a connected network.
 
-    A threshold may leave a cell without any op, above all after a short search; ``darts`` keeps the best ops of every
-    node whatever their weights, and stands in then.
+    A threshold may leave a cell without any op, or one that no later cell reads, above all after a short search;
+    ``darts`` keeps the best ops of every node whatever their weights, and stands in then.
     """
     rules = dict.fromkeys((*how.rules, "darts"))
     found = {
         rule: discretize(weights, space, rule, threshold=how.threshold, seq=owner, reductions=reductions)  # type: ignore[arg-type]
         for rule in rules
     }
-    note = ""
-    for rule, genotype in found.items():
-        empty = [cell for cell in range(genotype.layers) if not genotype.live(cell)]
-        if not empty:
-            return Reading(genotype, rule, note, found)
-        note = note or (
-            f"the rule {rule!r} (threshold {how.threshold}) leaves {len(empty)} of {genotype.layers} cells without op"
-        )
-    raise ValueError(f"search: weights must leave a path through every cell, and {note}")
+    faults = {rule: _fault(rule, genotype, how.threshold) for rule, genotype in found.items()}
+    chosen = next((rule for rule, fault in faults.items() if not fault), None)
+    said = next((fault for fault in faults.values() if fault), "")
+    if chosen is None:
+        raise ValueError(f"search: weights must leave a path through every cell, and {said}")
+    note = f"{said}; {decisiveness(weights, space)}" if said else ""
+    return Reading(found[chosen], chosen, note, found)
+
+
+def _fault(rule: str, genotype: Genotype, threshold: float) -> str:
+    """What keeps a genotype from being a connected network; empty where nothing does."""
+    empty = [cell for cell in range(genotype.layers) if not genotype.live(cell)]
+    if empty:
+        return f"the rule {rule!r} (threshold {threshold}) leaves {len(empty)} of {genotype.layers} cells without op"
+    dead = genotype.dead_cells()
+    if dead:
+        cells = ", ".join(map(str, dead))
+        return f"the rule {rule!r} (threshold {threshold}) leaves cells that no later one reads: {cells}"
+    return ""
 
 
 @dataclass(frozen=True)

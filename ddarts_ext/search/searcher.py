@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,7 @@ from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums, judge
+from ddarts_ext.search.decisions import decisions, one_hot
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts import PARTS, Part
 from ddarts_ext.search.result import SearchResult, read
@@ -84,6 +87,8 @@ class Searcher:
             finally:
                 self.progress.close()
         result = self._result(state)
+        if self._gap(state, result) and self.folder is not None:
+            self.folder.write_history(state.history)
         if self.folder is not None:
             result.genotype.save(self.folder.genotype_file)
             self.folder.write_json("genotypes.json", {rule: g.to_json() for rule, g in result.genotypes.items()})
@@ -101,16 +106,15 @@ class Searcher:
     def _initial(self) -> SearchState:
         return initial_state(self.config, self.dataset, self.device, self._parts)
 
+    @functools.cached_property
     def _divided(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices of the images that move the weights, and of those that move the alphas and judge."""
         return divided(self.dataset.train.labels, self.order, self.config.split, self.config.seed)
 
     def _division(self) -> dict[str, Any]:
         """Which images move weights and which alphas, for config.json."""
-        parts = dict(zip(("weights", "alphas"), self._divided(), strict=True))
-        return {
-            name: {"images": len(part), "digest": digest(self.dataset.train, part)} for name, part in parts.items()
-        }
+        parts = dict(zip(("weights", "alphas"), self._divided, strict=True))
+        return {name: {"images": len(part), "digest": digest(self.dataset.train, part)} for name, part in parts.items()}
 
     def _moves_alphas(self, epoch: int) -> bool:
         return epoch >= self.config.method.architect.alpha_start
@@ -121,7 +125,7 @@ class Searcher:
 
     def _epochs(self, state: SearchState) -> None:
         method = self._effective(state)
-        weight_part, alpha_part = self._divided()
+        weight_part, alpha_part = self._divided
         steps = max(1, len(weight_part) // method.batch)
         stepper = Stepper(state, method, autocast(self.device, self.config.precision))
         self.progress.start("search", method.epochs, steps, state.epoch)
@@ -136,6 +140,7 @@ class Searcher:
             self._judge(stepper, alpha_part, sums)
             synchronize(self.device)
             record = {"epoch": epoch, **rates, **_figures(state, sums)}
+            self._warn(record)
             stops = [part.after_epoch(state, epoch, record) for part in self._parts]
             record["seconds"] = round(time.perf_counter() - began, 3)
             record["memory_mib"] = round(peak_memory_mib(self.device), 1)
@@ -191,17 +196,57 @@ class Searcher:
         images, labels = batch
         return self.dataset.augment(images, self.config.augmentation, state.augmentation), labels
 
-    @torch.no_grad()
     def _judge(self, stepper: Stepper, alpha_part: torch.Tensor, sums: Sums) -> None:
         state = stepper.state
         state.net.eval()
-        weights = state.architecture.weights()
-        for rows in in_order(alpha_part, max(self.config.method.batch, 256)):
+        self._judge_with(state.architecture.weights(), stepper, alpha_part, sums)
+
+    @torch.no_grad()
+    def _judge_with(self, weights: torch.Tensor, stepper: Stepper, part: torch.Tensor, sums: Sums) -> None:
+        """Loss and accuracy with op weights [cells, E, O]."""
+        state, p = stepper.state, Pass(statistics=self.config.judge_statistics)  # type: ignore[arg-type]
+        # Batches of nearly equal size: a last one of few images would have statistics of its own.
+        for rows in in_order(part, max(self.config.method.batch, 256)):
             for images, labels in self.dataset.train.batches(rows):
                 with stepper.autocast():
-                    logits = state.net(self.dataset.normalise(images), weights, Pass(statistics="running"))
+                    logits = state.net(self.dataset.normalise(images), weights, p)
                     loss = F.cross_entropy(logits, labels)
                 judge(sums, "valid", logits, labels, loss)
+
+    def _warn(self, record: Mapping[str, Any]) -> None:
+        """Say so where validation is worse than guessing: the two parts of the images then differ in kind."""
+        count = len(self._divided[1])
+        if "valid" not in record or not count:
+            return
+        chance = 1 / len(self.dataset.classes)
+        if record["valid"]["accuracy"] < chance - 5 * math.sqrt(chance * (1 - chance) / count):
+            self.progress.say(
+                f"search: validation accuracy {record['valid']['accuracy']:.2%} is far below chance ({chance:.2%}): "
+                "do labels fit the images?"
+            )
+
+    def _gap(self, state: SearchState, result: SearchResult) -> bool:
+        """Add to the last record the accuracy of the supernet before and after discretisation, on the same images.
+
+        After: the ops of the genotype weigh 1, all others 0. True if it was added.
+        """
+        part = self._divided[1]
+        if not len(part) or "discretisation" in state.history[-1]:
+            return False
+        stepper = Stepper(state, self.config.method, autocast(self.device, self.config.precision))
+        state.net.eval()
+        # A genotype of one cell stands for all of them (NAS-Bench-201).
+        chosen = one_hot(result.genotype.cells, state.space).to(state.architecture.table)
+        sums = Sums()
+        self._judge_with(chosen.expand(len(state.net.cells), -1, -1), stepper, part, sums)
+        after = sums.means()
+        state.history[-1]["discretisation"] = {
+            "rule": result.rule,
+            "before": state.history[-1]["valid"]["accuracy"],
+            "after": after["valid_accuracy"],
+            "loss_after": after["valid_loss"],
+        }
+        return True
 
     def _result(self, state: SearchState) -> SearchResult:
         architecture = state.architecture
@@ -236,6 +281,8 @@ def _figures(state: SearchState, sums: Sums) -> dict[str, Any]:
     for name in ("zero_one", "ablation", "contributions"):
         if name in figures:
             record[name] = figures[name]
+    record.update(sums.maxima())
+    record["decisions"] = decisions(state.architecture.weights(), state.space)
     record["owner"] = list(state.architecture.owner)
     record["alphas"] = state.architecture.by_cell(state.architecture.table.detach()).tolist()
     return record

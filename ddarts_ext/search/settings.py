@@ -33,7 +33,9 @@ class SearchSettings:
     split: part of the training images whose batches move the weights; the rest moves the alphas and judges.
     reductions: indices of the reduction cells, None for thirds. steps: nodes of a cell, None for the space's.
     sequence: for methods whose cells share alphas by number, the number of every cell. start: the network to start at.
-    table: file with the accuracies of NAS-Bench-201 that are looked up for the result.
+    judge_statistics: with which statistics of its norms the supernet is judged. Running ones follow weights and alphas
+    that keep moving and lag behind both: after some hundred steps they can tell a loss of 20 where the batch's own give
+    2. table: file with the accuracies of NAS-Bench-201 that are looked up for the result.
     """
 
     data: str
@@ -50,6 +52,7 @@ class SearchSettings:
     deterministic: bool = option(False, "Only algorithms that give the same result every time.")
     split: float = option(0.5)
     stem: str = option("cifar", choices=STEMS)
+    judge_statistics: str = option("batch", choices=("batch", "running"))
     steps: int | None = option(None)
     reductions: tuple[int, ...] | None = option(None)
     sequence: tuple[int, ...] | None = option(None)
@@ -152,6 +155,8 @@ def _check_start(config: SearchSettings) -> None:
             f"search: start, early_stop and track_distance must be left out with method {method.name}, which has no "
             "alphas to read an architecture from"
         )
+    if method.architect.reference_accumulate and method.architect.order == 2:
+        raise ValueError("search: reference_accumulate must be false with order=2, which the published code has not")
     if method.epochs <= method.architect.alpha_start:
         raise ValueError(
             f"search: epochs must be more than the {method.architect.alpha_start} before alphas move (alpha_start), "

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -37,9 +38,11 @@ class Stepper:
         """Move every row of the table by the gradient of its own loss. ``step`` counts from the start of the search."""
         state, objectives = self.state, self.method.objectives
         ablating = objectives.ablation_weight > 0
-        computes = ablating and (step % objectives.ablation_every == 0 or not state.held)
+        computes = ablating and (step % objectives.ablation_every == 0 or "value" not in state.held)
         gradient = self._ablated(valid, sums) if computes else None
-        if self.method.architect.order == 2:
+        if self.method.architect.reference_accumulate:
+            gradient = self._accumulated(valid, sums, counts=gradient is None)
+        elif self.method.architect.order == 2:
             gradient = self._unrolled(train, valid, sums, counts=gradient is None)
         elif gradient is None:
             gradient = self._plain(valid, sums)
@@ -58,14 +61,22 @@ class Stepper:
         """Move the weights of the supernet on a training batch; the alphas are constants here."""
         state = self.state
         images, labels = batch
+        accumulates = self.method.architect.reference_accumulate
+        leaf = state.architecture.table.detach().requires_grad_(accumulates)
         with self.autocast():
-            logits = state.net(images, state.architecture.weights().detach(), Pass())
+            logits = state.net(images, state.architecture.to_weights(leaf), Pass())
             loss = F.cross_entropy(logits, labels)
-        state.weight_optimizer.zero_grad(set_to_none=True)
+        if not accumulates:
+            state.weight_optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        if leaf.grad is not None:
+            held = state.held.get("left")
+            state.held["left"] = leaf.grad if held is None else held + leaf.grad
         if self.method.weights.clip:
             nn.utils.clip_grad_norm_(state.net.parameters(), self.method.weights.clip)
         state.weight_optimizer.step()
+        if accumulates:
+            state.weight_optimizer.zero_grad(set_to_none=True)
         judge(sums, "train", logits.detach(), labels, loss)
 
     def _ablated(self, valid: Batch, sums: Sums) -> Tensor:
@@ -94,7 +105,7 @@ class Stepper:
             delta=objectives.ablation_delta,
             gradient=objectives.ablation_gradient,
         )
-        state.held = {"value": result.value.detach(), "contributions": result.contributions.detach()}
+        state.held |= {"value": result.value.detach(), "contributions": result.contributions.detach()}
         if result.gradient is not None:
             state.held["gradient"] = result.gradient.detach()
             # How much of a step is the ablation loss's: a loss without bound holds Adam's second moment up for long.
@@ -114,6 +125,27 @@ class Stepper:
             gradient = torch.autograd.grad(loss, leaf)[0]
         judge(sums, "architecture", logits.detach(), labels, loss)
         return gradient
+
+    def _accumulated(self, valid: Batch, sums: Sums, *, counts: bool) -> Tensor:
+        """The gradient of every row as the published code leaves it, with that of the weights in their ``grad``."""
+        state = self.state
+        images, labels = valid
+        rows = len(state.architecture.table)
+        leaf = state.architecture.table.detach().requires_grad_(True)
+        with self.autocast():
+            logits = state.net(
+                images, state.architecture.to_weights(leaf), Pass(statistics="update" if counts else "batch")
+            )
+            loss = F.cross_entropy(logits, labels)
+        # The loss of every cell goes back through the same network: N equal gradients of the weights.
+        torch.autograd.backward(loss * rows)
+        gradient = cast(Tensor, leaf.grad) / rows
+        number = torch.arange(1, rows + 1, device=leaf.device, dtype=leaf.dtype).view(-1, 1, 1)
+        total, left = number * gradient, state.held.get("left")
+        state.held["left"] = (rows - number) * gradient
+        if counts:
+            judge(sums, "architecture", logits.detach(), labels, loss)
+        return total if left is None else total + left
 
     def _unrolled(self, train: Batch, valid: Batch, sums: Sums, *, counts: bool) -> Tensor:
         """Gradient at weights unrolled by one step on the training batch. It updates no running statistics."""

@@ -42,6 +42,10 @@ class Architect:
 
     order: 1 takes the gradient at the current weights, 2 at weights unrolled by one step, with the product ``hessian``.
     alpha_init: standard deviation of the start values. alpha_start: first epoch (from 0) in which alphas move.
+    reference_accumulate: leave gradients as the published code of D-DARTS does, which clears a cell's alphas after its
+    own step alone, and the weights' never in between: cell i of N (from 0) moves by (i+1) G_i of this step, (N-1-i) G_i
+    of the step before and the gradient of the training loss since, the weights also by N times that of the validation
+    loss. For repeating published results.
     """
 
     order: int = 1
@@ -52,6 +56,7 @@ class Architect:
     alpha_weight_decay: float = 1e-3
     alpha_init: float = 0.0
     alpha_start: int = 0
+    reference_accumulate: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,9 +85,10 @@ class Shrinker(Searcher):
     def _initial(self) -> ShrinkState:
         return initial_shrink_state(self.config, self.dataset, self.device, self._parts)
 
+    @functools.cached_property
     def _divided(self) -> tuple[Tensor, Tensor]:
         if self._by_alphas:
-            return super()._divided()
+            return super()._divided
         return self.order, torch.empty(0, dtype=torch.long)
 
     def _moves_alphas(self, epoch: int) -> bool:

@@ -110,7 +110,7 @@ def test_what_is_removed_is_gone(nasbench: tuple[ShrinkResult, Watch]) -> None:
 
 def test_all_images_train_the_weights() -> None:
     shrinker = Shrinker(noise(), **NASBENCH)
-    weights, rest = shrinker._divided()
+    weights, rest = shrinker._divided
     assert len(weights) == 24
     assert len(rest) == 0
     assert shrinker._initial().weight_optimizer.defaults["nesterov"]
