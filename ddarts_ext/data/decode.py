@@ -81,7 +81,8 @@ def _opened(path: Path) -> Iterator[Any]:
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
             raise ValueError("it is no regular file")
-        with image_module.open(path, formats=FORMATS) as image:
+        # A file and no name: Pillow maps files it opens itself into memory, TIFF ones that are turned wrongly.
+        with path.open("rb") as file, image_module.open(file, formats=FORMATS) as image:
             yield image
     except image_module.UnidentifiedImageError as error:
         reason = f"it is none of {', '.join(FORMATS)}"
