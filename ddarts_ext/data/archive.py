@@ -8,6 +8,7 @@ import zipfile
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, Any]:
     except Exception as error:
         # zipfile and numpy raise what they meet in a broken file: BadZipFile, zlib.error, struct.error, EOFError,
         # NotImplementedError, RuntimeError for a password, SyntaxError in a header, MemoryError.
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shorten(str(error), 200) or type(error).__name__
         raise ValueError(f"{wanted}: {reason}") from error
 
 

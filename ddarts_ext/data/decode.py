@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -90,7 +91,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except Exception as error:
         # Pillow's readers raise what their parsing meets: SyntaxError, struct.error, EOFError, its own errors for
         # pixel bombs (above twice Image.MAX_IMAGE_PIXELS), MemoryError.
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = shorten(str(error), 200) or type(error).__name__
         raise UnreadableImage(f"data: {path} is not an image that can be read: {reason}") from error
 
 

@@ -115,3 +115,22 @@ def test_autoaugment_says_what_it_needs() -> None:
         images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
         with pytest.raises(ValueError, match="needs the package kornia"):
             augment(images, Augmentation(autoaugment="cifar10"), (0.5,) * 3, (0.5,) * 3, generator=torch.Generator())
+
+
+def test_a_name_goes_before_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "folder" not in load("digits").note
+    (tmp_path / "digits").mkdir()
+    for data in ("digits", Path("digits")):
+        assert len(load(data).train) == 1797 - len(load(data).test)
+        assert "digits is the data set of that name, and not the file or folder digits here" in load(data).note
+    with pytest.raises(FileNotFoundError, match="image folder digits must hold"):
+        load("./digits")
+
+
+def test_image_size_is_one_of_folders() -> None:
+    assert load("digits", image_size=8).size == (8, 8)
+    with pytest.raises(ValueError, match="image_size must be given for image folders alone, got 32 for digits"):
+        load("digits", image_size=32)
+    with pytest.raises(ValueError, match="got 32 for digits"):
+        load(load("digits"), image_size=32)
