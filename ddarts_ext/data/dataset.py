@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ddarts_ext.data import checks
 from ddarts_ext.data.augment import Augmentation, augment, normalise
 
 
@@ -37,10 +38,16 @@ class Split(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class MemorySplit:
-    """Images that stay on one device as uint8: images [N, C, H, W], labels int64 [N]."""
+    """Images that stay on one device as uint8: images [N, C, H, W], labels int64 [N].
+
+    Raises TypeError for other dtypes and ValueError for other shapes, for no images and for a label below 0.
+    """
 
     images: Tensor
     labels: Tensor
+
+    def __post_init__(self) -> None:
+        checks.check_split(self.images, self.labels)
 
     def __len__(self) -> int:
         return int(self.labels.shape[0])
@@ -65,7 +72,10 @@ class MemorySplit:
 class Dataset:
     """Training and held-out images with their sizes, classes, normalisation and default augmentation.
 
-    mean, std: per channel, of pixel values between 0 and 1. note: what a user should know about how it was split.
+    train, test: images of ``channels`` x ``size`` with labels from 0 below the number of classes; no label occurs in
+    ``test`` alone. classes: their names, 2 or more, all different. size: (height, width). mean, std: per channel, of
+    pixel values between 0 and 1; std above 0. note: what a user should know about how it was read and split.
+    Raises TypeError or ValueError naming the field, for what else is given.
     """
 
     name: str
@@ -80,10 +90,24 @@ class Dataset:
     note: str = ""
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2:
-            raise ValueError(f"data: {self.name} must have at least 2 classes, got {len(self.classes)}")
-        if len(self.mean) != self.channels or len(self.std) != self.channels:
-            raise ValueError(f"data: mean and std must have one number for each of {self.channels} channels")
+        checks.check_text(self.name, self.note, self.classes)
+        checks.check_shape(self.name, self.size, self.channels)
+        checks.check_normalisation(self.name, self.mean, self.std, self.channels)
+        if not isinstance(self.augmentation, Augmentation):
+            raise TypeError(f"data: augmentation must be an Augmentation, got {type(self.augmentation).__name__}")
+        for part in ("train", "test"):
+            split = getattr(self, part)
+            if not isinstance(split, Split):
+                raise TypeError(
+                    f"data: {part} of {self.name} must be a split with batches, to and a length, "
+                    f"got {type(split).__name__}"
+                )
+            if not len(split):
+                raise ValueError(f"data: {part} of {self.name} must have 1 or more images, got none")
+            if isinstance(split, MemorySplit):
+                checks.check_images(f"{part} of {self.name}", split.images, self.channels, self.size)
+        labels = {part: getattr(getattr(self, part), "labels", None) for part in ("train", "test")}
+        checks.check_labels(self.name, labels, len(self.classes))
 
     def to(self, device: torch.device | str) -> Dataset:
         """The same data with its batches on ``device``."""
@@ -99,7 +123,7 @@ class Dataset:
         return normalise(images, self.mean, self.std).contiguous(memory_format=torch.channels_last)
 
 
-def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def pixel_statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per channel of uint8 images [N, C, H, W], both for pixels between 0 and 1."""
     flat = images.transpose(0, 1).flatten(1)
     counts = torch.stack([torch.bincount(channel, minlength=256) for channel in flat]).double()

@@ -13,19 +13,6 @@ from ddarts_ext.data import Augmentation, MemorySplit, augment, load, normalise
 from ddarts_ext.data.batches import in_order, permuted, redrawn
 
 
-def write_npz(path: Path, **changes: Any) -> Path:
-    random = np.random.RandomState(0)
-    arrays: dict[str, Any] = {
-        "x_train": random.randint(0, 256, (6, 5, 7, 3), dtype=np.uint8),
-        "y_train": np.arange(6) % 3,
-        "x_test": random.randint(0, 256, (3, 5, 7, 3), dtype=np.uint8),
-        "y_test": np.arange(3),
-    }
-    arrays.update(changes)
-    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
-    return path
-
-
 def test_digits_are_all_there_and_held_out_by_class() -> None:
     data = load("digits")
     assert (data.size, data.channels, len(data.classes)) == ((8, 8), 1, 10)
@@ -36,37 +23,6 @@ def test_digits_are_all_there_and_held_out_by_class() -> None:
     values = data.normalise(data.train.images)  # type: ignore[attr-defined]
     assert abs(values.mean().item()) < 1e-4
     assert values.std().item() == pytest.approx(1.0, abs=1e-3)
-
-
-def test_npz_keeps_pixels_and_labels(tmp_path: Path) -> None:
-    path = write_npz(tmp_path / "small.npz")
-    data = load(path)
-    assert (data.name, data.size, data.channels, len(data.classes)) == ("small", (5, 7), 3, 3)
-    with np.load(path) as arrays:
-        ((images, labels),) = data.train.batches(torch.tensor([[4, 0]]))
-        assert np.array_equal(images.permute(0, 2, 3, 1).numpy(), arrays["x_train"][[4, 0]])
-        assert labels.tolist() == [1, 0]
-    grey = write_npz(tmp_path / "grey.npz", x_train=np.zeros((6, 4, 4), np.uint8), x_test=np.zeros((3, 4, 4), np.uint8))
-    assert load(grey).channels == 1
-    assert not load(grey).augmentation.flip
-    assert load(grey, flip=True).augmentation.flip
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"y_test": None}, "lacks y_test"),
-        ({"x_train": np.zeros((6, 5, 7, 3))}, r"x_train in .* must be uint8 \[N, H, W\]"),
-        ({"x_train": np.zeros((6, 3, 32, 32), np.uint8)}, "must have channels last"),
-        ({"y_train": np.arange(4)}, "y_train in .* must be 6 whole numbers"),
-        ({"x_test": np.zeros((3, 4, 4, 3), np.uint8)}, "images of one size"),
-        ({"x_train": np.array([{}], dtype=object)}, "plain arrays"),
-        ({"y_train": np.zeros(6, int), "y_test": np.zeros(3, int)}, "at least 2 classes, got 1"),
-    ],
-)
-def test_npz_errors(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        load(write_npz(tmp_path / "bad.npz", **changes))
 
 
 @pytest.mark.parametrize(("name", "label_bytes"), [("cifar10", 1), ("cifar100", 2)])
@@ -93,62 +49,6 @@ def test_pickled_cifar_is_not_opened(tmp_path: Path) -> None:
         load("cifar10", root=tmp_path)
     with pytest.raises(FileNotFoundError, match="must be a folder with the binary layout"):
         load("cifar10")
-
-
-def write_images(root: Path, splits: tuple[str, ...] = ("train", "test"), classes: str = "ab", count: int = 5) -> Path:
-    image = pytest.importorskip("PIL.Image")
-    for split in splits:
-        for value, name in enumerate(classes):
-            folder = root / split / name
-            folder.mkdir(parents=True)
-            for i in range(count):
-                image.new("RGB", (10, 8), (100 * value, i, 7)).save(folder / f"{i}.png")
-    return root
-
-
-def test_image_folder(tmp_path: Path) -> None:
-    data = load(write_images(tmp_path / "pets"))
-    assert (data.name, data.classes, data.size, data.channels) == ("pets", ("a", "b"), (8, 10), 3)
-    ((images, labels),) = data.train.batches(torch.tensor([[7]]))
-    assert labels.item() == 1
-    assert images[0, :, 0, 0].tolist() == [100, 2, 7]
-    assert load(tmp_path / "pets").size == (8, 10)
-
-
-def test_image_folder_without_test_holds_out_a_fifth(tmp_path: Path) -> None:
-    data = load(write_images(tmp_path, ("train",)))
-    assert (len(data.train), len(data.test)) == (8, 2)
-    assert "held out" in data.note
-
-
-def test_large_folders_stream_the_same_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ddarts_ext.data import folder
-
-    root = write_images(tmp_path)
-    rows = torch.tensor([[3, 8]])
-    ((expected, labels),) = load(root).train.batches(rows)
-    monkeypatch.setattr(folder, "IN_MEMORY_BYTES", 0)
-    data = load(root)
-    assert isinstance(data.train, folder.StreamSplit)
-    ((images, streamed),) = data.to("cpu").train.batches(rows)
-    assert torch.equal(images, expected)
-    assert torch.equal(streamed, labels)
-
-
-def test_image_folder_errors(tmp_path: Path) -> None:
-    pytest.importorskip("PIL")
-    with pytest.raises(FileNotFoundError, match="must hold train/<class>/<images>"):
-        load(tmp_path)
-    with pytest.raises(ValueError, match="2 or more classes, got 1"):
-        load(write_images(tmp_path / "one", classes="a"))
-    root = write_images(tmp_path / "two")
-    (root / "test" / "c").mkdir()
-    with pytest.raises(ValueError, match="has the class 'c'"):
-        load(root)
-    broken = write_images(tmp_path / "broken")
-    (broken / "train" / "a" / "3.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"3\.png is not an image"):
-        load(broken)
 
 
 @pytest.mark.parametrize(
@@ -214,3 +114,22 @@ def test_autoaugment_says_what_it_needs() -> None:
         images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
         with pytest.raises(ValueError, match="needs the package kornia"):
             augment(images, Augmentation(autoaugment="cifar10"), (0.5,) * 3, (0.5,) * 3, generator=torch.Generator())
+
+
+def test_a_name_goes_before_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "folder" not in load("digits").note
+    (tmp_path / "digits").mkdir()
+    for data in ("digits", Path("digits")):
+        assert len(load(data).train) == 1797 - len(load(data).test)
+        assert "digits is the data set of that name, and not the file or folder digits here" in load(data).note
+    with pytest.raises(FileNotFoundError, match="image folder digits must hold"):
+        load("./digits")
+
+
+def test_image_size_is_one_of_folders() -> None:
+    assert load("digits", image_size=8).size == (8, 8)
+    with pytest.raises(ValueError, match="image_size must be given for image folders alone, got 32 for digits"):
+        load("digits", image_size=32)
+    with pytest.raises(ValueError, match="got 32 for digits"):
+        load(load("digits"), image_size=32)

@@ -1,4 +1,4 @@
-"""Images are counted by what they are, and divided by a stratified permutation: their order in a source says nothing."""
+"""Images are counted by what they are, and divided by a stratified permutation: their order in a source is nothing."""
 
 from __future__ import annotations
 

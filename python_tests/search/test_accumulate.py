@@ -39,7 +39,7 @@ def published(state: SearchState, steps: list[tuple[Batch, Batch]], weight: floa
         logits = state.net(valid, torch.sigmoid(torch.stack(rows)), Pass(statistics="batch"))
         loss = F.cross_entropy(logits, valid_labels)
         regular = [zero_one(torch.sigmoid(row)[None])[0] for row in rows]
-        for row, own, optimizer in zip(rows, regular, optimizers, strict=True):
+        for own, optimizer in zip(regular, optimizers, strict=True):
             torch.autograd.backward(loss + weight * own, retain_graph=True)
             optimizer.step()
             optimizer.zero_grad()

@@ -1,0 +1,48 @@
+"""From labels as people write them to classes 0, 1, ... and their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def checked_labels(y: Any, count: int, what: str) -> Any:
+    """``count`` whole numbers from 0 as an int64 array [count]; ``what`` names them in the ValueError."""
+    wanted = f"data: {what} must be {count} whole numbers from 0"
+    if y.dtype.kind not in "iu" or y.size != count or max(y.shape, default=0) != count:
+        raise ValueError(f"{wanted}, got {y.dtype} {list(y.shape)}")
+    flat = y.reshape(-1)
+    wrong = (flat < 0) | (flat > np.iinfo(np.int64).max)
+    if wrong.any():
+        place = int(np.argmax(wrong))
+        raise ValueError(f"{wanted}, got {flat[place]} at {place}")
+    return flat.astype(np.int64)
+
+
+def as_classes(train: Any, test: Any, what: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """int64 arrays -> classes 0, 1, ... in the order of the labels that occur in training, and the labels as names.
+
+    Raises ValueError for a label that occurs in ``test`` alone.
+    """
+    occurring, train_classes = np.unique(train, return_inverse=True)
+    unknown = np.setdiff1d(test, occurring)
+    if unknown.size:
+        raise ValueError(f"data: {what} has the label {unknown[0]} in y_test, which y_train has not")
+    names = tuple(str(label) for label in occurring.tolist())
+    test_classes = np.searchsorted(occurring, test)
+    return (
+        torch.from_numpy(train_classes.reshape(-1).astype(np.int64)),
+        torch.from_numpy(test_classes.astype(np.int64)),
+        names,
+    )
+
+
+def every_fifth(labels: Tensor) -> Tensor:
+    """Mask of a fixed fifth of every class: its 5th, 10th, ... image in order."""
+    chosen = torch.zeros(len(labels), dtype=torch.bool)
+    for label in torch.unique(labels):
+        chosen[(labels == label).nonzero()[4::5]] = True
+    return chosen

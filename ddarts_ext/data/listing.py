@@ -1,0 +1,163 @@
+"""Which files of a folder are its images, and which class each belongs to."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from ddarts_ext.data.labels import every_fifth
+
+SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".webp"),
+)
+_WANTED = f"images ({', '.join(SUFFIXES)})"
+_TRAIN = ("train", "training")
+_TEST = ("test", "testing", "val", "valid", "validation")
+# What file servers and archivers leave behind; names that begin with a dot are never looked at either.
+_LITTER = frozenset(
+    (
+        *("@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "__MACOSX", "__pycache__"),
+        *("$RECYCLE.BIN", "System Volume Information", "lost+found"),
+    )
+)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """One image and the index of its class."""
+
+    path: Path
+    label: int
+
+
+@dataclass
+class Listing:
+    """The images of a folder. left_out: what was not taken, by reason."""
+
+    classes: tuple[str, ...]
+    train: list[ImageFile]
+    test: list[ImageFile]
+    held_out: bool
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def notes(self) -> list[str]:
+        """What a user should know of how the folder was read."""
+        said = []
+        if self.held_out:
+            said.append("no test or val folder: every fifth training image of each class is held out")
+        tested = {file.label for file in self.test}
+        untested = [name for label, name in enumerate(self.classes) if label not in tested]
+        if untested:
+            said.append(f"{len(untested)} of {len(self.classes)} classes have no held-out image, such as {untested[0]}")
+        if self.left_out:
+            said.append("left out: " + ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common()))
+        return said
+
+
+def list_images(root: Path) -> Listing:
+    """The images of ``train/<class>/`` and of ``test/`` or ``val/`` beside it, or of ``<class>/`` alone.
+
+    Without held-out images every fifth of each class is taken for them. Links to files and to class folders are
+    followed, links to folders within a class are not. Raises ValueError or FileNotFoundError that names the folder.
+    """
+    train_root, test_root = _parts(root)
+    left_out: Counter[str] = Counter()
+    classes = tuple(_class_folders(train_root, left_out))
+    if len(classes) < 2:
+        raise ValueError(f"data: {train_root} must hold one folder for each of 2 or more classes, got {len(classes)}")
+    train = _files(train_root, classes, left_out)
+    untrained = sorted({file.label for file in train} ^ set(range(len(classes))))
+    if untrained:
+        raise ValueError(f"data: {train_root / classes[untrained[0]]} must hold {_WANTED}, got none")
+    if test_root is not None:
+        extra = sorted(set(_class_folders(test_root, left_out)) - set(classes))
+        if extra:
+            raise ValueError(f"data: {test_root} has the class {extra[0]!r}, which the training folder has not")
+        test = _files(test_root, classes, left_out)
+        if not test:
+            raise ValueError(f"data: {test_root} must hold <class>/<images> with {_WANTED}, got none")
+        return Listing(classes, train, test, False, left_out)
+    held = every_fifth(torch.tensor([file.label for file in train])).tolist()
+    if not any(held):
+        raise ValueError("data: an image folder without test or val must have a class of 5 or more images")
+    kept = [file for file, out in zip(train, held, strict=True) if not out]
+    return Listing(classes, kept, [file for file, out in zip(train, held, strict=True) if out], True, left_out)
+
+
+def _parts(root: Path) -> tuple[Path, Path | None]:
+    """The folder of the training classes, and that of the held-out ones."""
+    found = {entry.name.lower(): Path(entry.path) for entry in _entries(root) if os.path.isdir(entry)}
+    train = next((found[name] for name in _TRAIN if name in found), None)
+    test = next((found[name] for name in _TEST if name in found), None)
+    if train is not None:
+        return train, test
+    wanted = f"data: image folder {root} must hold train/<class>/<images> or <class>/<images>"
+    if test is not None:
+        raise FileNotFoundError(f"{wanted}, and has {test.name} without train")
+    if not found:
+        raise FileNotFoundError(f"{wanted}, and {root / 'train'} does not exist")
+    return root, None
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith(".") and entry.name not in _LITTER:
+                yield entry
+
+
+def _class_folders(root: Path, left_out: Counter[str]) -> list[str]:
+    """Folders but those called like an image, which unpacking leaves behind."""
+    names = []
+    for entry in _entries(root):
+        if not os.path.isdir(entry):
+            left_out["beside the class folders"] += 1
+        elif _is_image_name(entry.name):
+            left_out["folders with the name of an image"] += 1
+        else:
+            names.append(entry.name)
+    return sorted(names)
+
+
+def _files(root: Path, classes: Sequence[str], left_out: Counter[str]) -> list[ImageFile]:
+    """The images of each class, class by class."""
+    return [
+        ImageFile(path, label)
+        for label, name in enumerate(classes)
+        if (root / name).is_dir()
+        for path in _images_in(root / name, left_out)
+    ]
+
+
+def _images_in(folder: Path, left_out: Counter[str]) -> list[Path]:
+    """All images at and below ``folder``, in order of their names."""
+    found, waiting = [], [folder]
+    while waiting:
+        for entry in _entries(waiting.pop()):
+            if entry.is_dir(follow_symlinks=False) and not _is_image_name(entry.name):
+                waiting.append(Path(entry.path))
+            elif _is_image_name(entry.name) and os.path.isfile(entry):
+                found.append(Path(entry.path))
+            else:
+                left_out[_reason(entry)] += 1
+    return sorted(found)
+
+
+def _reason(entry: os.DirEntry[str]) -> str:
+    if not _is_image_name(entry.name):
+        return "links to folders within a class" if os.path.isdir(entry) else "files without the suffix of an image"
+    if os.path.isdir(entry):
+        return "folders with the name of an image"
+    if not os.path.exists(entry):
+        raise ValueError(f"data: {entry.path} is a link that leads to no file")
+    return "pipes, sockets and devices with the name of an image"
+
+
+def _is_image_name(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
