@@ -59,7 +59,7 @@ def search(
     kind: type[Searcher] = Shrinker if shrinks else Searcher
     result = kind(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
     typer.echo(result.genotype.to_nb201() if result.genotype.inputs == 1 else result.genotype)
-    last = result.history[-1]
+    last = result.history[-1] if result.history else {}
     judged = f", validation accuracy of the supernet {last['valid']['accuracy']:.2%}" if "valid" in last else ""
     typer.echo(f"rule {result.rule}{judged}")
     if getattr(result, "figures", None) is not None:

@@ -99,7 +99,7 @@ class Dataset:
             split = getattr(self, part)
             if not isinstance(split, Split):
                 raise TypeError(
-                    f"data: {part} of {self.name} must be a split with batches, to and a length, "
+                    f"data: {part} of {self.name} must be a split with batches, labels, to and a length, "
                     f"got {type(split).__name__}"
                 )
             if not len(split):

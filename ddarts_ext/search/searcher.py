@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from ddarts_ext.data import Dataset, load
 from ddarts_ext.data.batches import in_order, permuted, redrawn
 from ddarts_ext.data.order import canonical_order, digest, divided
+from ddarts_ext.genotype.random import random_genotype
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.runs.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.folder import RunFolder
@@ -22,10 +23,11 @@ from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums, judge
+from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.decisions import decisions, one_hot
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts import PARTS, Part
-from ddarts_ext.search.result import SearchResult, read
+from ddarts_ext.search.result import Reading, SearchResult, read
 from ddarts_ext.search.settings import MAY_CHANGE, OPTIONS, SearchSettings, resolve
 from ddarts_ext.search.state import SearchState, initial_state
 from ddarts_ext.search.step import Stepper
@@ -80,6 +82,8 @@ class Searcher:
 
     def search(self) -> SearchResult:
         """Run the search, or what is left of it, and read the result."""
+        if self.config.method.random:
+            return self._drawn()
         with repeatable(self.config.deterministic):
             state = self._start()
             try:
@@ -89,19 +93,47 @@ class Searcher:
         result = self._result(state)
         if self._gap(state, result) and self.folder is not None:
             self.folder.write_history(state.history)
+        self._write(result)
+        return result
+
+    def _write(self, result: SearchResult) -> None:
         if self.folder is not None:
             result.genotype.save(self.folder.genotype_file)
             self.folder.write_json("genotypes.json", {rule: g.to_json() for rule, g in result.genotypes.items()})
+
+    def _drawn(self) -> SearchResult:
+        """Nothing is searched: an architecture at random."""
+        self._open()
+        method, space = self.config.method, self.config.space()
+        rule = method.discretisation.rules[0]
+        # All cells are one where a space keeps every edge (NAS-Bench-201).
+        reductions = self.config.reductions or space.reductions(method.cells)
+        owner = owners(method.sharing, method.cells, reductions, self.config.sequence)
+        genotype = random_genotype(
+            space,
+            (0,) if space.selection == "every_edge" else owner,
+            rule,  # type: ignore[arg-type]
+            generator=torch.Generator().manual_seed(self.config.seed),
+            reductions=self.config.reductions,
+        )
+        alphas = torch.zeros(method.cells, len(space.edges), len(space.ops))
+        result = self._outcome(Reading(genotype, rule, "", {rule: genotype}), [], alphas)
+        self._write(result)
         return result
 
     def _start(self) -> SearchState:
         state = self._initial()
-        if self.folder is not None:
-            config = {**self.config.to_json(), "source": self.source, "division": self._division()}
-            checkpoint = self.folder.open(config, resume=self.resume, changeable=MAY_CHANGE)
-            if checkpoint is not None:
-                state.restore(checkpoint, self.folder.history())
+        checkpoint = self._open()
+        if checkpoint is not None and self.folder is not None:
+            state.restore(checkpoint, self.folder.history())
         return state
+
+    def _open(self) -> dict[str, Any] | None:
+        """Begin the run's folder, if there is to be one, or take it up again: its checkpoint."""
+        if self.folder is None:
+            return None
+        config = {**self.config.to_json(), "source": self.source, "division": self._division()}
+        return self.folder.open(config, resume=self.resume, changeable=MAY_CHANGE)
 
     def _initial(self) -> SearchState:
         return initial_state(self.config, self.dataset, self.device, self._parts)
@@ -255,14 +287,18 @@ class Searcher:
             weights, state.space, self.config.method.discretisation, architecture.owner, state.net.reductions
         )
         if reading.note:
-            self.progress.say(f"search: {reading.note}, so the genotype is by the rule {reading.rule!r}")
+            self.progress.say(f"search: {reading.note}; so the genotype is by the rule {reading.rule!r}")
+        alphas = architecture.by_cell(architecture.table.detach()).cpu()
+        return self._outcome(reading, state.history, alphas)
+
+    def _outcome(self, reading: Reading, history: list[dict[str, Any]], alphas: torch.Tensor) -> SearchResult:
         return SearchResult(
             genotype=reading.genotype,
             rule=reading.rule,
             note=reading.note,
             genotypes=reading.all,
-            history=state.history,
-            alphas=architecture.by_cell(architecture.table.detach()).cpu(),
+            history=history,
+            alphas=alphas,
             classes=len(self.dataset.classes),
             in_channels=self.dataset.channels,
             stem=self.config.stem,

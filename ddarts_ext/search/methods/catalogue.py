@@ -107,6 +107,21 @@ register(
 )
 
 
+register(
+    Method(
+        name="random",
+        summary="no search: an architecture drawn uniformly from what the first rule (--set rules) can produce",
+        source="the baseline of every search",
+        space="darts",
+        relaxation="sigmoid",
+        sharing="individual",
+        discretisation=Discretisation(rules=("darts",)),
+        epochs=1,
+        random=True,
+    )
+)
+
+
 SHRINKING_SPACES = {"nasbench201": "nasbench201", "darts": "isdarts", "isdarts": "isdarts"}
 """Spaces of methods that shrink, as they are asked for: IS-DARTS has a DARTS space of its own (biases, pools without
 norm)."""

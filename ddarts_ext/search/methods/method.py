@@ -22,7 +22,8 @@ from ddarts_ext.search.shrinking.steps import Shrinking
 class Method:
     """A search method.
 
-    parts: names of what runs between epochs, see parts.py. shrinking: how the supernet loses ops, for methods that the
+    parts: names of what runs between epochs, see parts/. random: nothing is searched, the result is drawn uniformly
+    from what the first rule can produce. shrinking: how the supernet loses ops, for methods that the
     Shrinker runs. source: where the settings are from.
     """
 
@@ -49,6 +50,7 @@ class Method:
     channels: int = option(16, "Channels of the first cell.", shown="16; 8 for small images")
     batch: int = option(64, "Images in a batch.", shown="the method's")
     parts: tuple[str, ...] = ()
+    random: bool = False
 
     def __post_init__(self) -> None:
         for name, value, known in (

@@ -1,0 +1,85 @@
+"""Architectures drawn at random: uniformly over what a rule of discretisation can produce."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from math import comb
+
+import torch
+
+from ddarts_ext.genotype.discretisation import Rule
+from ddarts_ext.genotype.value import Cell, Gene, Genotype
+from ddarts_ext.spaces import Space
+
+_TRIES = 10_000
+
+
+def random_genotype(
+    space: Space,
+    seq: Sequence[int],
+    rule: Rule = "darts",
+    *,
+    generator: torch.Generator,
+    reductions: Sequence[int] | None = None,
+) -> Genotype:
+    """A connected architecture, uniform over those that ``rule`` can read from op weights; see :func:`.discretize`.
+
+    seq: the gene of each cell; ``range(n)`` for individual cells. ``darts``: per node an op on each of two edges;
+    ``sparse``: on at most two; ``edge``: at most two ops on each edge; ``complete``: any ops on any edge. In a space
+    that keeps every edge, an op on each; where a node keeps two ops of any edges, two. Architectures with a cell
+    without op, or one that no later cell reads, are drawn again. generator: on the CPU.
+    """
+    seq = tuple(seq)
+    if reductions is None and not space.reductions(len(seq)):
+        reductions = ()
+    fixed = None if reductions is None else tuple(reductions)
+    for _ in range(_TRIES):
+        genes = tuple(_cell(space, rule, generator) for _ in range(max(seq) + 1))
+        found = Genotype(genes, seq, space.concat, fixed, space.inputs)
+        if all(found.live(cell) for cell in range(found.layers)) and not found.dead_cells():
+            return found
+    raise ValueError(f"random: rule must leave connected architectures of {len(seq)} cells, {rule!r} leaves too few")
+
+
+def _cell(space: Space, rule: Rule, generator: torch.Generator) -> Cell:
+    if space.selection == "every_edge":
+        return tuple(
+            Gene(space.genotype_ops[_below(len(space.ops), generator)], edge.target, edge.source)
+            for edge in space.edges
+        )
+    entries: list[Gene] = []
+    for node in space.nodes:
+        entries += _node(space, node, rule, generator)
+    return tuple(entries)
+
+
+def _node(space: Space, node: int, rule: Rule, generator: torch.Generator) -> list[Gene]:
+    sources, ops = range(node), [space.genotype_ops[k] for k in space.choices]
+    pairs = [Gene(op, node, source) for source in sources for op in ops]
+    if space.selection == "two_ops":
+        return _drawn(pairs, min(2, len(pairs)), min(2, len(pairs)), generator)
+    if rule in ("edge", "complete"):
+        most = 2 if rule == "edge" else len(ops)
+        return [
+            gene for source in sources for gene in _drawn([Gene(op, node, source) for op in ops], 0, most, generator)
+        ]
+    edges = min(2, node)
+    sizes = [edges] if rule == "darts" else range(edges + 1)
+    # So many choices there are with each number of edges: of the edges, times an op on each.
+    choices = [(chosen, size) for size in sizes for chosen in combinations(sources, size)]
+    weights = torch.tensor([float(len(ops)) ** size for _, size in choices], dtype=torch.float64)
+    chosen, _ = choices[int(torch.multinomial(weights, 1, generator=generator))]
+    return [Gene(ops[_below(len(ops), generator)], node, source) for source in chosen]
+
+
+def _drawn(items: Sequence[Gene], least: int, most: int, generator: torch.Generator) -> list[Gene]:
+    """A subset of ``least`` to ``most`` items, uniform over all such subsets, in their order."""
+    subsets = torch.tensor([float(comb(len(items), size)) for size in range(least, most + 1)], dtype=torch.float64)
+    size = least + int(torch.multinomial(subsets, 1, generator=generator))
+    kept = torch.randperm(len(items), generator=generator)[:size].sort().values
+    return [items[i] for i in kept.tolist()]
+
+
+def _below(count: int, generator: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=generator))

@@ -1,0 +1,81 @@
+"""Independent pieces of work, in this process or in several at once."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, parent_process
+from typing import Any, TypeVar
+
+import torch
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+Context = TypeVar("Context")
+
+
+def each(
+    tasks: Sequence[Task],
+    work: Callable[[Task, Context], Result],
+    begin: Callable[[str], Context],
+    *,
+    device: str,
+    jobs: int,
+    command: str,
+) -> Iterator[tuple[Task, Result]]:
+    """Every task with what ``work(task, begin(device))`` gives, as they come.
+
+    work, begin: functions of a module, since worker processes import them; ``begin`` runs once in each process. jobs:
+    processes; with ``cuda`` they are dealt out to all GPUs. command: who asks, for the error where a process ends.
+    """
+    if jobs == 1 or len(tasks) < 2:
+        context = begin(device)
+        for task in tasks:
+            yield task, work(task, context)
+        return
+    # Spawned, not forked: neither CUDA nor the thread pools of torch survive a fork.
+    processes = get_context("spawn")
+    count = min(jobs, len(tasks))
+    threads = max(1, (os.cpu_count() or 1) // count)
+    pool = ProcessPoolExecutor(count, processes, _begin, (processes.Value("i", 0), begin, device, threads))
+    try:
+        futures = {pool.submit(_work, work, task): task for task in tasks}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            f"{command}: a worker process has ended (out of memory?); the same command continues, try fewer --jobs"
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+_kept: dict[str, Any] = {}
+"""What a worker process keeps between tasks."""
+
+
+def _begin(counter: Any, begin: Callable[[str], Any], device: str, threads: int) -> None:
+    """In a new worker: its number picks its GPU, its context is made once."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    with counter.get_lock():
+        number = counter.value
+        counter.value += 1
+    if device == "cuda":
+        device = f"cuda:{number % torch.cuda.device_count()}"
+    _kept["context"] = begin(device)
+
+
+def _work(work: Callable[[Any, Any], Any], task: Any) -> Any:
+    return work(task, _kept["context"])
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot end its workers, which would wait for tasks for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
