@@ -7,6 +7,7 @@ from ddarts_ext import ops
 
 if TYPE_CHECKING:
     from ddarts_ext.acceleration import accelerate, restore
+    from ddarts_ext.comparison import compare
     from ddarts_ext.distance import architecture_distance
     from ddarts_ext.genotype import Genotype, derive, discretize
     from ddarts_ext.nn import DiscreteNetwork, Supernet
@@ -22,6 +23,7 @@ _HOME = {
     "Supernet": "nn",
     "accelerate": "acceleration",
     "architecture_distance": "distance",
+    "compare": "comparison",
     "derive": "genotype",
     "discretize": "genotype",
     "restore": "acceleration",
@@ -36,6 +38,7 @@ __all__ = [
     "Supernet",
     "accelerate",
     "architecture_distance",
+    "compare",
     "derive",
     "discretize",
     "ops",

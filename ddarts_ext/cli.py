@@ -7,7 +7,18 @@ import sys
 
 import typer
 
-from ddarts_ext.commands import architecture, bench, distance, info, nasbench201, plotting, score_ops, search, train
+from ddarts_ext.commands import (
+    architecture,
+    bench,
+    compare,
+    distance,
+    info,
+    nasbench201,
+    plotting,
+    score_ops,
+    search,
+    train,
+)
 
 app = typer.Typer(
     name="ddarts",
@@ -21,6 +32,7 @@ app = typer.Typer(
 )
 app.command("search")(search.search)
 app.command("train")(train.train)
+app.command("compare")(compare.compare)
 app.command("derive")(architecture.derive)
 app.command("describe")(architecture.describe)
 app.command("distance")(distance.distance)

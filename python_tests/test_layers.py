@@ -20,7 +20,7 @@ LAYERS = (
     ("training",),
     ("distance",),
     ("search",),
-    ("plot", "benchmark"),
+    ("plot", "benchmark", "comparison"),
     ("acceleration",),
     ("commands",),
     ("cli",),

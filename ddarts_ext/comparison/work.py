@@ -1,0 +1,146 @@
+"""One search, and one training of what it found, each in a folder that a killed comparison takes up again."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ddarts_ext.comparison.plan import Plan, Search, Training
+from ddarts_ext.data import Dataset, load
+from ddarts_ext.data.subset import held_out
+from ddarts_ext.genotype import Genotype
+from ddarts_ext.nn.count import count_parameters
+from ddarts_ext.runs.folder import write_whole
+from ddarts_ext.search import methods
+from ddarts_ext.search.searcher import Searcher
+from ddarts_ext.search.shrinking.shrinker import Shrinker
+from ddarts_ext.training.evaluate import accuracy
+from ddarts_ext.training.trainer import Trainer
+
+Made = TypeVar("Made")
+SEARCHED, TRAINED = "searched.json", "trained.json"
+
+
+@dataclass(frozen=True)
+class Searched:
+    """A finished search. valid: accuracy of the supernet per epoch. note: why another rule stood in, else empty."""
+
+    genotype: dict[str, Any]
+    rule: str
+    note: str
+    seconds: float
+    memory_mib: float
+    valid: list[float]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training. chosen_by: accuracy on the held-out training images; test: on the test images, once."""
+
+    chosen_by: float
+    test: float
+    parameters: int
+    seconds: float
+
+
+class Bench:
+    """What the work needs: the plan, the folder of the comparison and the images, loaded once in a process."""
+
+    def __init__(self, plan: Plan, out: Path, device: str) -> None:
+        self.plan, self.out, self.device = plan, out, device
+        self.whole: Dataset = load(plan.data)
+        self.images = held_out(self.whole, plan.holdout, plan.seed)
+
+    @classmethod
+    def of(cls, plan: dict[str, Any], out: str, device: str) -> Bench:
+        return cls(Plan.from_json(plan), Path(out), device)
+
+    def search_folder(self, search: Search) -> Path:
+        return search_folder(self.plan, self.out, search)
+
+    def searched(self, search: Search) -> Searched:
+        """Search, or read what was found."""
+        folder = self.search_folder(search)
+        return _once(folder / SEARCHED, Searched, lambda: self._search(search, folder))
+
+    def trained(self, training: Training) -> Trained:
+        """Train and judge, or read how it was judged."""
+        folder = training_folder(self.plan, self.out, training)
+        return _once(folder / TRAINED, Trained, lambda: self._train(training, folder))
+
+    def _search(self, search: Search, folder: Path) -> Searched:
+        contender = self.plan.all[search.contender]
+        method = methods.get(contender.method)
+        kind: type[Searcher] = Shrinker if method.shrinking is not None else Searcher
+        settings = {**self.plan.search, **contender.settings}
+        searcher = kind(
+            self.images, contender.method, **settings, seed=search.seed, device=self.device, out=folder, resume=True
+        )
+        result = searcher.search()
+        return Searched(
+            genotype=result.genotype.to_json(),
+            rule=result.rule,
+            note=result.note,
+            seconds=sum(record["seconds"] for record in result.history),
+            memory_mib=max((record["memory_mib"] for record in result.history), default=0.0),
+            valid=[record["valid"]["accuracy"] for record in result.history if "valid" in record],
+        )
+
+    def _train(self, training: Training, folder: Path) -> Trained:
+        began = time.perf_counter()
+        genotype = Genotype.from_json(self.searched(training.search).genotype)
+        settings = dict(self.plan.train)
+        if training.short:
+            settings["epochs"] = self.plan.short_epochs
+        trainer = Trainer(
+            genotype, self.images, **settings, seed=training.seed, device=self.device, out=folder, resume=True
+        )
+        result = trainer.train()
+        # The test images are looked at here, once, and nothing is chosen by what they say.
+        test = accuracy(result.network, self.whole, self.whole.test, trainer.device)
+        return Trained(
+            chosen_by=result.accuracy,
+            test=test,
+            parameters=count_parameters(result.network, auxiliary=False),
+            seconds=time.perf_counter() - began,
+        )
+
+
+def search_folder(plan: Plan, out: Path, search: Search) -> Path:
+    return out / "searches" / f"{_slug(plan.all[search.contender].label)}-{search.seed}"
+
+
+def training_folder(plan: Plan, out: Path, training: Training) -> Path:
+    name = f"{search_folder(plan, out, training.search).name}-{'short-' if training.short else ''}{training.seed}"
+    return out / "networks" / name
+
+
+def search_work(search: Search, bench: Bench) -> Searched:
+    """For :func:`ddarts_ext.runs.workers.each`."""
+    return bench.searched(search)
+
+
+def train_work(training: Training, bench: Bench) -> Trained:
+    """For :func:`ddarts_ext.runs.workers.each`."""
+    return bench.trained(training)
+
+
+def _slug(label: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "_", label).strip("_") or "method"
+
+
+def _once(file: Path, kind: type[Made], make: Callable[[], Made]) -> Made:
+    """What ``file`` says, or what ``make`` gives, which is then written there."""
+    if file.is_file():
+        try:
+            return kind(**json.loads(file.read_text()))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"compare: {file} is not a result of this version: {error}") from error
+    made = make()
+    write_whole(file, (json.dumps(vars(made), indent=1) + "\n").encode())
+    return made
