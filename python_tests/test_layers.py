@@ -15,8 +15,8 @@ PACKAGE = Path(ddarts_ext.__file__).parent
 
 LAYERS = (
     ("ops", "spaces"),
-    ("info", "genotype"),
-    ("nn", "data", "runs", "tables"),
+    ("info", "genotype", "runs"),
+    ("nn", "data", "tables"),
     ("training",),
     ("distance",),
     ("search",),

@@ -33,11 +33,13 @@ def train(
     from ddarts_ext.genotype import Genotype
     from ddarts_ext.genotype.derivation import derive
     from ddarts_ext.runs.progress import for_terminal
+    from ddarts_ext.training.recipes import recipe_for
     from ddarts_ext.training.trainer import Trainer
 
     said = {} if data is None else {"data": data}
     arguments = {**(_stored(out) if resume and out is not None else {}), **said, **given}
     if genotype is not None:
+        arguments.setdefault("recipe", recipe_for(genotype))
         arguments["genotype"] = Genotype.load(genotype)
     if cells is not None and "genotype" in arguments:
         arguments["genotype"] = derive(arguments["genotype"], cells)

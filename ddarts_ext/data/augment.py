@@ -6,12 +6,16 @@ channels-last at no extra cost. All random numbers come from the generator that 
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from ddarts_ext.runs.options import declared, option
 
 POLICIES = ("cifar10", "imagenet", "svhn")
 
@@ -29,16 +33,36 @@ class Augmentation:
     crop_padding: int = 0
     flip: bool = False
     cutout: int = 0
-    autoaugment: str | None = None
+    autoaugment: str | None = option(
+        None, "AutoAugment of the training images: cifar10, imagenet or svhn.", shown="none", choices=POLICIES
+    )
 
     def __post_init__(self) -> None:
         for name in ("crop_padding", "cutout"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"augmentation: {name} must be 0 or more pixels, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"augmentation: {name} must be a whole number of pixels, got {value!r}")
+            if value < 0:
+                raise ValueError(f"augmentation: {name} must be 0 or more pixels, got {value}")
+        if not isinstance(self.flip, bool):
+            raise TypeError(f"augmentation: flip must be true or false, got {self.flip!r}")
         if self.autoaugment is not None and self.autoaugment not in POLICIES:
             raise ValueError(
                 f"augmentation: autoaugment must be one of {', '.join(POLICIES)}, got {self.autoaugment!r}"
             )
+
+
+OPTIONS = declared(Augmentation, "augmentation")
+"""What can be said of the augmentation of a run, by name."""
+
+
+def taken_from(said: dict[str, Any], default: Augmentation) -> Augmentation:
+    """The augmentation in what was said of a run: ``augmentation`` as a whole, else ``default``, with the fields that
+    were said by name. What it takes is removed from ``said``."""
+    whole = said.pop("augmentation", default)
+    if not isinstance(whole, Augmentation):
+        raise TypeError(f"augmentation: augmentation must be an Augmentation, got {type(whole).__name__}")
+    return replace(whole, **{name: said.pop(name) for name in OPTIONS if name in said})
 
 
 def suited(size: tuple[int, int], channels: int) -> Augmentation:
@@ -110,22 +134,33 @@ def _cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
 
 
 def _autoaugment(images: Tensor, policy: str, generator: torch.Generator) -> Tensor:
-    auto = _kornia_auto()
-    # kornia draws from the global generators: seed them from ours, inside a fork that puts them back afterwards.
-    seed = torch.randint(0, 2**31, (1,), device=generator.device, generator=generator)
+    """Every image goes through a sub-policy of its own, with its own draws (Cubuk et al., 2019)."""
+    policies = _policies(policy)
+    chosen = torch.randint(len(policies), (len(images),), generator=generator, device=generator.device)
+    seed = int(torch.randint(0, 2**31, (1,), device=generator.device, generator=generator))
+    out = images.to(torch.float32).div(255)
     devices = [images.device] if images.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(int(seed))
-        out: Tensor = auto.AutoAugment(policy)(images.to(torch.float32).div(255))
+    # kornia draws from the global generators: they are seeded from ours in here, by one thread at a time, and left as
+    # they were. Images of one sub-policy go together, as it draws for each of them.
+    with _kornia_lock, torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        for number in sorted(set(chosen.tolist())):
+            rows = (chosen == number).nonzero().flatten().to(images.device)
+            out[rows] = policies[number](out[rows])
     return out.mul(255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _kornia_auto() -> Any:
+_kornia_lock = threading.Lock()
+
+
+@functools.lru_cache(maxsize=len(POLICIES))
+def _policies(policy: str) -> tuple[Any, ...]:
+    """The sub-policies of a policy."""
     try:
         from kornia.augmentation import auto
     except ImportError as error:
         raise ValueError(
-            "augmentation: autoaugment needs the package kornia (pip install kornia), "
+            "augmentation: autoaugment needs the package kornia (pip install 'ddarts_ext[augment]'), "
             f"which does not import here: {error}"
         ) from error
-    return auto
+    return tuple(auto.AutoAugment(policy).children())

@@ -78,7 +78,7 @@ class RunFolder:
 
     def _compare(self, config: Mapping[str, Any], changeable: Sequence[str]) -> None:
         old, new = self.config(), json.loads(_json(config))
-        for key in sorted(set(old) | set(new)):
+        for key in dict.fromkeys([*new, *old]):
             if key not in changeable and old.get(key) != new.get(key):
                 raise ValueError(
                     f"{self.command}: {key} must be {old.get(key)!r} to resume the run in {self.path}, "

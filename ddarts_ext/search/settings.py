@@ -13,6 +13,8 @@ from typing import Any
 
 from ddarts_ext import spaces
 from ddarts_ext.data import Augmentation, Dataset
+from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
+from ddarts_ext.data.augment import taken_from
 from ddarts_ext.genotype.start import Start
 from ddarts_ext.nn.stem import STEMS
 from ddarts_ext.runs.device import PRECISIONS
@@ -71,6 +73,7 @@ _OWN = declared(SearchSettings)
 OPTIONS: dict[str, Option] = {
     **declared(Method, "method", names=SIZES),
     **{name: known for name, known in _OWN.items() if name not in ("data", "method", "device")},
+    **AUGMENTATION_OPTIONS,
     **{name: known for part in SETTINGS.values() for name, known in part.items()},
 }
 """All that can be said of a search beside its images and its method, by name."""
@@ -82,6 +85,8 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
     Raises ValueError or TypeError naming the argument.
     """
     wanted = {name: value for name, value in given.items() if value is not None}
+    # A search sees crops and flips, no cutout: DARTS, section 3.1.
+    augmentation = taken_from(wanted, replace(dataset.augmentation, cutout=0, autoaugment=None))
     own = {name: wanted.pop(name) for name in _OWN if name in wanted}
     if "start" in own:
         own["start"] = Start.load(own["start"])
@@ -99,9 +104,7 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
     chosen = replace(chosen, **sizes).with_settings(**said)
     if (chosen.distance.track_distance or chosen.distance.early_stop) and "distance" not in chosen.parts:
         chosen = replace(chosen, parts=(*chosen.parts, "distance"))
-    # A search sees crops and flips, no cutout: DARTS, section 3.1.
-    own.setdefault("augmentation", replace(dataset.augmentation, cutout=0, autoaugment=None))
-    settings = SearchSettings(data=dataset.name, method=chosen, device=device, **own)
+    settings = SearchSettings(data=dataset.name, method=chosen, device=device, augmentation=augmentation, **own)
     _check(settings)
     return settings
 
@@ -111,6 +114,7 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     said = {name: known.value_in(config) for name, known in OPTIONS.items()}
     said["start"] = None if said["start"] is None else Start.from_json(said["start"])
     said["augmentation"] = Augmentation(**config["augmentation"])
+    said = {name: value for name, value in said.items() if name not in AUGMENTATION_OPTIONS}
     said = {name: value for name, value in said.items() if value is not None}
     return {"data": config["source"], "method": config["method"]["name"], **said}
 

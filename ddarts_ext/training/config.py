@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, get_type_hints
 
 from ddarts_ext.data import Augmentation, Dataset
+from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
+from ddarts_ext.data.augment import taken_from
 from ddarts_ext.nn.stem import STEMS
 from ddarts_ext.runs.device import PRECISIONS
 from ddarts_ext.runs.options import Option, declared, option
+from ddarts_ext.training.recipes import RECIPES, settings_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,9 @@ class TrainConfig:
     """
 
     data: str
+    recipe: str = option(
+        "darts", "Published settings, by name: darts, ddarts.", shown="darts; ddarts for results of ddarts and dartopti"
+    )
     channels: int = option(36, "Channels of the first cell.", shown="36; 16 for small images")
     epochs: int = option(600, "Epochs.", shown="600; 30 for small images")
     batch: int = option(96, "Images in a batch.", shown="96; 64 for small images")
@@ -50,7 +56,11 @@ class TrainConfig:
                 raise ValueError(f"train: {item.name} must be a finite number >= 0, got {value!r}")
         if self.drop_path >= 1 or self.label_smoothing >= 1:
             raise ValueError("train: drop_path and label_smoothing must be below 1")
-        for name, value, known in (("precision", self.precision, PRECISIONS), ("stem", self.stem, STEMS)):
+        for name, value, known in (
+            ("precision", self.precision, PRECISIONS),
+            ("stem", self.stem, STEMS),
+            ("recipe", self.recipe, RECIPES),
+        ):
             if value not in known:
                 raise ValueError(f"train: {name} must be one of {', '.join(known)}, got {value!r}")
         if self.channels % 2:
@@ -69,17 +79,21 @@ def _whole(name: str, value: Any, lowest: int) -> None:
 
 
 OPTIONS: dict[str, Option] = {
-    name: known for name, known in declared(TrainConfig).items() if name not in ("data", "device")
+    **{name: known for name, known in declared(TrainConfig).items() if name not in ("data", "device")},
+    **AUGMENTATION_OPTIONS,
 }
 """All that can be said of a training beside its genotype and its images, by name."""
 _SMALL = {"channels": 16, "epochs": 30, "batch": 64, "lr": 0.05, "auxiliary_weight": 0.0, "drop_path": 0.0}
 
 
 def resolve(dataset: Dataset, given: Mapping[str, Any]) -> TrainConfig:
-    """Published defaults, those for small images, then what is given; None means "not said"."""
+    """Published defaults, those of the recipe, those for small images, then what is given; None means "not said"."""
     wanted = {name: value for name, value in given.items() if value is not None}
     unknown = sorted(set(wanted) - {*OPTIONS, "device"})
     if unknown:
         raise TypeError(f"train: setting must be one of {', '.join(sorted(OPTIONS))}, got {unknown[0]!r}")
-    small = _SMALL if max(dataset.size) <= 16 and len(dataset.train) <= 10_000 else {}
-    return TrainConfig(**{"data": dataset.name, "augmentation": dataset.augmentation, **small, **wanted})
+    small = max(dataset.size) <= 16 and len(dataset.train) <= 10_000
+    recipe = _SMALL if small else settings_of(wanted.get("recipe", "darts"), dataset)
+    said: dict[str, Any] = {"data": dataset.name, **recipe, **wanted}
+    augmentation = taken_from(said, dataset.augmentation)
+    return TrainConfig(**said, augmentation=augmentation)

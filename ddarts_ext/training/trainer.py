@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ddarts_ext.data import Augmentation, Dataset, load
+from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.batches import in_order, permuted
 from ddarts_ext.data.order import canonical_order
 from ddarts_ext.genotype import Genotype
@@ -24,6 +25,7 @@ from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums, judge
 from ddarts_ext.training.config import OPTIONS, TrainConfig, resolve
+from ddarts_ext.training.recipes import recipe_for
 
 WEIGHTS = "weights.safetensors"
 _FORMAT = 1
@@ -66,6 +68,7 @@ class Trainer:
             raise ValueError("train: out must be the folder of the run to resume, got None")
         self.genotype = genotype if isinstance(genotype, Genotype) else Genotype.load(genotype)
         dataset = load(data)
+        settings.setdefault("recipe", recipe_for(genotype))
         self.config: TrainConfig = resolve(dataset, {**settings, "device": self.device.type})
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
         self.order = canonical_order(dataset.train)
@@ -237,5 +240,6 @@ class _Run:
 def arguments_of(config: dict[str, Any]) -> dict[str, Any]:
     """The arguments of :class:`Trainer` that a config.json was written with."""
     known = {name: option.value_in(config) for name, option in OPTIONS.items()}
+    known = {name: value for name, value in known.items() if name not in AUGMENTATION_OPTIONS}
     known["augmentation"] = Augmentation(**config["augmentation"])
     return {"genotype": Genotype.from_json(config["genotype"]), "data": config["source"], **known}

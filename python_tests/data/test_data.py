@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from ddarts_ext.data import Augmentation, MemorySplit, augment, load, normalise
+from ddarts_ext.data.augment import _policies
 from ddarts_ext.data.batches import in_order, permuted, redrawn
 
 
@@ -105,15 +107,50 @@ def test_orders() -> None:
     assert permuted(weight, 64, generator).shape == (1, 5)
 
 
-def test_autoaugment_says_what_it_needs() -> None:
+def test_autoaugment_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="autoaugment must be one of"):
         Augmentation(autoaugment="mine")
-    try:
-        import kornia  # noqa: F401
-    except ImportError:
-        images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
-        with pytest.raises(ValueError, match="needs the package kornia"):
-            augment(images, Augmentation(autoaugment="cifar10"), (0.5,) * 3, (0.5,) * 3, generator=torch.Generator())
+    monkeypatch.setitem(sys.modules, "kornia.augmentation", None)
+    _policies.cache_clear()
+    images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="needs the package kornia"):
+        augment(images, Augmentation(autoaugment="cifar10"), (0.5,) * 3, (0.5,) * 3, generator=torch.Generator())
+
+
+def autoaugmented(images: torch.Tensor, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return augment(images, Augmentation(autoaugment="cifar10"), (0.0,) * 3, (1.0,) * 3, generator=generator)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_autoaugment_draws_for_every_image(seed: int) -> None:
+    """Of 64 copies of one image some are left as they are, as a sub-policy's ops have a probability each; one draw for
+    all would leave as few as 3 that differ."""
+    pytest.importorskip("kornia")
+    generator = torch.Generator().manual_seed(100)
+    image = torch.randint(0, 256, (1, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    out = autoaugmented(image.repeat(64, 1, 1, 1), seed)
+    assert out.shape == (64, 3, 16, 16)
+    assert len(torch.unique(out.flatten(1), dim=0)) >= 20
+    assert torch.equal(out, autoaugmented(image.repeat(64, 1, 1, 1), seed))
+    assert not torch.equal(out, autoaugmented(image.repeat(64, 1, 1, 1), seed + 1))
+
+
+def test_every_image_has_a_sub_policy_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sub-policies that stamp their number on an image: each image bears one, and all of them come up."""
+    stamps = tuple((lambda x, n=n: torch.full_like(x, n / 255)) for n in range(25))
+    monkeypatch.setattr(sys.modules["ddarts_ext.data.augment"], "_policies", lambda _: stamps)
+    out = autoaugmented(torch.zeros(512, 3, 4, 4, dtype=torch.uint8), 0).mul(255).round().long()
+    numbers = out[:, 0, 0, 0]
+    assert torch.equal(out, numbers[:, None, None, None].expand_as(out))
+    assert torch.bincount(numbers, minlength=25).min() >= 5
+
+
+def test_autoaugment_leaves_the_global_generator_alone() -> None:
+    pytest.importorskip("kornia")
+    before = torch.get_rng_state()
+    autoaugmented(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), 0)
+    assert torch.equal(before, torch.get_rng_state())
 
 
 def test_a_name_goes_before_a_folder_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
