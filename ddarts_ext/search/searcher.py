@@ -214,11 +214,13 @@ class Searcher:
         train_rows = self._rows(weight_part, state)
         valid_rows = redrawn(alpha_part, method.batch, len(train_rows), state.order)
         valid = self.dataset.train.batches(valid_rows) if searching else None
+        first = method.architect.alpha_start
+        decides = epoch >= first + method.objectives.zero_one_start * (method.epochs - first)
         for step, train_batch in enumerate(self.dataset.train.batches(train_rows)):
             batch = self._prepared(train_batch, state)
             if valid is not None:
                 number = epoch * len(train_rows) + step
-                stepper.architecture(number, batch, self._prepared(next(valid), state), sums)
+                stepper.architecture(number, batch, self._prepared(next(valid), state), sums, decides=decides)
             stepper.weights(batch, sums)
             self.progress.step()
 

@@ -34,8 +34,9 @@ class Stepper:
     method: Method
     autocast: Callable[[], AbstractContextManager[object]]
 
-    def architecture(self, step: int, train: Batch, valid: Batch, sums: Sums) -> None:
-        """Move every row of the table by the gradient of its own loss. ``step`` counts from the start of the search."""
+    def architecture(self, step: int, train: Batch, valid: Batch, sums: Sums, *, decides: bool = True) -> None:
+        """Move every row of the table by the gradient of its own loss. ``step`` counts from the start of the search;
+        decides: whether the zero-one loss has joined in by now."""
         state, objectives = self.state, self.method.objectives
         ablating = objectives.ablation_weight > 0
         computes = ablating and (step % objectives.ablation_every == 0 or "value" not in state.held)
@@ -51,7 +52,7 @@ class Stepper:
             sums.add("contributions", state.held["contributions"])
             if "gradient" in state.held:
                 gradient = gradient + objectives.ablation_weight * state.held["gradient"]
-        if objectives.zero_one_weight:
+        if objectives.zero_one_weight and decides:
             gradient = gradient + objectives.zero_one_weight * self._zero_one(sums)
         state.architecture.table.grad = gradient.to(state.architecture.table.dtype)
         state.alpha_optimizer.step()

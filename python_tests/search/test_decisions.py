@@ -120,3 +120,10 @@ def test_the_gap_is_that_of_the_genotype_alone() -> None:
     stepper_record = sums.means()
     assert record["after"] == stepper_record["valid_accuracy"]
     assert record["loss_after"] == pytest.approx(stepper_record["valid_loss"], rel=1e-5)
+
+
+def test_the_zero_one_loss_joins_in_late() -> None:
+    """With ``zero_one_start`` 1/2 it counts in the second half of the epochs in which alphas move."""
+    settings = {**SMALL, "epochs": 5, "alpha_start": 1, "zero_one_start": 0.5}
+    history = Searcher(noise(), "ddarts", **settings).search().history
+    assert ["zero_one" in record for record in history] == [False, False, False, True, True]

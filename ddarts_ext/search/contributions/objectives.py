@@ -89,7 +89,9 @@ def ablation(
 def _factor(loss: Tensor, contributions: Tensor, sign: str, delta: float) -> tuple[Tensor, Tensor | None]:
     """c of :func:`ablation` and its derivative with respect to the mean, None where c is a constant."""
     if sign == "bounded":
-        return torch.maximum(contributions.abs().mean(), delta * loss).detach().reciprocal(), None
+        size = torch.maximum(contributions.abs().mean(), delta * loss).detach()
+        # A loss of exactly 0 without contributions has no size to measure by.
+        return torch.where(size == 0, 0.0, size.reciprocal()), None
     mean = contributions.mean()
     if sign == "mean":
         size = mean.abs()

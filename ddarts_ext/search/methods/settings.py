@@ -17,6 +17,9 @@ RULES = ("darts", "edge", "sparse", "complete")
 class Objectives:
     """What is added to the cross-entropy of every cell. A weight of 0 leaves the part out.
 
+    zero_one_start: the part of the epochs in which alphas move that passes before the zero-one loss joins in. Its
+    gradient grows with an alpha's distance from 0, whatever the images say: where steps are few, it otherwise makes
+    final what the noise of the first ones said.
     zero_one_over: the mean of the zero-one loss runs over one cell's row (D-DARTS) or the whole table (FairDARTS).
     ablation_*: see :func:`.objectives.ablation` and :func:`.contributions.contributions`.
     ablation_every: contributions are computed every so many steps, and reused in between.
@@ -24,6 +27,7 @@ class Objectives:
     """
 
     zero_one_weight: float = 0.0
+    zero_one_start: float = 0.0
     zero_one_form: str = option("l2", choices=ZERO_ONE_FORMS)
     zero_one_over: str = option("row", choices=("row", "table"))
     ablation_weight: float = 0.0
