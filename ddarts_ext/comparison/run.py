@@ -22,16 +22,17 @@ class Line:
     """One contender. Accuracies are of trained results on the test images.
 
     mean, error: over the searches, each the mean of its trainings; error is the standard error of that mean, deviation
-    the standard deviation between searches. best: of the result that is best on the held-out training images.
-    parameters, seconds, memory_mib: of a network, a search, a search; means. rules: which rule read the results.
+    the standard deviation between searches; None of a single one. best: of the result that is best on the held-out
+    training images. parameters, seconds, memory_mib: of a network, a search, a search; means. rules: which rule read
+    the results.
     """
 
     label: str
     searches: int
     trainings: int
     mean: float
-    error: float
-    deviation: float
+    error: float | None
+    deviation: float | None
     best: float
     held_out: float
     parameters: float
@@ -154,14 +155,14 @@ def _line(
     outcomes = {search: own for search, own in outcomes.items() if own}
     means = [statistics.fmean(one.test for one in own) for own in outcomes.values()]
     held = [statistics.fmean(one.chosen_by for one in own) for own in outcomes.values()]
-    deviation = statistics.stdev(means) if len(means) > 1 else 0.0
+    deviation = statistics.stdev(means) if len(means) > 1 else None
     rules = [searched[search].rule for search in searches]
     return Line(
         label=label,
         searches=len(searches),
         trainings=sum(map(len, outcomes.values())),
         mean=statistics.fmean(means),
-        error=deviation / math.sqrt(len(means)),
+        error=None if deviation is None else deviation / math.sqrt(len(means)),
         deviation=deviation,
         best=means[held.index(max(held))],
         held_out=statistics.fmean(held),

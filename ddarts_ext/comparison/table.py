@@ -19,8 +19,8 @@ def render(found: Comparison) -> RenderableType:
             line.label,
             str(line.searches),
             f"{100 * line.mean:.2f}",
-            f"{100 * line.error:.2f}",
-            f"{100 * line.deviation:.2f}",
+            _percent(line.error),
+            _percent(line.deviation),
             f"{100 * line.best:.2f}",
             f"{line.parameters / 1e6:.3f}",
             f"{line.seconds:.0f}" if line.seconds else "-",
@@ -35,6 +35,10 @@ def render(found: Comparison) -> RenderableType:
             f"Kendall {found.correlation['kendall']:.2f} over {found.correlation['searches']} searches"
         )
     return Group(table, *notes)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
 
 
 def _counts(rules: dict[str, int]) -> str:

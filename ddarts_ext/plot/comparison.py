@@ -52,9 +52,9 @@ def _accuracy(pyplot: Any, comparison: Mapping[str, Any]) -> bool:
     lines = comparison["lines"]
     _, axis = pyplot.subplots(figsize=(7, 0.5 * len(lines) + 1.8), layout="constrained")
     for row, line in enumerate(lines):
-        axis.errorbar(line["mean"], row, xerr=line["error"], fmt="o", capsize=3, color=f"C{row}")
-    if lines[-1]["label"] == "random":
-        random = lines[-1]
+        axis.errorbar(line["mean"], row, xerr=line["error"] or 0.0, fmt="o", capsize=3, color=f"C{row}")
+    random = next((line for line in lines if line["label"] == "random" and line["error"]), None)
+    if random is not None:
         axis.axvspan(random["mean"] - random["error"], random["mean"] + random["error"], color="grey", alpha=0.2)
     axis.set_yticks(range(len(lines)), [line["label"] for line in lines])
     axis.invert_yaxis()

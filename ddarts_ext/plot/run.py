@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ddarts_ext import spaces
+from ddarts_ext.plot.decisions import draw_decisions, draw_weights, op_names
 from ddarts_ext.plot.distance import draw_distance
 from ddarts_ext.plot.pyplot import load_pyplot
 from ddarts_ext.plot.shrinking import shrinking_figures
@@ -30,6 +30,9 @@ def plot_run(run: str | Path, out: str | Path | None = None) -> list[Path]:
         figures["contributions"] = lambda pyplot: _contributions(pyplot, history)
     if "alphas" in history[0]:
         figures["alphas"] = lambda pyplot: _alphas(pyplot, history, config)
+        figures["weights"] = lambda pyplot: draw_weights(pyplot, history[-1], config)
+    if "decisions" in history[0]:
+        figures["decisions"] = lambda pyplot: draw_decisions(pyplot, history)
     if "distance" in history[0]:
         figures["distance"] = lambda pyplot: draw_distance(pyplot, history, config)
     if "mask" in history[0]:
@@ -82,7 +85,7 @@ def _alphas(pyplot: Any, history: list[Record], config: Record) -> None:
     owner = history[-1]["owner"]
     first = [owner.index(row) for row in sorted(set(owner))]
     values = np.array([np.array(record["alphas"])[first].mean(1) for record in history])
-    ops = _op_names(config, values.shape[2])
+    ops = op_names(config, values.shape[2])
     columns = min(4, len(first))
     rows = -(-len(first) // columns)
     figure, axes = pyplot.subplots(
@@ -104,9 +107,3 @@ def _alphas(pyplot: Any, history: list[Record], config: Record) -> None:
             axis.set_title(f"cell {', '.join(cells)}", fontsize="small")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
     figure.suptitle("alphas, mean over the edges of a cell")
-
-
-def _op_names(config: Record, count: int) -> list[str]:
-    name = config.get("method", {}).get("space")
-    names = list(spaces.get(name).ops) if name in spaces.names() else []
-    return names if len(names) == count else [f"op {i}" for i in range(count)]

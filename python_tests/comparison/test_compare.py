@@ -1,0 +1,155 @@
+"""Methods against each other and random architectures: what is trained on what, chosen by what, and judged once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import ddarts_ext
+from ddarts_ext.cli import app
+from ddarts_ext.comparison import Contender, Plan, compare
+from ddarts_ext.comparison.work import Bench
+from ddarts_ext.data import load
+from ddarts_ext.data.subset import held_out
+from ddarts_ext.genotype import Genotype
+
+SEARCH: dict[str, Any] = {"cells": 3, "channels": 2, "steps": 1, "batch": 8, "epochs": 1}
+TRAIN: dict[str, Any] = {"channels": 2, "epochs": 1, "batch": 8}
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    random = np.random.RandomState(0)
+    arrays = {f"x_{part}": random.randint(0, 256, (40, 6, 6), dtype=np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "images.npz", **arrays, y_train=np.arange(40) % 2, y_test=np.arange(40) % 2)
+    return tmp_path / "images.npz"
+
+
+def run(images: Path, out: Path, **how: Any) -> Any:
+    settings: dict[str, Any] = {"seeds": 2, "random": 2, "search": SEARCH, "train": TRAIN, "train_seeds": 2, **how}
+    return compare(images, ["ddarts", "plain=ddarts:ablation_weight=0"], out=out, device="cpu", **settings)
+
+
+def test_contenders() -> None:
+    assert Contender.parse("ddarts").label == "ddarts"
+    found = Contender.parse('mine=ddarts:ablation_weight=0,rules=["edge"]'.replace(',rules=["edge"]', ""))
+    assert (found.label, found.method, found.settings) == ("mine", "ddarts", {"ablation_weight": 0})
+    assert Contender("ddarts", {"epochs": 3}).label == "ddarts:epochs=3"
+    for wrong in ("ddart", "ddarts:epochs", "x=ddart:a=1"):
+        with pytest.raises(ValueError, match="method must be"):
+            Contender.parse(wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"contenders": ()}, "methods must be one or more"),
+        ({"seeds": 0}, "seeds must be >= 1"),
+        ({"holdout": 1.0}, "holdout must be between 0 and 1"),
+        ({"protocol": "some"}, "protocol must be one of all, best"),
+        ({"contenders": (Contender("darts"), Contender("darts"))}, "methods must differ, got 'darts' twice"),
+    ],
+)
+def test_plans_are_checked(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Plan("digits", **{"contenders": (Contender("darts"),), **wrong})
+
+
+def test_random_architectures_are_of_the_first_method() -> None:
+    plan = Plan("digits", (Contender("ddarts", {"cells": 3}), Contender("darts")), seeds=2, random=3)
+    random = plan.all[-1]
+    assert random.settings == {"space": "darts", "rules": ["sparse"], "cells": 3}
+    searches = plan.searches()
+    assert [search.contender for search in searches] == [0, 1, 2, 0, 1, 2, 2]
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+
+
+def test_held_out_images_are_seen_by_no_one(images: Path) -> None:
+    whole = load(images)
+    part = held_out(whole, 0.25, 0)
+    keys = {name: set(split.keys()) for name, split in (("train", part.train), ("chosen by", part.test))}
+    assert (len(part.train), len(part.test)) == (30, 10)
+    assert not keys["train"] & keys["chosen by"]
+    assert keys["train"] | keys["chosen by"] == set(whole.train.keys())
+    assert np.bincount(part.test.labels).tolist() == [5, 5]
+    assert part.train.batches(np_indices(part)).__next__()[0].shape == (4, 1, 6, 6)
+
+
+def np_indices(part: Any) -> Any:
+    import torch
+
+    return torch.arange(4)[None]
+
+
+def test_compared_resumed_and_judged_once(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    found = run(images, tmp_path / "out", say=said.append)
+    assert [line.label for line in found.lines] == ["ddarts", "plain", "random"]
+    assert [line.searches for line in found.lines] == [2, 2, 2]
+    assert [line.trainings for line in found.lines] == [4, 4, 4]
+    assert all(0 <= line.mean <= 1 and line.error is not None for line in found.lines)
+    assert sum("trained" in line for line in said) == 12
+    assert not any("test" in line for line in said)
+    stored = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert stored == json.loads(json.dumps(found.to_json()))
+    with pytest.raises(ValueError, match="out must be a new folder"):
+        run(images, tmp_path / "out")
+
+    def again(*_: Any) -> None:
+        raise AssertionError("nothing may be computed twice")
+
+    monkeypatch.setattr(Bench, "_search", again)
+    monkeypatch.setattr(Bench, "_train", again)
+    assert run(images, tmp_path / "out", resume=True) == found
+
+
+def test_a_killed_comparison_goes_on(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run(images, tmp_path / "whole")
+    train, count = Bench._train, 0
+
+    def killed(self: Bench, *arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 4:
+            raise KeyboardInterrupt
+        return train(self, *arguments)
+
+    monkeypatch.setattr(Bench, "_train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(images, tmp_path / "cut")
+    found = run(images, tmp_path / "cut", resume=True)
+    assert [(line.mean, line.best) for line in found.lines] == [(line.mean, line.best) for line in whole.lines]
+
+
+def test_several_processes_give_the_same(images: Path, tmp_path: Path) -> None:
+    one, two = (run(images, tmp_path / str(jobs), jobs=jobs, train_seeds=1, random=0) for jobs in (1, 2))
+    assert [line.mean for line in one.lines] == [line.mean for line in two.lines]
+
+
+def test_the_best_of_each_goes_on(images: Path, tmp_path: Path) -> None:
+    found = run(images, tmp_path / "out", protocol="best", short_epochs=1, random=0)
+    assert [line.searches for line in found.lines] == [2, 2]
+    assert [line.trainings for line in found.lines] == [2, 2]
+    short = sorted(path.name for path in (tmp_path / "out" / "networks").iterdir() if "short" in path.name)
+    assert short == ["ddarts-0-short-0", "ddarts-1-short-0", "plain-0-short-0", "plain-1-short-0"]
+
+
+def test_command_and_pictures(images: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "out"
+    settings = [f"--set={name}={value}" for name, value in SEARCH.items() if name != "epochs"]
+    train = [f"--train={name}={value}" for name, value in TRAIN.items() if name != "epochs"]
+    command = ["compare", "--data", str(images), "--out", str(out), "--method", "darts", "--method", "ddarts"]
+    sizes = ["--seeds", "2", "--random", "2", "--epochs", "2", "--train-epochs", "1", "--device", "cpu"]
+    done = CliRunner().invoke(app, [*command, *sizes, *settings, *train], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert all(len(line) <= 80 for line in done.stdout.splitlines() if not line.startswith("figures in"))
+    assert {path.name for path in out.glob("*.png")} == {"search.png", "accuracy.png", "correlation.png"}
+    genotype = Genotype.load(out / "searches" / "random-1")
+    assert not genotype.dead_cells()
+    assert ddarts_ext.compare is compare
