@@ -26,7 +26,13 @@ def test_a_search_is_drawn(tmp_path: Path) -> None:
     }
     folder.write_history([{"epoch": epoch, **record} for epoch in range(2)])
     paths = plot_run(tmp_path)
-    assert [path.name for path in paths] == ["accuracy.png", "contributions.png", "alphas.png", "weights.png", "decisions.png"]
+    assert [path.name for path in paths] == [
+        "accuracy.png",
+        "contributions.png",
+        "alphas.png",
+        "weights.png",
+        "decisions.png",
+    ]
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
