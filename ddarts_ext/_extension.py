@@ -55,11 +55,17 @@ def why_not(op: str, device_type: str) -> str:
         raise ValueError(f"why_not: device_type must be 'cpu' or 'cuda', got {device_type!r}")
     status = load()
     reason = status.cpu_reason if device_type == "cpu" else status.cuda_reason
-    if not reason and not has_kernel(op, device_type):
-        stand_in = composed_of(op) if device_type == "cuda" else ""
-        missing = f"the library was compiled without a {device_type} kernel for it"
-        reason = f"there it is {stand_in}" if stand_in else missing
+    if is_composed(op, device_type):
+        reason = f"there it is composed of {composed_of(op)}"
+    elif not reason and not has_kernel(op, device_type):
+        reason = f"the library was compiled without a {device_type} kernel for it"
     return reason or (_device_reason(status.record) if device_type == "cuda" else "")
+
+
+def is_composed(op: str, device_type: str) -> bool:
+    """Whether other ops stand in for it there by design, with their kernels, because it has none of its own."""
+    designed = device_type == "cuda" and bool(composed_of(op)) and not has_kernel(op, device_type)
+    return designed and not load().cuda_reason
 
 
 def mending_command() -> str:
