@@ -1,5 +1,7 @@
-"""Which CUDA toolkit compiles the kernels, and for which architectures. Nothing but the standard library, and torch where
-a function says so."""
+"""Which CUDA toolkit compiles the kernels, and for which architectures.
+
+Imports nothing but the standard library; torch is asked only where a function says so.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,9 @@ def find_cuda(wanted: str | None = None) -> Cuda | str:
             found.append(toolkit)
     if found:
         return found[0]
-    return f"nvcc was found but is of no use: {', '.join(refused)}" if refused else "no nvcc on the PATH or in CUDA_HOME"
+    if refused:
+        return f"nvcc was found but is of no use: {', '.join(refused)}"
+    return "no nvcc on the PATH or in CUDA_HOME"
 
 
 def cuda_include() -> Path | None:

@@ -17,16 +17,8 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from build_cuda import (
-    DEFAULT_ARCHITECTURES,
-    Cuda,
-    architectures,
-    cmake_architectures,
-    cuda_include,
-    find_cuda,
-    gencode_flags,
-    output_of,
-)
+from build_cuda import DEFAULT_ARCHITECTURES, Cuda, cmake_architectures, find_cuda, gencode_flags, output_of
+from build_cuda import cuda_include as cuda_include  # the tests ask this module for everything
 
 ROOT = Path(__file__).resolve().parent
 
@@ -35,10 +27,10 @@ TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 
 # -fno-math-errno, -fno-trapping-math: loops with sqrt and selects vectorise; no value changes. -fwrapv: as Python's own
 # extensions are compiled. -Wno-psabi: vectors are passed between functions of one file alone.
-CXX_FLAGS = (
-    "-O3 -g0 -DNDEBUG -fwrapv -std=c++20 -fPIC -fvisibility=hidden -fopenmp-simd -Wall -Wno-psabi "
-    "-fno-math-errno -fno-trapping-math -ffp-contract=fast"
-).split()
+CXX_FLAGS = [
+    *("-O3", "-g0", "-DNDEBUG", "-fwrapv", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-fopenmp-simd"),
+    *("-Wall", "-Wno-psabi", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+]
 STABLE_CXX_FLAGS = [*CXX_FLAGS, TORCH_TARGET]
 # Conversions of half precision are written out: the macros forbid the implicit ones, as torch.utils.cpp_extension does.
 NVCC_FLAGS = [
@@ -49,6 +41,7 @@ NVCC_FLAGS = [
 
 # Every csrc/cpu source is compiled once per capability; see csrc/common/simd.h.
 CAPABILITY_FLAGS = {"baseline": [], "avx2": ["-mavx2", "-mfma", "-mf16c"]}
+
 
 def capabilities() -> list[str]:
     """The CPU capabilities worth compiling on this machine's architecture."""

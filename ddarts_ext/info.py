@@ -15,8 +15,9 @@ from ddarts_ext.ops._library import defined_ops
 
 
 def collect() -> dict[str, Any]:
-    """Everything as plain data. ``ops[name][device]`` is ``{"runs": "kernel" | "composed" | "reference", "why_not": str}``.
+    """Everything as plain data.
 
+    ``ops[name][device]`` is ``{"runs": "kernel" | "composed" | "reference", "why_not": str}``.
     composed: other ops stand in for it, and their kernels run; ``why_not`` names them.
     """
     status = _extension.load()
