@@ -108,9 +108,7 @@ class Searcher:
     def _division(self) -> dict[str, Any]:
         """Which images move weights and which alphas, for config.json."""
         parts = dict(zip(("weights", "alphas"), self._divided(), strict=True))
-        return {
-            name: {"images": len(part), "digest": digest(self.dataset.train, part)} for name, part in parts.items()
-        }
+        return {name: {"images": len(part), "digest": digest(self.dataset.train, part)} for name, part in parts.items()}
 
     def _moves_alphas(self, epoch: int) -> bool:
         return epoch >= self.config.method.architect.alpha_start
