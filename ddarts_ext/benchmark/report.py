@@ -33,7 +33,7 @@ class Row:
     """What was measured for one implementation of one case; times in milliseconds.
 
     timer: ``clock`` (the host's), ``graph`` (a CUDA graph replayed) or ``profiler`` (kernels alone). launches: kernels
-    and copies on the GPU. idle_share: of the time, what the GPU waited for the host.
+    and copies on the GPU. idle_share: of the time, what the GPU waited for the host. images: how many one call takes.
     """
 
     op: str
@@ -50,6 +50,7 @@ class Row:
     launches: int | None = None
     idle_share: float | None = None
     timer: str = "clock"
+    images: int | None = None
 
     @property
     def met(self) -> bool:
@@ -67,7 +68,9 @@ class Report:
     def write(self, path: Path) -> None:
         """JSON: stamp, bandwidth of the large copy, rows, failures, what there was no time for."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        partial = path.with_name(path.name + ".partial")  # a run that is ended meanwhile leaves the last one whole
+        partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        partial.replace(path)
 
 
 def device_stamp(device: str) -> dict[str, Any]:
@@ -120,7 +123,7 @@ def table(rows: Iterable[Row], title: str = "") -> Any:
 
 
 def _table_of(rows: Sequence[Row]) -> Any:
-    """One case: a line a candidate, its speed-ups over the two layouts of eager last. copy: GB/s over a large copy's."""
+    """One case: a line a candidate, its speed-ups over eager last. copy: GB/s as a share of a large copy."""
     from rich.table import Table
 
     columns: dict[str, Callable[[Row], str]] = {
@@ -130,6 +133,7 @@ def _table_of(rows: Sequence[Row]) -> Any:
         "copy": lambda row: "" if row.share_of_copy is None else f"{row.share_of_copy:.0%}",
         "MiB": lambda row: "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}",
         "launches": lambda row: "" if row.launches is None else str(row.launches),
+        "images/s": lambda row: "" if row.images is None else f"{row.images / row.median_ms * 1e3:.0f}",
         "idle": lambda row: "" if row.idle_share is None else f"{row.idle_share:.0%}",
     }
     names = [row.candidate for row in rows]

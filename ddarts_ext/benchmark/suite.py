@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ class _Work:
 
     op: str
     case: str
-    rows: Callable[..., list[Row]]
+    rows: Callable[..., Iterable[Row]]
 
 
 def _works(op: str, path: Path, device: str, failures: list[Failure]) -> list[_Work]:
@@ -83,16 +83,13 @@ def _works(op: str, path: Path, device: str, failures: list[Failure]) -> list[_W
     return found
 
 
-def _whole(op: str, module: ModuleType, device: str, *, failures: list[Failure], **options: Any) -> list[Row]:
-    """The rows of a file that measures by itself, in full float32; it may return them as it goes, by ``yield``."""
-    rows: list[Row] = []
+def _whole(op: str, module: ModuleType, device: str, *, failures: list[Failure], **options: Any) -> Iterator[Row]:
+    """The rows of a file that measures by itself, in full float32; it may give them one by one."""
     with tf32(False) if device != "cpu" else nullcontext():
         try:
-            for row in module.measure(device, **options):
-                rows.append(row)
+            yield from module.measure(device, **options)
         except Exception as error:
             failures.append(Failure(op, "", "", one_line(error)))
-    return rows
 
 
 def _in_rounds(lists: Sequence[Sequence[_Work]]) -> Iterator[_Work]:
@@ -135,11 +132,12 @@ def run(
             continue
         wanted = compiled is not None and (compiled == "all" or compiled in f"{work.op} {work.case}")
         try:
-            rows += work.rows(seconds=seconds, compiled=wanted, copy=copy, failures=failures)
+            for row in work.rows(seconds=seconds, compiled=wanted, copy=copy, failures=failures):
+                rows.append(row)
+                if output is not None:  # as soon as it is known
+                    Report(stamp, copy, rows, failures, left_out).write(output)
         except Exception as error:
             failures.append(Failure(work.op, work.case, "", one_line(error)))
-        if output is not None:
-            Report(stamp, copy, rows, failures, left_out).write(output)
         if device != "cpu" and not sound():
             failures.append(
                 Failure(work.op, work.case, "", "the GPU no longer answers: nothing after this was measured")
