@@ -24,7 +24,7 @@ clean:
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install "$(TORCH)"
 	touch $@
 
-SOURCES := setup.py build_backend.py build_toolchain.py pyproject.toml $(wildcard csrc/*.cpp csrc/*/*)
+SOURCES := setup.py $(wildcard build_*.py) pyproject.toml $(wildcard csrc/*.cpp csrc/*/*)
 
 .venv/installed: .venv/torch $(SOURCES)
 	$(BIN)/python -m pip install -e .

@@ -11,26 +11,28 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+
+from build_cuda import DEFAULT_ARCHITECTURES, Cuda, cmake_architectures, find_cuda, gencode_flags, output_of
+from build_cuda import cuda_include as cuda_include  # the tests ask this module for everything
 
 ROOT = Path(__file__).resolve().parent
 
 # LibTorch's stable ABI as of torch 2.11: the compiled libraries serve that version and every later one.
 TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 
-# -fno-math-errno, -fno-trapping-math: loops with sqrt and selects vectorise; no value changes.
-CXX_FLAGS = (
-    "-O3 -g0 -std=c++20 -fPIC -fvisibility=hidden -fopenmp-simd "
-    f"-fno-math-errno -fno-trapping-math -ffp-contract=fast {TORCH_TARGET}"
-).split()
-# The macros are those that torch.utils.cpp_extension adds: the same code must compile with and without it.
+# -fno-math-errno, -fno-trapping-math: loops with sqrt and selects vectorise; no value changes. -fwrapv: as Python's own
+# extensions are compiled. -Wno-psabi: vectors are passed between functions of one file alone.
+CXX_FLAGS = [
+    *("-O3", "-g0", "-DNDEBUG", "-fwrapv", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-fopenmp-simd"),
+    *("-Wall", "-Wno-psabi", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
+]
+STABLE_CXX_FLAGS = [*CXX_FLAGS, TORCH_TARGET]
+# Conversions of half precision are written out: the macros forbid the implicit ones, as torch.utils.cpp_extension does.
 NVCC_FLAGS = [
     *("-O3", "-std=c++17", "-Xcompiler", "-fPIC,-fvisibility=hidden", "--expt-relaxed-constexpr"),
     *("-D__CUDA_NO_HALF_OPERATORS__", "-D__CUDA_NO_HALF_CONVERSIONS__"),
@@ -39,8 +41,6 @@ NVCC_FLAGS = [
 
 # Every csrc/cpu source is compiled once per capability; see csrc/common/simd.h.
 CAPABILITY_FLAGS = {"baseline": [], "avx2": ["-mavx2", "-mfma", "-mf16c"]}
-
-DEFAULT_ARCHITECTURES = "8.0;9.0+PTX"
 
 
 def capabilities() -> list[str]:
@@ -68,112 +68,26 @@ def op_sources(folder: str, op: str, *suffixes: str) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in own if path.suffix in suffixes]
 
 
-@dataclass(frozen=True)
-class Cuda:
-    """A CUDA toolkit that can compile: its compiler, its folder with headers, its version."""
-
-    nvcc: Path
-    home: Path
-    version: str
-
-    @property
-    def include(self) -> Path:
-        return self.home / "include"
-
-    @property
-    def libraries(self) -> Path:
-        return next((d for d in (self.home / "lib64", self.home / "lib") if d.is_dir()), self.home / "lib64")
-
-
-def _run(*command: str | Path) -> str:
-    try:
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return done.stdout + done.stderr
-
-
-def _home_of(nvcc: Path) -> Path | None:
-    """The toolkit that this nvcc compiles with; an nvcc on the PATH may be a wrapper that lies elsewhere."""
-    top = re.search(r"^#\$ TOP=(.*)$", _run(nvcc, "--dryrun", "-E", "-x", "cu", os.devnull), re.MULTILINE)
-    return Path(top.group(1).strip()).resolve() if top else None
-
-
-def _wheel_homes() -> list[Path]:
-    """Toolkits installed from a package registry (nvidia-cuda-nvcc and its companions)."""
-    found: list[Path] = []
-    for key in ("purelib", "platlib"):
-        found += sorted(Path(sysconfig.get_path(key)).glob("nvidia/cu*"), reverse=True)
-    return found
-
-
-def _has_headers(home: Path | None) -> bool:
-    return home is not None and (home / "include" / "cuda_runtime.h").is_file()
-
-
-def find_cuda() -> Cuda | str:
-    """The CUDA toolkit, or a sentence that says why there is none."""
-    named = [Path(os.environ[key]) for key in ("CUDA_HOME", "CUDA_PATH") if os.environ.get(key)]
-    on_path = os.environ.get("NVCC") or shutil.which("nvcc")
-    compilers = ([Path(on_path)] if os.environ.get("NVCC") else []) + [home / "bin" / "nvcc" for home in named]
-    compilers += [Path(on_path)] if on_path else []
-    usual = [Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob("cuda-*"), reverse=True), Path("/opt/cuda")]
-    compilers += [home / "bin" / "nvcc" for home in [*_wheel_homes(), *usual]]
-    seen = []
-    for nvcc in dict.fromkeys(compilers):
-        if not nvcc.is_file():
-            continue
-        release = re.search(r"release (\d+\.\d+)", _run(nvcc, "--version"))
-        homes = [_home_of(nvcc), nvcc.resolve().parent.parent, *named, *usual]
-        home = next((home for home in homes if home is not None and _has_headers(home)), None)
-        if release and home:
-            return Cuda(nvcc, home, release.group(1))
-        seen.append(f"{nvcc} ({'no include/cuda_runtime.h beside it' if release else 'does not run'})")
-    return f"nvcc was found but is of no use: {', '.join(seen)}" if seen else "no nvcc on the PATH or in CUDA_HOME"
-
-
-def cuda_include() -> Path | None:
-    """A folder with CUDA's headers, which the emulation of the kernels needs; nvcc itself it does not."""
-    cuda = find_cuda()
-    if isinstance(cuda, Cuda):
-        return cuda.include
-    return next((home / "include" for home in _wheel_homes() if _has_headers(home)), None)
-
-
-def architectures() -> str:
-    """TORCH_CUDA_ARCH_LIST, else what the visible devices are (asks torch), else 8.0 and 9.0 with PTX for others."""
-    named = os.environ.get("TORCH_CUDA_ARCH_LIST", "").strip()
-    if named:
-        return named.replace(" ", ";")
-    import torch
-
-    if not torch.cuda.is_available():
-        return DEFAULT_ARCHITECTURES
-    found = sorted({torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())})
-    return ";".join(f"{major}.{minor}" for major, minor in found) + "+PTX"
-
-
-def gencode_flags(architecture_list: str) -> list[str]:
-    """nvcc's flags for a list such as ``8.0;9.0+PTX``."""
-    flags = []
-    for entry in architecture_list.split(";"):
-        number = entry.removesuffix("+PTX").replace(".", "")
-        if not re.fullmatch(r"\d+[af]?", number):
-            raise ValueError(f"build: TORCH_CUDA_ARCH_LIST must be numbers such as 8.0;9.0+PTX, got {entry!r}")
-        flags.append(f"-gencode=arch=compute_{number},code=sm_{number}")
-        if entry.endswith("+PTX"):
-            flags.append(f"-gencode=arch=compute_{number},code=compute_{number}")
-    return flags
-
-
 def default_jobs() -> int:
-    """Compilers to run at once: as many as cores, but 3 GB of free memory each."""
+    """Compilers to run at once: as many as cores, but 2 GB of available memory each."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, available_memory() // (2 << 30)))
+
+
+def available_memory() -> int:
+    """Bytes that can be had without swapping: what the kernel says is available, page cache included.
+
+    No more than the container may have, and 2 GB where nobody says anything.
+    """
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError):
-        free = 3 << 30
-    return max(1, min(cores, free // (3 << 30)))
+        told = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        limit = Path("/sys/fs/cgroup/memory.max")
+        container = limit.read_text().strip() if limit.is_file() else ""
+    except OSError:
+        told, container = None, ""
+    found = [int(told.group(1)) << 10] if told else []
+    found += [int(container)] if container.isdecimal() else []
+    return min(found, default=2 << 30)
 
 
 def write_record(folder: Path, *, version: str, cuda: Cuda | None, cuda_reason: str, architecture_list: str) -> None:
@@ -185,7 +99,7 @@ def write_record(folder: Path, *, version: str, cuda: Cuda | None, cuda_reason: 
         "torch": torch.__version__,
         "torch_cuda": torch.version.cuda,
         "python": platform.python_version(),
-        "compiler": _run(os.environ.get("CXX", "c++"), "--version").splitlines()[:1],
+        "compiler": output_of(os.environ.get("CXX", "c++"), "--version").splitlines()[:1],
         "capabilities": capabilities(),
         "cuda": {"toolkit": cuda.version, "architectures": architecture_list} if cuda else None,
         "cuda_reason": cuda_reason,
@@ -242,6 +156,26 @@ def _project_version() -> str:
     return found.group(1) if found else ""
 
 
+def record_of_cmake(folder: Path, cuda_architectures: list[str]) -> None:
+    """The record of a build by CMake, with the kernels' architectures in its words; none: without CUDA kernels."""
+    cuda = find_cuda(torch_cuda()) if cuda_architectures else "built by CMake without DDARTS_CUDA"
+    found, reason = (None, cuda) if isinstance(cuda, str) else (cuda, "")
+    write_record(
+        folder,
+        version=_project_version(),
+        cuda=found,
+        cuda_reason=reason,
+        architecture_list=cmake_architectures(cuda_architectures),
+    )
+
+
+def torch_cuda() -> str | None:
+    """The version of CUDA that torch was built with (asks torch)."""
+    import torch
+
+    return torch.version.cuda
+
+
 def main(arguments: list[str]) -> int:
     """What CMakeLists.txt and CI ask: lists are printed with semicolons."""
     what, *rest = arguments or [""]
@@ -255,26 +189,16 @@ def main(arguments: list[str]) -> int:
         import torch
 
         print(Path(torch.__file__).parent)
-    elif what == "pybind11-include":
-        import pybind11
-
-        print(pybind11.get_include())
     elif what == "cxx-flags":
         print(";".join(flag for flag in CXX_FLAGS if not flag.startswith("-std=")))
     elif what == "capabilities":
         print(";".join(capabilities()))
     elif what == "capability-flags":
         print(";".join(capability_flags(rest[0])))
+    elif what == "stable-flag":
+        print(TORCH_TARGET)
     elif what == "record":
-        cuda = find_cuda() if rest[1] == "1" else "built by CMake without DDARTS_CUDA"
-        found, reason = (None, cuda) if isinstance(cuda, str) else (cuda, "")
-        write_record(
-            Path(rest[0]),
-            version=_project_version(),
-            cuda=found,
-            cuda_reason=reason,
-            architecture_list=DEFAULT_ARCHITECTURES,
-        )
+        record_of_cmake(Path(rest[0]), rest[1:])
     else:
         print(f"build_toolchain.py: unknown request {what!r}", file=sys.stderr)
         return 2

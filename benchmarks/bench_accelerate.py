@@ -6,28 +6,15 @@ The supernet is ``eager_supernet.py`` (8 cells, C=16). Logits and gradients of b
 from __future__ import annotations
 
 import copy
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor, nn
 
 from ddarts_ext import accelerate
 from ddarts_ext.acceleration.bench_module import Workload, rows_of
-from ddarts_ext.benchmark import Row, batches
+from ddarts_ext.benchmark import Row, batches, neighbour
 
 TARGETS = {"": {"eager": 6.0}, " channels-last": {"eager channels-last": 2.5}}  # on a CPU
-
-
-def eager_supernet() -> ModuleType:
-    """The neighbouring file: this one may be loaded by its path, outside any package."""
-    spec = importlib.util.spec_from_file_location("eager_supernet", Path(__file__).with_name("eager_supernet.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def inputs(size: int, device: str) -> tuple[Tensor, Tensor]:
@@ -40,7 +27,7 @@ def inputs(size: int, device: str) -> tuple[Tensor, Tensor]:
 def measure(device: str, *, seconds: float = 1.0, **_: object) -> list[Row]:
     """Rows of both layouts, before and after."""
     torch.manual_seed(0)
-    before: nn.Module = eager_supernet().EagerSupernet().to(device)
+    before: nn.Module = neighbour(__file__, "eager_supernet").EagerSupernet().to(device)
     after = copy.deepcopy(before)
     accelerate(after, strict=True)
     targets = TARGETS if device == "cpu" else {}

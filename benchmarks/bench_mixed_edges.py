@@ -89,5 +89,6 @@ def cases(device: str) -> Iterator[Case]:
                 kernel,
                 moved,
                 backward=True,
+                library=True,
                 tolerance=2e-3,  # of ReLU and maxima in float32, as of bench_search_step
             )

@@ -63,6 +63,7 @@ def cases(device: str) -> Iterator[Case]:
             lambda pairs: [out for pair in pairs for out in kernel_edge(*pair)],
             moved,
             backward=True,
+            library=True,
             targets=TARGETS if device == "cpu" else {},
         )
         for n, c, s in edges:
@@ -72,4 +73,5 @@ def cases(device: str) -> Iterator[Case]:
                 return x, weights[0]
 
             name = f"norm and 3x3 [{n},{c},{s},{s}]"
-            yield Case(OP, name, inputs, eager_second, kernel_second, n * c * s * s * 4 * 8, backward=True)
+            moved = n * c * s * s * 4 * 8
+            yield Case(OP, name, inputs, eager_second, kernel_second, moved, backward=True, library=True)

@@ -51,4 +51,5 @@ def cases(device: str) -> Iterator[Case]:
                     kernel,
                     moved,
                     backward=True,
+                    library=True,
                 )

@@ -63,5 +63,7 @@ def cases(device: str) -> Iterator[Case]:
             shape, plane = f"[{batch},{channels},{size},{size}]", batch * channels * size * size * 4
             # forward: x, F outputs; backward: x, F gradients, dx
             moved = plane * (2 * len(FILTERS) + 3)
-            yield Case(OP, f"edge {shape}", inputs, eager_stage, kernel_stage, moved, backward=True)
-            yield Case(OP, f"norm and 3x3 {shape}", second, eager_second, kernel_second, plane * 8, backward=True)
+            yield Case(OP, f"edge {shape}", inputs, eager_stage, kernel_stage, moved, backward=True, library=True)
+            yield Case(
+                OP, f"norm and 3x3 {shape}", second, eager_second, kernel_second, plane * 8, backward=True, library=True
+            )

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -122,9 +122,8 @@ def batch(size: int, device: str) -> tuple[Tensor, Tensor]:
     return images, torch.randint(10, (size,), generator=generator).to(device)
 
 
-def measure(device: str, *, seconds: float = 1.0, **_: object) -> list[Row]:
+def measure(device: str, *, seconds: float = 1.0, **_: object) -> Iterator[Row]:
     """Rows of both spaces; ``required`` of a row is the speed-up over ``whole`` that it must reach."""
-    rows = []
     for space, samples, epochs in (("nasbench201", 200, 30), ("isdarts", 600, 50)):
         compare(space)
         for size in batches(device):
@@ -145,9 +144,7 @@ def measure(device: str, *, seconds: float = 1.0, **_: object) -> list[Row]:
                 required = {"whole": limits[name]} if name in limits else {}
                 case = f"{space} C=16 [{size},3,32,32]" + (f" {adds[name] / 1e6:.1f} M" if name in adds else "")
                 bounds = (min(values), max(values))
-                row = Row("shrinking", case, name, medians[name], bounds, len(values), None, None, speedup, required)
-                rows.append(row)
-    return rows
+                yield Row("shrinking", case, name, medians[name], bounds, len(values), None, None, speedup, required)
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 // The Python module _C: what the libraries were built for. Importing it loads the CPU kernels' registrations.
-#include "common/simd.h"
+#include "common/cpu_capability.h"
 
 #include <pybind11/pybind11.h>
 

@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -55,11 +56,17 @@ def why_not(op: str, device_type: str) -> str:
         raise ValueError(f"why_not: device_type must be 'cpu' or 'cuda', got {device_type!r}")
     status = load()
     reason = status.cpu_reason if device_type == "cpu" else status.cuda_reason
-    if not reason and not has_kernel(op, device_type):
-        stand_in = composed_of(op) if device_type == "cuda" else ""
-        missing = f"the library was compiled without a {device_type} kernel for it"
-        reason = f"there it is {stand_in}" if stand_in else missing
+    if is_composed(op, device_type):
+        reason = f"there it is composed of {composed_of(op)}"
+    elif not reason and not has_kernel(op, device_type):
+        reason = f"the library was compiled without a {device_type} kernel for it"
     return reason or (_device_reason(status.record) if device_type == "cuda" else "")
+
+
+def is_composed(op: str, device_type: str) -> bool:
+    """Whether other ops stand in for it there by design, with their kernels, because it has none of its own."""
+    designed = device_type == "cuda" and bool(composed_of(op)) and not has_kernel(op, device_type)
+    return designed and not load().cuda_reason
 
 
 def mending_command() -> str:
@@ -78,7 +85,7 @@ def mending_command() -> str:
 def _load() -> Status:
     if os.environ.get("DDARTS_NO_EXTENSION", "") not in ("", "0"):
         return _nothing("DDARTS_NO_EXTENSION is set")
-    if not list(_FOLDER.glob("_C.*")):
+    if _compiled("_C") is None:
         return _nothing("the package was installed without compiled libraries")
     if _release(torch.__version__) < OLDEST_TORCH:
         reason = f"torch {torch.__version__} is older than {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]}"
@@ -94,6 +101,12 @@ def _load() -> Status:
     return _mismatch(status) if built_for_other_cuda and torch.cuda.is_available() else status
 
 
+def _compiled(name: str) -> Path | None:
+    """The library of this name that was built for this Python; those for others may lie beside it."""
+    found = (_FOLDER / f"{name}{suffix}" for suffix in EXTENSION_SUFFIXES)
+    return next((path for path in found if path.is_file()), None)
+
+
 def _nothing(reason: str) -> Status:
     """Neither library is in use, for one reason."""
     return Status(cpu_reason=reason, cuda_reason=reason)
@@ -101,8 +114,8 @@ def _nothing(reason: str) -> Status:
 
 def _load_cuda(record: Mapping[str, Any]) -> str:
     """Load the CUDA library, or say why not."""
-    libraries = sorted(_FOLDER.glob("_cuda.*so"))
-    if not libraries:
+    library = _compiled("_cuda")
+    if library is None or record["cuda"] is None:
         return f"the extension was built for torch {record['torch']} without CUDA kernels: {record['cuda_reason']}"
     toolkit = str(record["cuda"]["toolkit"])
     if torch.version.cuda is None:
@@ -110,7 +123,7 @@ def _load_cuda(record: Mapping[str, Any]) -> str:
     if toolkit.split(".")[0] != torch.version.cuda.split(".")[0]:
         return f"the CUDA kernels were built with CUDA {toolkit}, torch {torch.__version__} uses {torch.version.cuda}"
     try:
-        torch.ops.load_library(str(libraries[0]))  # type: ignore[no-untyped-call]
+        torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
     except OSError as error:
         return f"the CUDA library does not load: {str(error).splitlines()[0]}"
     return ""

@@ -15,7 +15,11 @@ from ddarts_ext.ops._library import defined_ops
 
 
 def collect() -> dict[str, Any]:
-    """Everything as plain data. ``ops[name][device]`` is ``{"runs": "kernel" | "reference", "why_not": str}``."""
+    """Everything as plain data.
+
+    ``ops[name][device]`` is ``{"runs": "kernel" | "composed" | "reference", "why_not": str}``.
+    composed: other ops stand in for it, and their kernels run; ``why_not`` names them.
+    """
     status = _extension.load()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else range(0)
     return {
@@ -56,13 +60,14 @@ def render(info: dict[str, Any]) -> RenderableType:
         table.add_row(op, *(implementations[device]["runs"] for device in ("cpu", "cuda")))
         for device, implementation in implementations.items():
             if implementation["why_not"]:
-                reasons[f"reference on {device}: {implementation['why_not']}"] = None
+                reasons[f"{implementation['runs']} on {device}: {implementation['why_not']}"] = None
     return Group(facts, table, *reasons)
 
 
 def _implementation(op: str, device: str) -> dict[str, str]:
     reason = _extension.why_not(op, device)
-    return {"runs": "reference" if reason else "kernel", "why_not": reason}
+    runs = "composed" if _extension.is_composed(op, device) else "reference" if reason else "kernel"
+    return {"runs": runs, "why_not": reason}
 
 
 def _built(built: dict[str, Any]) -> str:

@@ -14,6 +14,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; their thread
 import torch
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that run kernels under emulation carry a mark: ``-m "not emulation"`` leaves them out."""
+    for item in items:
+        if "emulated" in getattr(item, "fixturenames", ()):
+            item.add_marker("emulation")
+
+
 @pytest.fixture(scope="session")
 def emulated() -> object:
     """The CUDA kernels on CPU tensors: ``emulated.op("mixed_sum")(...)``; skips where nothing can compile them.

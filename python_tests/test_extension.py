@@ -60,6 +60,17 @@ print(_extension.load().cpu_capability, *ops.pool3x3(x).average.double().sum(dim
     assert values == run(code).split()[1:]
 
 
+def test_ops_that_others_stand_in_for_are_called_composed(monkeypatch: pytest.MonkeyPatch) -> None:
+    if has_kernel("mixed_edges", "cuda"):
+        pytest.skip("the kernels are no longer composed")
+    monkeypatch.setattr(_extension, "_status", _extension.Status("", "", "avx2", {}))
+    found = info.collect()["ops"]["mixed_edges"]["cuda"]
+    assert found["runs"] == "composed"
+    assert "composed of pool3x3" in found["why_not"]
+    monkeypatch.setattr(_extension, "_status", _extension.Status("", "torch was built without CUDA"))
+    assert info.collect()["ops"]["mixed_edges"]["cuda"]["runs"] == "reference"
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match=r"why_not: op must be one of .*, got 'nothing'"):
         _extension.why_not("nothing", "cpu")
@@ -72,6 +83,8 @@ def test_a_library_for_another_cuda_is_not_loaded(monkeypatch: pytest.MonkeyPatc
     record = {"torch": "2.11.0", "cuda": {"toolkit": "12.8", "architectures": "8.0;9.0+PTX"}, "cuda_reason": ""}
     monkeypatch.setattr(_extension, "_FOLDER", tmp_path)
     assert "without CUDA kernels" in _extension._load_cuda(record)
+    (tmp_path / "_cuda.cpython-39-x86_64-linux-gnu.so").touch()  # type: ignore[attr-defined]
+    assert "without CUDA kernels" in _extension._load_cuda(record), "that of another Python"
     (tmp_path / "_cuda.so").touch()  # type: ignore[attr-defined]
     monkeypatch.setattr(_extension.torch.version, "cuda", "13.0")
     assert "were built with CUDA 12.8" in _extension._load_cuda(record)

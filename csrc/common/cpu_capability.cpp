@@ -1,5 +1,5 @@
 // Which copy of the CPU kernels this processor runs. Compiled for the baseline only.
-#include "simd.h"
+#include "cpu_capability.h"
 
 #include <cstdlib>
 #include <string_view>

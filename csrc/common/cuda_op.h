@@ -55,7 +55,7 @@ class __attribute__((visibility("hidden"))) DeviceStream {
  public:
   explicit DeviceStream(const torch::stable::Tensor& tensor) : guard_(tensor.get_device()) {
     void* stream = nullptr;
-    STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device(), &stream));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(tensor.get_device(), &stream));
     stream_ = static_cast<cudaStream_t>(stream);
   }
   cudaStream_t stream() const { return stream_; }

@@ -47,10 +47,10 @@ inline torch::stable::Tensor empty(const torch::stable::Tensor& like, const std:
     stride *= std::max<int64_t>(size[axis], 1);
   }
   int32_t device = 0, index = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
   AtenTensorHandle made = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, size.data(), strides.data(), static_cast<int32_t>(type), device,
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, size.data(), strides.data(), static_cast<int32_t>(type), device,
                                                          index, &made));
   return torch::stable::Tensor(made);
 }

@@ -13,6 +13,8 @@
 // By hand: g++ -mavx2 -mfma -mf16c ... without -DDDARTS_CPU_CAPABILITY gives one copy that always registers itself.
 #pragma once
 
+#include "cpu_capability.h"
+
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -37,11 +39,6 @@
 #endif
 
 namespace ddarts {
-
-enum class CpuCapability : int { baseline = 0, avx2 = 1 };
-
-// The best capability of this processor that was compiled, or less where DDARTS_CPU_CAPABILITY in the environment says so.
-CpuCapability cpu_capability();
 
 namespace {  // per copy, on purpose
 

@@ -37,6 +37,7 @@ class Case:
     bytes: what the kernel must move by design (forward, plus backward where timed).
     targets: required speed-up of the channels-last kernel over a candidate, by the candidate's name; with the key
         ``"candidate / implementation"`` that of another implementation.
+    library: whether convolutions or products of the library are part of it, which TF32 changes on a GPU.
     """
 
     op: str
@@ -48,6 +49,7 @@ class Case:
     backward: bool = False
     tolerance: float | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
+    library: bool = False
 
     def __str__(self) -> str:
         return f"{self.op} {self.name}"
@@ -129,17 +131,21 @@ def _fed(shape: torch.Size, channels_last: bool, dtype: torch.dtype, device: tor
     )
 
 
-def compare(case: Case, candidates: Mapping[str, tuple[Callable[..., Any], list[Any]]], device: str) -> None:
-    """RuntimeError unless every candidate gives the outputs and gradients of the reference in float64."""
-    exact_inputs = place(case.inputs(), device, torch.contiguous_format, torch.float64)
-    expected = runner(case.reference, exact_inputs, case.backward)()
-    for name, (function, inputs) in candidates.items():
-        found = runner(function, inputs, case.backward)()
-        for what, ours, theirs in zip(("output", "gradient"), found, expected, strict=True):
-            for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-                tolerance = case.tolerance or TOLERANCE.get(a.dtype, 0.0)
-                if not _close(a, b, tolerance):
-                    raise RuntimeError(f"bench: {case}: {what} {i} of {name} must equal the reference, but differs")
+Results = tuple[list[Tensor], list[Tensor]]
+
+
+def exact_results(case: Case, inputs: Sequence[Any], device: str) -> Results:
+    """Outputs and gradients of the reference in float64."""
+    return runner(case.reference, place(inputs, device, torch.contiguous_format, torch.float64), case.backward)()
+
+
+def prove(case: Case, name: str, found: Results, expected: Results) -> None:
+    """RuntimeError unless a candidate's outputs and gradients are those of the reference in float64."""
+    for what, ours, theirs in zip(("output", "gradient"), found, expected, strict=True):
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            tolerance = case.tolerance or TOLERANCE.get(a.dtype, 0.0)
+            if not _close(a, b, tolerance):
+                raise RuntimeError(f"bench: {case}: {what} {i} of {name} must equal the reference, but differs")
 
 
 def _close(a: Tensor, b: Tensor, tolerance: float) -> bool:

@@ -1,84 +1,29 @@
-"""Benchmarks of the ops: equality first, then eager, compiled reference and kernel timed in turn in one run.
+"""All benchmarks in one run: the files, their cases one by one, what failed, the report.
 
-The cases live in ``benchmarks/bench_<op>.py`` (one ``cases(device)`` function a file, plain data); this module proves
-that the implementations of a case agree, times them interleaved and tabulates. ``ddarts bench`` and
+The cases live in ``benchmarks/bench_<op>.py`` (one ``cases(device)`` function a file, plain data). ``ddarts bench`` and
 ``pytest benchmarks/`` both end here. How to write a case: ``benchmarks/README.md``.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Callable, Iterator, Sequence
+import functools
+import itertools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
-from ddarts_ext.benchmark.case import LAYOUTS, ROTATED_BYTES, Case, compare, place, runner, tensors
+from ddarts_ext.benchmark.case import Case
 from ddarts_ext.benchmark.files import load_file
-from ddarts_ext.benchmark.report import Report, Row, device_stamp, table
-from ddarts_ext.benchmark.timing import copy_bandwidth, interleave
-
-
-def measure(
-    case: Case, device: str = "cpu", *, seconds: float = 1.0, compiled: bool = False, copy: float | None = None
-) -> list[Row]:
-    """Compares, then times all candidates of ``case`` in turn for about ``seconds`` seconds.
-
-    compiled: also times ``torch.compile`` of the reference. copy: GB/s of a large copy (default: measured here).
-    """
-    copy = copy_bandwidth(device) if copy is None else copy
-    functions = {"eager": case.reference, "kernel": case.kernel}
-    if compiled:
-        functions["compiled"] = torch.compile(case.reference, dynamic=False)
-    first = case.inputs()
-    candidates = {
-        name + suffix: (function, place(first, device, layout))
-        for name, function in functions.items()
-        for suffix, layout in LAYOUTS.items()
-    }
-    compare(case, candidates, device)
-    steps = {name: _rotating(case, name, pair, device) for name, pair in candidates.items()}
-    times = interleave(steps, device, seconds)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    rows = []
-    for name, values in times.items():
-        own = name.startswith("kernel")
-        bandwidth = case.bytes / medians[name] / 1e6 if own else None
-        speedup = {other: medians[other] / medians[name] for other in medians if not other.startswith("kernel")}
-        required = {
-            key.split(" / ")[0]: least
-            for key, least in case.targets.items()
-            if name == (key.split(" / ")[1] if " / " in key else "kernel channels-last")
-        }
-        low, high = statistics.quantiles(values, n=4)[::2] if len(values) > 1 else (values[0], values[0])
-        share = bandwidth / copy if bandwidth is not None else None
-        rows.append(
-            Row(case.op, case.name, name, medians[name], (low, high), len(values), bandwidth, share, speedup, required)
-        )
-    return rows
-
-
-def _rotating(
-    case: Case, name: str, candidate: tuple[Callable[..., Any], list[Any]], device: str
-) -> Callable[[], None]:
-    """A step over rotating input buffers: one on a CPU, more bytes than the last-level cache on a GPU."""
-    function, inputs = candidate
-    buffers = [inputs]
-    if device != "cpu":
-        size = sum(tensor.nbytes for tensor in tensors(inputs))
-        layout = LAYOUTS[" channels-last" if name.endswith("channels-last") else ""]
-        buffers += [place(case.inputs(), device, layout) for _ in range(min(64, ROTATED_BYTES // max(size, 1)))]
-    runs = [runner(function, buffer, case.backward) for buffer in buffers]
-    position = 0
-
-    def step() -> None:
-        nonlocal position
-        runs[position]()
-        position = (position + 1) % len(runs)
-
-    return step
+from ddarts_ext.benchmark.kernels import sound, tf32
+from ddarts_ext.benchmark.measurement import measure, one_line
+from ddarts_ext.benchmark.report import Failure, Report, Row, device_stamp, table
+from ddarts_ext.benchmark.timing import copy_bandwidth
 
 
 def bench_folder(folder: Path | None = None) -> Path:
@@ -96,11 +41,16 @@ def load_modules(ops: Sequence[str] | None = None, folder: Path | None = None) -
 
     Each defines ``cases(device)``, or for what is no single op ``measure(device, seconds=, compiled=, copy=)``.
     """
+    return [load_file(path) for path in _files(ops, folder).values()]
+
+
+def _files(ops: Sequence[str] | None, folder: Path | None) -> dict[str, Path]:
+    """The files by name. Raises ValueError for an op that has none."""
     files = {path.stem.removeprefix("bench_"): path for path in sorted(bench_folder(folder).glob("bench_*.py"))}
     unknown = [op for op in ops or () if op not in files]
     if unknown:
         raise ValueError(f"bench: op must be one of {', '.join(files)}, got {', '.join(unknown)}")
-    return [load_file(path) for name, path in files.items() if ops is None or name in ops]
+    return {name: path for name, path in files.items() if ops is None or name in ops}
 
 
 def load_cases(device: str, ops: Sequence[str] | None = None, folder: Path | None = None) -> Iterator[Case]:
@@ -110,12 +60,42 @@ def load_cases(device: str, ops: Sequence[str] | None = None, folder: Path | Non
             yield from module.cases(device)
 
 
-def _all_rows(modules: Sequence[ModuleType], device: str, **options: Any) -> Iterator[list[Row]]:
-    for module in modules:
+@dataclass(frozen=True)
+class _Work:
+    """One case, or one file that measures by itself: what it is called and what gives its rows."""
+
+    op: str
+    case: str
+    rows: Callable[..., Iterable[Row]]
+
+
+def _works(op: str, path: Path, device: str, failures: list[Failure]) -> list[_Work]:
+    """What is to be measured in one file; a file that does not load is a failure."""
+    found: list[_Work] = []
+    try:
+        module = load_file(path)
         if hasattr(module, "measure"):
-            yield module.measure(device, **options)
+            found.append(_Work(op, "", functools.partial(_whole, op, module, device)))
         for case in module.cases(device) if hasattr(module, "cases") else ():
-            yield measure(case, device, **options)
+            found.append(_Work(case.op, case.name, functools.partial(measure, case, device)))
+    except Exception as error:
+        failures.append(Failure(op, "", "", one_line(error)))
+    return found
+
+
+def _whole(op: str, module: ModuleType, device: str, *, failures: list[Failure], **options: Any) -> Iterator[Row]:
+    """The rows of a file that measures by itself, in full float32; it may give them one by one."""
+    with tf32(False) if device != "cpu" else nullcontext():
+        try:
+            yield from module.measure(device, **options)
+        except Exception as error:
+            failures.append(Failure(op, "", "", one_line(error)))
+
+
+def _in_rounds(lists: Sequence[Sequence[_Work]]) -> Iterator[_Work]:
+    """The first of every file, then the second of every file: where time is short, every op has been measured."""
+    for several in itertools.zip_longest(*lists):
+        yield from (work for work in several if work is not None)
 
 
 def run(
@@ -124,23 +104,52 @@ def run(
     device: str = "cpu",
     threads: int | None = None,
     seconds: float = 1.0,
-    compiled: bool = False,
+    compiled: str | None = None,
+    limit: float | None = None,
     output: Path | None = None,
     folder: Path | None = None,
     show: Callable[[Any], None] | None = None,
 ) -> Report:
-    """What ``ddarts bench`` does: all cases of ``ops`` (default: all), a table through ``show``, JSON to ``output``."""
+    """What ``ddarts bench`` does: all cases of ``ops`` (default: all), a table through ``show``, JSON to ``output``.
+
+    compiled: also times ``torch.compile`` in cases that have this in their name, or in ``"all"``. limit: seconds after
+    which no case is begun; the files then take turns. What fails stands in the report and ends nothing else. ValueError
+    where the device is not there, or an op has no benchmark.
+    """
     if device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"bench: device must be cpu where torch sees no GPU, got {device}")
     if threads is not None:
         torch.set_num_threads(threads)
-    copy = copy_bandwidth(device)
+    begun = time.perf_counter()
+    copy, stamp = copy_bandwidth(device), device_stamp(device)
     rows: list[Row] = []
-    for measured in _all_rows(load_modules(ops, folder), device, seconds=seconds, compiled=compiled, copy=copy):
-        rows += measured
-        if output is not None:
-            Report(device_stamp(device), copy, rows).write(output)
-    report = Report(device_stamp(device), copy, rows)
+    failures: list[Failure] = []
+    left_out: list[str] = []
+    lists = [_works(op, path, device, failures) for op, path in _files(ops, folder).items()]
+    for work in itertools.chain(*lists) if limit is None else _in_rounds(lists):
+        if limit is not None and time.perf_counter() - begun > limit:
+            left_out.append(f"{work.op} {work.case}".strip())
+            continue
+        wanted = compiled is not None and (compiled == "all" or compiled in f"{work.op} {work.case}")
+        try:
+            for row in work.rows(seconds=seconds, compiled=wanted, copy=copy, failures=failures):
+                rows.append(row)
+                if output is not None:  # as soon as it is known
+                    Report(stamp, copy, rows, failures, left_out).write(output)
+        except Exception as error:
+            failures.append(Failure(work.op, work.case, "", one_line(error)))
+        if device != "cpu" and not sound():
+            failures.append(
+                Failure(work.op, work.case, "", "the GPU no longer answers: nothing after this was measured")
+            )
+            break
+    report = Report(stamp, copy, rows, failures, left_out)
+    if output is not None:
+        report.write(output)
     if show is not None:
-        show(table(rows, f"{report.stamp.get('gpu', report.stamp['cpu'])}, large copy {copy:.1f} GB/s"))
+        show(table(rows, f"{stamp.get('gpu', stamp['cpu'])}, large copy {copy:.1f} GB/s"))
+        for failure in failures:
+            show(f"failed: {failure}")
+        if left_out:
+            show(f"left out, as {limit:g} s were over: {len(left_out)} cases")
     return report

@@ -9,6 +9,11 @@ from torch import Tensor
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
+# Asked once: Dynamo of torch 2.11 cannot trace the question.
+_WITH_AUTOCAST = frozenset(
+    name for name in ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla") if torch.amp.is_autocast_available(name)
+)
+
 
 def accumulate_dtype(*dtypes: torch.dtype) -> torch.dtype:
     """Dtype of sums and statistics: float64 if any of ``dtypes`` is float64, else float32."""
@@ -112,7 +117,7 @@ def autocasts(device_type: str) -> bool:
     """Whether autocast is on for the devices of a type."""
     if not torch.compiler.is_compiling() and not torch._C._is_any_autocast_enabled():
         return False
-    return torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    return device_type in _WITH_AUTOCAST and torch.is_autocast_enabled(device_type)
 
 
 def dtype_name(dtype: torch.dtype) -> str:

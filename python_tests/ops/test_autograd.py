@@ -76,7 +76,7 @@ def test_nothing_is_recorded_without_need(name: str) -> None:
         assert OPS[name](x.requires_grad_()).grad_fn is None
     node = OPS[name](x).grad_fn
     assert node is not None
-    assert name in node.name()
+    assert name in type(node).__name__  # node.name() is refused by torch 2.11
 
 
 def test_a_graph_that_is_kept_gives_the_same_again() -> None:

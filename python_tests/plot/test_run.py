@@ -23,6 +23,8 @@ def test_a_search_is_drawn(tmp_path: Path) -> None:
         "contributions": [-0.1, 0.2],
         "owner": [0, 1],
         "alphas": [[[0.1] * 7] * 2] * 2,
+        "decisions": {"dominant": 0, "decided": 0.1, "entropy": 1.9, "spread": 0.0, "skips": 1},
+        "discretisation": {"rule": "darts", "before": 0.8, "after": 0.6, "loss_after": 1.0},
     }
     folder.write_history([{"epoch": epoch, **record} for epoch in range(2)])
     paths = plot_run(tmp_path)

@@ -39,7 +39,7 @@ def test_nasbench201(tmp_path: Path) -> None:
     arch = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|avg_pool_3x3~2|"
     write_run(tmp_path, "nasbench201", 1, Genotype.from_nb201(arch))
     paths = plot_run(tmp_path)
-    assert {path.name for path in paths} == {"accuracy.png", "decisions.png", "scores.png", "samples.png", "cell.png"}
+    assert {path.name for path in paths} == {"accuracy.png", "scores.png", "samples.png", "cell.png"}
     assert all(path.stat().st_size > 1000 for path in paths)
 
 

@@ -1,21 +1,21 @@
 """Runs every op once per dtype and layout on small shapes, forward and backward: what compute-sanitizer looks at.
 
---only-list instead prints which ops have a kernel on the device, and fails where one has none.
+Values must be finite. An op that fails is named, and the others run.
 """
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import sys
 from collections.abc import Callable, Iterator
 
 import torch
+from running import report
+from task import before_the_device, parser
 from torch import Tensor
 
 from ddarts_ext import ops
 from ddarts_ext.ops import AVERAGE, MAXIMUM, SKIP
-from ddarts_ext.ops._library import composed_of, defined_ops, has_kernel
 
 
 def calls(x: Tensor, weights: list[Tensor]) -> Iterator[tuple[str, Callable[[], list[Tensor]]]]:
@@ -58,35 +58,44 @@ def calls(x: Tensor, weights: list[Tensor]) -> Iterator[tuple[str, Callable[[], 
     yield "channel_iim", lambda: [ops.channel_iim([x, x])]
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--only-list", action="store_true")
-    options = parser.parse_args()
-    if options.only_list:
-        device = torch.device(options.device).type
-        composed = [name for name in defined_ops() if composed_of(name) and not has_kernel(name, device)]
-        missing = [name for name in defined_ops() if not has_kernel(name, device) and name not in composed]
-        for name in defined_ops():
-            print(f"{name}: {'reference only' if name in missing else 'composed' if name in composed else 'kernel'}")
-        return 1 if missing else 0
-    dtypes = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-    formats = (torch.contiguous_format, torch.channels_last)
-    for dtype, format_, (channels, size) in itertools.product(dtypes, formats, ((8, 8), (5, 7))):
-        torch.manual_seed(0)
-        x = torch.randn(4, channels, size, size, device=options.device).to(dtype).contiguous(memory_format=format_)
-        x.requires_grad_()
-        weights = [torch.randn(channels, 1, k, k, device=options.device, dtype=dtype).requires_grad_() for k in (3, 5)]
-        for name, call in calls(x, weights):
+def shape_of(text: str) -> tuple[int, int, int, int]:
+    n, c, h, w = (int(number) for number in text.split(","))
+    return n, c, h, w
+
+
+def failures_of(x: Tensor, weights: list[Tensor]) -> Iterator[str]:
+    """What goes wrong on one input, op by op."""
+    for name, call in calls(x, weights):
+        try:
             outputs = call()
             differentiable = [out for out in outputs if out.requires_grad]
             if differentiable:
                 sum(out.double().sum() for out in differentiable).backward()  # type: ignore[union-attr]
             if any(not out.isfinite().all() for out in outputs):
-                print(f"small_shapes: {name} must give finite values for {dtype}, {format_}, got others")
-                return 1
-    print("all ops ran")
-    return 0
+                yield f"{name}: values must be finite, some are not"
+        except Exception as error:
+            yield f"{name}: {type(error).__name__}: {error}"
+
+
+def main() -> int:
+    arguments = parser(__doc__)
+    arguments.add_argument("--dtype", nargs="+", default=["float32", "float16", "bfloat16", "float64"])
+    arguments.add_argument("--layout", nargs="+", default=["contiguous_format", "channels_last"])
+    arguments.add_argument("--shape", nargs="+", type=shape_of, default=[(4, 8, 8, 8), (4, 5, 7, 7), (4, 40, 24, 24)])
+    options = arguments.parse_args()
+    before_the_device(options.dry, shapes=options.shape)
+    failed, runs = [], 0
+    for dtype, layout, shape in itertools.product(options.dtype, options.layout, options.shape):
+        torch.manual_seed(0)
+        x = torch.randn(shape, device=options.device).to(getattr(torch, dtype))
+        x = x.contiguous(memory_format=getattr(torch, layout)).requires_grad_()
+        weights = [torch.randn(shape[1], 1, k, k, device=options.device, dtype=x.dtype) for k in (3, 5)]
+        case = f"{dtype} {layout} {list(shape)}"
+        failed += [f"{case} {found}" for found in failures_of(x, [weight.requires_grad_() for weight in weights])]
+        runs += 1
+        report({"runs": runs, "failed": failed})
+    print("\n".join(failed) if failed else f"all ops ran on {runs} inputs")
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

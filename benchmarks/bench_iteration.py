@@ -1,0 +1,89 @@
+"""What an epoch of a search is made of, on one network: a weight step, and an architecture step with contributions.
+
+The D-DARTS supernet (8 cells, C=16). Candidates: ``eager`` and ``eager channels-last`` (plain PyTorch; contributions by
+N + 1 forwards and N backwards, as published) and ``kernel channels-last`` (one pass, exact gradients). On a GPU also in
+TF32 at the first batch size, with launches, the share of time in which the GPU waits, and the allocator's peak. That
+all give the same is compared first, as in ``bench_ablation.py``. ``bench_compiled_step.py`` has ``torch.compile``.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from ddarts_ext.benchmark import Row, neighbour
+from ddarts_ext.benchmark.kernels import profiled, tf32
+from ddarts_ext.benchmark.timing import interleave
+
+CANDIDATES = ("eager", "eager channels-last", "kernel channels-last")
+WHAT = ("weight step", "architecture step", "iteration")
+
+
+def batch_sizes(device: str) -> tuple[int, ...]:
+    return (16,) if device == "cpu" else (64, 256, 128)
+
+
+def steps_of(candidate: str, size: int, device: str) -> dict[str, Callable[[], None]]:
+    """The steps of one candidate, on one network and one optimiser of each kind."""
+    search_step, ablation = neighbour(__file__, "bench_search_step"), neighbour(__file__, "bench_ablation")
+    net = search_step.network(candidate, device)
+    images, labels, weights = search_step.batch(candidate, size, device)
+    given = ablation.Setting(net, torch.logit(weights), images, labels)
+    weight_step: Callable[[], None] = search_step.step_of(net, candidate, size, device)
+    # capturable: its counter of steps stays on the device
+    alphas = torch.optim.Adam([given.table], lr=3e-4, betas=(0.5, 0.999), capturable=device != "cpu")
+
+    def architecture_step() -> None:
+        eager = candidate.startswith("eager")
+        found: list[Tensor] = ablation.naive_step(given) if eager else ablation.one_pass_step(given, "exact")
+        given.table.grad = found[1]
+        alphas.step()
+
+    def iteration() -> None:
+        architecture_step()
+        weight_step()
+
+    return dict(zip(WHAT, (weight_step, architecture_step, iteration), strict=True))
+
+
+def rows_of(
+    name: str, size: int, steps: dict[str, Callable[[], None]], device: str, seconds: float, known: dict[str, float]
+) -> Iterator[Row]:
+    """A row of every step; known: milliseconds by step and candidate, which grows."""
+    for what, step in steps.items():
+        case = f"{what} [{size},3,32,32]"
+        if device != "cpu":
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+        values = interleave({name: step}, device, seconds, warmup=1 if device == "cpu" else 2, least=3, lead=1)[name]
+        median = statistics.median(values)
+        known[f"{case} {name}"] = median
+        speedup = {other: known[f"{case} {other}"] / median for other in CANDIDATES[:2] if f"{case} {other}" in known}
+        quartiles = statistics.quantiles(values, n=4)
+        bounds = (quartiles[0], quartiles[2])
+        peak, launches, idle = None, None, None
+        if device != "cpu":
+            peak = torch.cuda.max_memory_allocated()
+            seen = profiled(step)
+            launches, idle = seen.launches, max(0.0, 1 - seen.busy_ms / median)
+        yield Row(
+            "iteration", case, name, median, bounds, len(values), None, None, speedup, {}, peak,
+            launches, idle, images=size,
+        )  # fmt: skip
+
+
+def measure(device: str, *, seconds: float = 1.0, **_: object) -> Iterator[Row]:
+    """Rows as they are known; each candidate alone, so that peaks are its own."""
+    neighbour(__file__, "bench_ablation").compare(device)
+    known: dict[str, float] = {}
+    for size in batch_sizes(device):
+        both = (False, True) if device != "cpu" and size == batch_sizes(device)[0] else (False,)
+        for in_tf32 in both:
+            for candidate in CANDIDATES:
+                with tf32(in_tf32) if device != "cpu" else nullcontext():
+                    name = candidate + (" tf32" if in_tf32 else "")
+                    yield from rows_of(name, size, steps_of(candidate, size, device), device, seconds, known)

@@ -1,0 +1,11 @@
+// The instruction sets that the CPU kernels are compiled for. Without torch: bindings.cpp asks too.
+#pragma once
+
+namespace ddarts {
+
+enum class CpuCapability : int { baseline = 0, avx2 = 1 };
+
+// The best capability of this processor that was compiled, or less where DDARTS_CPU_CAPABILITY in the environment says so.
+CpuCapability cpu_capability();
+
+}  // namespace ddarts
