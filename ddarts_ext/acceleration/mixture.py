@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,57 +17,25 @@ from torch.utils import _pytree as pytree
 
 from ddarts_ext import ops
 from ddarts_ext.acceleration import norms
-
-if TYPE_CHECKING:
-    from ddarts_ext.acceleration.scope import Scope
+from ddarts_ext.acceleration.branch import Branch, Pass
 
 Weight: TypeAlias = "Tensor | float | None"
 """None stands for 1."""
 
 
-class Branch:
-    """The output of one op, before the affine-free norm that it awaits, if any. raw is None for an op of zeros."""
-
-    __slots__ = ("counted", "norm", "raw", "scope", "shape", "source", "zero")
-
-    def __init__(
-        self, scope: Scope, source: Tensor, raw: Tensor, norm: nn.BatchNorm2d | None = None, zero: int = 0
-    ) -> None:
-        self.scope, self.source, self.norm, self.zero, self.counted = scope, source, norm, zero, False
-        self.raw: Tensor | None = None if zero else raw
-        self.shape = raw[:, :, ::zero, ::zero].shape if zero else raw.shape
-        if norm is not None:
-            scope.waiting[self] = None
-
-    def plain(self) -> Tensor:
-        """The output with its norm applied."""
-        if self.raw is None:
-            self.raw = self.source[:, :, :: self.zero, :: self.zero].mul(0.0)
-        if self.norm is not None:
-            running = self.scope.running if self.first_use() else norms.Running()
-            self.raw, self.norm = norms.normalise(self.raw, self.norm, running), None
-        return self.raw
-
-    def first_use(self) -> bool:
-        """Whether the norm is applied for the first time: only then the running statistics follow it."""
-        first, self.counted = not self.counted, True
-        self.scope.waiting.pop(self, None)
-        return first
-
-
 class Mixture:
     """sum of weight * branch, plus numbers."""
 
-    __slots__ = ("_value", "branches", "numbers", "scope", "weights")
+    __slots__ = ("_value", "branches", "numbers", "shared", "weights")
 
-    def __init__(self, scope: Scope, branches: list[Branch], weights: list[Weight], numbers: list[Weight]) -> None:
-        self.scope, self.branches, self.weights, self.numbers = scope, branches, weights, numbers
+    def __init__(self, shared: Pass, branches: list[Branch], weights: list[Weight], numbers: list[Weight]) -> None:
+        self.shared, self.branches, self.weights, self.numbers = shared, branches, weights, numbers
         self._value: Tensor | None = None
 
     def value(self) -> Tensor:
         """The sum as a tensor, taken once."""
         if self._value is None:
-            out = take(self.scope, self.branches, self.weights)
+            out = take(self.shared, self.branches, self.weights)
             for number in self.numbers:
                 out = out if number is None else out + number
             self._value = out
@@ -90,14 +58,14 @@ class Mixture:
         if isinstance(factor, Tensor) and factor.dim():
             factor = factor.reshape(())
         weights = [factor if weight is None else weight * factor for weight in self.weights]
-        return Mixture(self.scope, self.branches, weights, [_times(number, factor) for number in self.numbers])
+        return Mixture(self.shared, self.branches, weights, [_times(number, factor) for number in self.numbers])
 
     def plus(self, other: Any) -> Any:
         """self + other: noted where other is a mixture, a number or a tensor of the same shape, else taken."""
         if isinstance(other, Mixture):
             if self._value is None and other._value is None and self.shape == other.shape:
                 return Mixture(
-                    self.scope,
+                    self.shared,
                     self.branches + other.branches,
                     self.weights + other.weights,
                     self.numbers + other.numbers,
@@ -107,12 +75,12 @@ class Mixture:
             return self._value + other
         if isinstance(other, int | float):
             numbers = self.numbers if other == 0 else [*self.numbers, other]
-            return Mixture(self.scope, self.branches, self.weights, numbers)
+            return Mixture(self.shared, self.branches, self.weights, numbers)
         if _is_number(other) and other.dim() == 0:
-            return Mixture(self.scope, self.branches, self.weights, [*self.numbers, other])
+            return Mixture(self.shared, self.branches, self.weights, [*self.numbers, other])
         if type(other) is Tensor and other.shape == self.shape and other.dtype == self.branches[0].source.dtype:
-            branch = Branch(self.scope, other, other)
-            return Mixture(self.scope, [*self.branches, branch], [*self.weights, None], self.numbers)
+            branch = Branch(self.shared, other, other)
+            return Mixture(self.shared, [*self.branches, branch], [*self.weights, None], self.numbers)
         return self.value() + other
 
     __mul__ = __rmul__ = scaled
@@ -164,7 +132,7 @@ def plain(tree: Any) -> Any:
     return tree
 
 
-def take(scope: Scope, branches: list[Branch], weights: list[Weight]) -> Tensor:
+def take(shared: Pass, branches: list[Branch], weights: list[Weight]) -> Tensor:
     """The weighted sum, by one ``mixed_sum``; norms that it cannot fold in beside the others are applied first."""
     if len(branches) == 1 and weights[0] is None:
         return branches[0].plain()
@@ -186,7 +154,7 @@ def take(scope: Scope, branches: list[Branch], weights: list[Weight]) -> Tensor:
         for branch, flag in zip(found, flags, strict=True)
     ]
     table = _table(weights, present, tensors[0])
-    scope.sums += len(tensors) > 1
+    shared.sums += len(tensors) > 1
     if lead is None:
         return ops.mixed_sum(tensors, table).out
     mean = rstd = None
@@ -198,14 +166,14 @@ def take(scope: Scope, branches: list[Branch], weights: list[Weight]) -> Tensor:
         rstd = (variance + lead.eps).rsqrt().unsqueeze(0)
     result = ops.mixed_sum(tensors, table, normalize=flags, mean=mean, rstd=rstd, eps=lead.eps)
     if of_batch:
-        _record(scope, found, normalised, result)
+        _record(shared, found, normalised, result)
     else:
         for branch in normalised:
-            scope.waiting.pop(branch, None)
+            shared.waiting.pop(branch, None)
     return result.out
 
 
-def _record(scope: Scope, found: list[Branch], normalised: dict[Branch, nn.BatchNorm2d], result: ops.MixedSum) -> None:
+def _record(shared: Pass, found: list[Branch], normalised: dict[Branch, nn.BatchNorm2d], result: ops.MixedSum) -> None:
     """Follow the statistics, once for a branch that is used several times."""
     rows = [k for k, branch in enumerate(found) if branch in normalised and branch.first_use()]
     if not rows:
@@ -215,7 +183,7 @@ def _record(scope: Scope, found: list[Branch], normalised: dict[Branch, nn.Batch
         index = _index(tuple(rows), str(mean.device))
         mean, rstd = mean.index_select(0, index), rstd.index_select(0, index)
     values = result.out.numel() // max(1, result.out.shape[1])
-    scope.running.record([normalised[found[k]] for k in rows], mean, rstd, values)
+    shared.running.record([normalised[found[k]] for k in rows], mean, rstd, values)
 
 
 def _alike(norm: nn.BatchNorm2d, lead: nn.BatchNorm2d) -> bool:

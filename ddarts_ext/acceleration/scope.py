@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ddarts_ext.acceleration import layout
+from ddarts_ext.acceleration.branch import Branch, Pass
 from ddarts_ext.acceleration.layers import Filter, Relu, Statistics, normed_family, run_family, run_normed
-from ddarts_ext.acceleration.mixture import Branch, Mixture, plain
-from ddarts_ext.acceleration.norms import Running
+from ddarts_ext.acceleration.mixture import Mixture, plain
 from ddarts_ext.acceleration.plan import OpPlan, in_layout, readable
 
 _thread = threading.local()
@@ -72,13 +72,11 @@ def _second_steps(members: Sequence[OpPlan], begun: Sequence[Begun]) -> None:
             found.output, found.done, found.statistics = outputs[i], 2, statistics[i : i + 1]
 
 
-class Scope:
+class Scope(Pass):
     """What ops of one pass share. See :func:`routed`."""
 
     def __init__(self, learned: Learned) -> None:
-        self.running = Running()
-        self.waiting: dict[Branch, None] = {}
-        self.sums = 0
+        super().__init__()
         self.ops = 0
         self._learned = learned
         self._ahead: dict[OpPlan, Begun] = {}
