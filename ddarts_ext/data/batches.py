@@ -20,6 +20,11 @@ def redrawn(indices: Tensor, batch: int, steps: int, generator: torch.Generator)
     return indices[torch.stack(rows)]
 
 
+def judged_together(batch: int, size: tuple[int, int]) -> int:
+    """Images in a batch for judging: 256 of 32x32 pixels, fewer of larger ones, but never less than in training."""
+    return max(batch, min(256, 256 * 32 * 32 // (size[0] * size[1])))
+
+
 def in_order(indices: Tensor, batch: int) -> list[Tensor]:
     """All indices once, in order, for judging: as few rows of at most ``batch`` as there can be, nearly equal in
     length, each [1, B]."""

@@ -47,8 +47,11 @@ class _Staged(nn.Module):
         self.norm = GroupedNorm(4 * channels, affine=True)
         self.classifier = nn.Linear(4 * channels, classes)
 
+    divisor = 4
+    """By which the sides of images are divided on the way."""
+
     def _start(self, x: Tensor, p: Pass) -> Tensor:
-        check_images(self.name, x, self.in_channels, 4)
+        check_images(self.name, x, self.in_channels, self.divisor)
         state: Tensor = self.stem(x, p)[0]
         return state
 

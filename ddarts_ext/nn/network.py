@@ -110,6 +110,11 @@ class DiscreteNetwork(nn.Module):
         )
         self.classifier = nn.Linear(current, classes)
 
+    @property
+    def divisor(self) -> int:
+        """By which the sides of images are divided on the way."""
+        return self.stem.stride * (1 << len(self.genotype.reduction_cells))
+
     def forward(self, x: Tensor, p: Pass | None = None) -> Tensor:
         """Logits [N, classes] of images [N, in_channels, H, W]."""
         return self._run(x, p, auxiliary=False)[0]
@@ -122,7 +127,7 @@ class DiscreteNetwork(nn.Module):
         return logits, auxiliary
 
     def _run(self, x: Tensor, p: Pass | None, *, auxiliary: bool) -> tuple[Tensor, Tensor | None]:
-        check_images("DiscreteNetwork", x, self.in_channels, self.stem.stride * 2 ** len(self.genotype.reduction_cells))
+        check_images("DiscreteNetwork", x, self.in_channels, self.divisor)
         drop, extra = self.drop_path if self.training else 0.0, None
         with updating(Pass.default(self.training) if p is None else p) as together:
             s0, s1 = self.stem(x, together)

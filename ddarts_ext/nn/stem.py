@@ -12,6 +12,11 @@ from ddarts_ext.nn.pointwise import conv2d, conv_weight
 STEMS = ("cifar", "imagenet", "imagenet_stride4")
 
 
+def suited_stem(size: tuple[int, int]) -> str:
+    """``cifar``, which keeps the size of images, up to 64 pixels; ``imagenet`` above, so that cells see an eighth."""
+    return "imagenet" if max(size) > 64 and min(size) >= 32 else "cifar"
+
+
 class ConvNorm(nn.Module):
     """3x3 convolution and affine norm; ReLU before the one or after the other where asked."""
 

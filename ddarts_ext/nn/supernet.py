@@ -50,9 +50,14 @@ class Supernet(nn.Module):
         self.norm = GroupedNorm(current, affine=True) if space.final_norm else None
         self.classifier = nn.Linear(current, classes)
 
+    @property
+    def divisor(self) -> int:
+        """By which the sides of images are divided on the way."""
+        return self.stem.stride * (1 << len(self.reductions))
+
     def stem_states(self, x: Tensor, p: Pass) -> tuple[Tensor, Tensor]:
         """Images -> the two states that the first cell reads."""
-        check_images("Supernet", x, self.in_channels, self.stem.stride * 2 ** len(self.reductions))
+        check_images("Supernet", x, self.in_channels, self.divisor)
         states: tuple[Tensor, Tensor] = self.stem(x, p)
         return states
 

@@ -49,6 +49,13 @@ class Option:
         return value
 
 
+# Said of every run on images.
+IMAGE_SIZE = "Side in pixels of the square that the images of a folder are scaled and cut to."
+SHOWN_SIZE = "the median height and width of the files, at most 224"
+STEM = "cifar keeps the size of images; imagenet takes an eighth of it, imagenet_stride4 a quarter."
+SHOWN_STEM = "cifar; imagenet above 64 pixels"
+
+
 def option(default: Any, help: str = "", **about: Any) -> Any:
     """A dataclass field with what :class:`Option` says of it; with ``help`` it has an option of its own."""
     return field(default=default, metadata={"help": help, "command": bool(help), **about})

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from ddarts_ext.data import Dataset, load
-from ddarts_ext.data.batches import in_order, permuted, redrawn
+from ddarts_ext.data.batches import in_order, judged_together, permuted, redrawn
 from ddarts_ext.data.order import canonical_order, digest, divided
 from ddarts_ext.genotype.random import random_genotype
 from ddarts_ext.nn.forward_pass import Pass
@@ -31,6 +31,7 @@ from ddarts_ext.search.result import Reading, SearchResult, read
 from ddarts_ext.search.settings import MAY_CHANGE, OPTIONS, SearchSettings, resolve
 from ddarts_ext.search.state import SearchState, initial_state
 from ddarts_ext.search.step import Stepper
+from ddarts_ext.training.demand import announce
 
 
 @takes(OPTIONS)
@@ -67,7 +68,7 @@ class Searcher:
         self.device = choose_device(device, "search")
         if resume and out is None:
             raise ValueError("search: out must be the folder of the run to resume, got None")
-        dataset = load(data)
+        dataset = load(data, image_size=settings.get("image_size"))
         self.config: SearchSettings = resolve(dataset, method, self.device.type, settings)
         if (self.config.method.shrinking is not None) != self._shrinks:
             other = "Searcher" if self._shrinks else "Shrinker"
@@ -123,6 +124,7 @@ class Searcher:
 
     def _start(self) -> SearchState:
         state = self._initial()
+        self._announce(state)
         checkpoint = self._open()
         if checkpoint is not None and self.folder is not None:
             state.restore(checkpoint, self.folder.history())
@@ -134,6 +136,31 @@ class Searcher:
             return None
         config = {**self.config.to_json(), "source": self.source, "division": self._division()}
         return self.folder.open(config, resume=self.resume, changeable=MAY_CHANGE)
+
+    def _announce(self, state: SearchState) -> None:
+        """Say what the run is and takes, or refuse it, before anything is computed or written."""
+        method, weights = self.config.method, state.architecture.weights().detach()
+        # The ablated groups may take more than the pass they branch from.
+        factor = max(1.0, method.objectives.ablation_memory) if method.objectives.ablation_weight else 1.0
+        runs = autocast(self.device, self.config.precision)
+
+        def forward(images: torch.Tensor) -> torch.Tensor:
+            with runs():
+                logits: torch.Tensor = state.net(images, weights, Pass(statistics="batch"))
+                return logits
+
+        announce(
+            "search",
+            self.progress.say,
+            self.dataset,
+            state.net,
+            forward,
+            cells=method.cells,
+            channels=method.channels,
+            batch=method.batch,
+            stem=self.config.stem,
+            factor=factor,
+        )
 
     def _initial(self) -> SearchState:
         return initial_state(self.config, self.dataset, self.device, self._parts)
@@ -240,7 +267,7 @@ class Searcher:
         """Loss and accuracy with op weights [cells, E, O]."""
         state, p = stepper.state, Pass(statistics=self.config.judge_statistics)  # type: ignore[arg-type]
         # Batches of nearly equal size: a last one of few images would have statistics of its own.
-        for rows in in_order(part, max(self.config.method.batch, 256)):
+        for rows in in_order(part, judged_together(self.config.method.batch, self.dataset.size)):
             for images, labels in self.dataset.train.batches(rows):
                 with stepper.autocast():
                     logits = state.net(self.dataset.normalise(images), weights, p)

@@ -16,9 +16,9 @@ from ddarts_ext.data import Augmentation, Dataset
 from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.augment import taken_from
 from ddarts_ext.genotype.start import Start
-from ddarts_ext.nn.stem import STEMS
+from ddarts_ext.nn.stem import STEMS, suited_stem
 from ddarts_ext.runs.device import PRECISIONS
-from ddarts_ext.runs.options import Option, declared, option
+from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option
 from ddarts_ext.search import methods
 from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.methods import Method
@@ -53,7 +53,8 @@ class SearchSettings:
     precision: str = option("float32", "float32, or bf16 for autocast.", choices=PRECISIONS)
     deterministic: bool = option(False, "Only algorithms that give the same result every time.")
     split: float = option(0.5)
-    stem: str = option("cifar", choices=STEMS)
+    image_size: int | None = option(None, IMAGE_SIZE, shown=SHOWN_SIZE)
+    stem: str = option("cifar", STEM, shown=SHOWN_STEM, choices=STEMS)
     judge_statistics: str = option("batch", choices=("batch", "running"))
     steps: int | None = option(None)
     reductions: tuple[int, ...] | None = option(None)
@@ -102,6 +103,7 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
     said = {**small, **wanted}
     sizes: dict[str, Any] = {name: _positive(name, said.pop(name)) for name in SIZES if name in said}
     chosen = replace(chosen, **sizes).with_settings(**said)
+    own.setdefault("stem", "cifar" if chosen.space == "nasbench201" else suited_stem(dataset.size))
     if (chosen.distance.track_distance or chosen.distance.early_stop) and "distance" not in chosen.parts:
         chosen = replace(chosen, parts=(*chosen.parts, "distance"))
     settings = SearchSettings(data=dataset.name, method=chosen, device=device, augmentation=augmentation, **own)

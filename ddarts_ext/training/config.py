@@ -9,9 +9,9 @@ from typing import Any, get_type_hints
 from ddarts_ext.data import Augmentation, Dataset
 from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.augment import taken_from
-from ddarts_ext.nn.stem import STEMS
+from ddarts_ext.nn.stem import STEMS, suited_stem
 from ddarts_ext.runs.device import PRECISIONS
-from ddarts_ext.runs.options import Option, declared, option
+from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option
 from ddarts_ext.training.recipes import RECIPES, settings_of
 
 
@@ -39,7 +39,8 @@ class TrainConfig:
     auxiliary_weight: float = 0.4
     drop_path: float = 0.2
     label_smoothing: float = 0.0
-    stem: str = option("cifar", choices=STEMS)
+    image_size: int | None = option(None, IMAGE_SIZE, shown=SHOWN_SIZE)
+    stem: str = option("cifar", STEM, shown=SHOWN_STEM, choices=STEMS)
     seed: int = option(0, "Everything random follows from it.")
     device: str = "cpu"
     precision: str = option("float32", "float32, or bf16 for autocast.", choices=PRECISIONS)
@@ -94,6 +95,6 @@ def resolve(dataset: Dataset, given: Mapping[str, Any]) -> TrainConfig:
         raise TypeError(f"train: setting must be one of {', '.join(sorted(OPTIONS))}, got {unknown[0]!r}")
     small = max(dataset.size) <= 16 and len(dataset.train) <= 10_000
     recipe = _SMALL if small else settings_of(wanted.get("recipe", "darts"), dataset)
-    said: dict[str, Any] = {"data": dataset.name, **recipe, **wanted}
+    said: dict[str, Any] = {"data": dataset.name, "stem": suited_stem(dataset.size), **recipe, **wanted}
     augmentation = taken_from(said, dataset.augmentation)
     return TrainConfig(**said, augmentation=augmentation)

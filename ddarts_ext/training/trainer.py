@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from ddarts_ext.data import Augmentation, Dataset, load
 from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
-from ddarts_ext.data.batches import in_order, permuted
+from ddarts_ext.data.batches import in_order, judged_together, permuted
 from ddarts_ext.data.order import canonical_order
 from ddarts_ext.genotype import Genotype
+from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.network import build_network
 from ddarts_ext.runs.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.folder import RunFolder, replacing
@@ -25,6 +26,7 @@ from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums, judge
 from ddarts_ext.training.config import OPTIONS, TrainConfig, resolve
+from ddarts_ext.training.demand import announce
 from ddarts_ext.training.recipes import recipe_for
 
 WEIGHTS = "weights.safetensors"
@@ -67,7 +69,7 @@ class Trainer:
         if resume and out is None:
             raise ValueError("train: out must be the folder of the run to resume, got None")
         self.genotype = genotype if isinstance(genotype, Genotype) else Genotype.load(genotype)
-        dataset = load(data)
+        dataset = load(data, image_size=settings.get("image_size"))
         settings.setdefault("recipe", recipe_for(genotype))
         self.config: TrainConfig = resolve(dataset, {**settings, "device": self.device.type})
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
@@ -104,6 +106,7 @@ class Trainer:
             config.auxiliary_weight > 0 and self.genotype.inputs == 2,
             config.stem,
         ).to(self.device)
+        self._announce(network)
         optimizer = torch.optim.SGD(
             network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
@@ -120,6 +123,27 @@ class Trainer:
             if checkpoint is not None:
                 run.restore(checkpoint, self.folder.history())
         return run
+
+    def _announce(self, network: Any) -> None:
+        """Say what the run is and takes, or refuse it, before anything is computed or written."""
+
+        def forward(images: Tensor) -> Any:
+            with self.autocast():
+                both = getattr(network, "auxiliary", None) is not None
+                return (network.forward_auxiliary if both else network)(images, Pass(statistics="batch"))
+
+        config = self.config
+        announce(
+            "train",
+            self.progress.say,
+            self.dataset,
+            network,
+            forward,
+            cells=len(network.cells),
+            channels=config.channels,
+            batch=config.batch,
+            stem=config.stem,
+        )
 
     def _epochs(self, run: _Run) -> None:
         config = self.config
@@ -183,7 +207,8 @@ class Trainer:
     @torch.no_grad()
     def _judge(self, run: _Run, sums: Sums) -> None:
         run.network.eval()
-        for rows in in_order(torch.arange(len(self.dataset.test)), max(256, self.config.batch)):
+        together = judged_together(self.config.batch, self.dataset.size)
+        for rows in in_order(torch.arange(len(self.dataset.test)), together):
             for images, labels in self.dataset.test.batches(rows):
                 with self.autocast():
                     logits = run.network(self.dataset.normalise(images))
