@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal, get_args
 
+from ddarts_ext.genotype.checks import check_layers
 from ddarts_ext.genotype.value import Genotype
 from ddarts_ext.spaces import third_reductions
 
@@ -17,7 +18,7 @@ def derive(
     """A network of `cells` cells from the n cells of `genotype`; its seq says which searched cell each one is.
 
     The target has its reduction cells at thirds and they are the source's; the normal cells before, between and after
-    them reuse those of their block in turn.
+    them reuse those of their block in turn. A network of as many cells as there are is the genotype itself.
 
     index: `cycle` repeats every block from its start (the paper's intent); `reference` has the index arithmetic with
     which the published networks were made. reductions: `thirds` as said; `from_file` does as the reference
@@ -30,6 +31,9 @@ def derive(
         raise ValueError(f"derive: index must be one of {', '.join(get_args(Index))}, got {index!r}")
     if reductions not in get_args(Reductions):
         raise ValueError(f"derive: reductions must be one of {', '.join(get_args(Reductions))}, got {reductions!r}")
+    check_layers(cells, "derive: cells")
+    if cells == genotype.layers:
+        return genotype
     own = genotype.reduction_cells
     if len(own) != 2:
         raise ValueError(
@@ -45,6 +49,8 @@ def cell_sequence(
     n: int, cells: int, index: Index = "reference", source: Sequence[int] | None = None
 ) -> tuple[int, ...]:
     """Which of n searched cells each of `cells` cells is; source: the two searched reduction cells, else thirds."""
+    if cells == n:
+        return tuple(range(n))
     r1, r2 = _two("genotype", n, third_reductions(n) if source is None else source)
     first, second = _two("cells", cells, third_reductions(cells))
     starts = (0, r1 + 1, r2 + 1)

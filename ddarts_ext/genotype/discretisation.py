@@ -6,7 +6,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ddarts_ext.genotype.value import Cell, Gene, Genotype
+from ddarts_ext.genotype.cell import Cell, Gene
+from ddarts_ext.genotype.value import Genotype
 from ddarts_ext.spaces import Space
 
 Rule = Literal["darts", "edge", "sparse", "complete"]

@@ -13,7 +13,7 @@ from ddarts_ext.genotype.text import Entry
 
 VERSION = 1
 _ENTRY = re.compile(r"([A-Za-z0-9_]+):([0-9]{1,4})<-([0-9]{1,4})")
-_KEYS = {"version", "inputs", "genes", "seq", "concat", "reductions"}
+_KEYS = {"version", "inputs", "genes", "seq", "concat", "steps", "reductions"}
 
 
 def architectures() -> tuple[str, ...]:
@@ -97,11 +97,16 @@ def fields_from_json(data: Any) -> dict[str, Any]:
     if not isinstance(genes, Sequence) or isinstance(genes, str):
         raise ValueError(f"genotype: genes must be a list of cells, got {genes!r}")
     fields: dict[str, Any] = {"genes": [_read_cell(f"genes[{i}]", cell) for i, cell in enumerate(genes)]}
+    concat = data.get("concat")
+    if isinstance(concat, Sequence) and not isinstance(concat, str) and any(isinstance(c, Sequence) for c in concat):
+        fields["concats"] = tuple(_integers(f"concat[{i}]", nodes) for i, nodes in enumerate(concat))
+        data = {key: value for key, value in data.items() if key != "concat"}
     for key in ("seq", "concat", "reductions"):
         if data.get(key) is not None:
             fields[key] = _integers(key, data[key])
-    if "inputs" in data:
-        fields["inputs"] = _integers("inputs", [data["inputs"]])[0]
+    for key in ("inputs", "steps"):
+        if key in data:
+            fields[key] = _integers(key, [data[key]])[0]
     return fields
 
 

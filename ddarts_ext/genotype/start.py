@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ddarts_ext import spaces
-from ddarts_ext.genotype.value import Cell, Genotype
+from ddarts_ext.genotype.cell import Cell
+from ddarts_ext.genotype.value import Genotype
 from ddarts_ext.spaces import Space
 
 ON_LOGIT = 10.0

@@ -11,9 +11,11 @@ An entry "op:to<-from" applies op to the output of node `from` and adds the resu
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from ddarts_ext import spaces
+from ddarts_ext.genotype.cell import Cell, Gene, computable, reaching
+from ddarts_ext.genotype.checks import check_genotype, check_layers
 from ddarts_ext.genotype.files import (
     VERSION,
     fields_from_json,
@@ -22,26 +24,10 @@ from ddarts_ext.genotype.files import (
     to_lines,
     write_atomically,
 )
+from ddarts_ext.genotype.paths import dead_cells
 from ddarts_ext.genotype.text import nb201_from_text, nb201_to_text, published_from_text
 
 ReductionRule = Literal["auto", "from_file"]
-
-
-_MAX_NODES = 1000  # a mistyped number must not make a table of 10^18 edges
-
-
-class Gene(NamedTuple):
-    """One op of a cell: `op` applied to node `source`, added into node `target`."""
-
-    op: str
-    target: int
-    source: int
-
-    def __str__(self) -> str:
-        return f"{self.op}:{self.target}<-{self.source}"
-
-
-Cell = tuple[Gene, ...]
 
 
 @dataclass(frozen=True)
@@ -50,8 +36,10 @@ class Genotype:
 
     genes: the distinct cells, or one per cell (D-DARTS); a cell without any op is allowed, as a threshold may leave
     none (it has no network). seq: which gene each cell is; all genes in order when left out. concat: the nodes that
-    the space concatenates; its largest is the last node there is. reductions: the reduction cells; None stands for
-    {L//3, 2L//3}. inputs: the number of input nodes, 1 in NAS-Bench-201. Raises ValueError naming the place.
+    a cell joins to its output. reductions: the reduction cells; None stands for {L//3, 2L//3}. inputs: the number of
+    input nodes, 1 in NAS-Bench-201. concats: the nodes per gene where genes differ, empty where they do not; concat is
+    their union then. steps: the number of intermediate nodes that a cell may have; up to the last one that is joined
+    when left out. Raises ValueError naming the place.
     """
 
     genes: tuple[Cell, ...]
@@ -59,15 +47,24 @@ class Genotype:
     concat: tuple[int, ...] = (2, 3, 4, 5)
     reductions: tuple[int, ...] | None = None
     inputs: int = 2
+    concats: tuple[tuple[int, ...], ...] = ()
+    steps: int = 0
 
     def __post_init__(self) -> None:
         # Lists are welcome, the value holds tuples: it is hashable.
         set_ = object.__setattr__
         set_(self, "genes", tuple(tuple(Gene(*entry) for entry in cell) for cell in self.genes))
         set_(self, "seq", tuple(self.seq) if self.seq else tuple(range(len(self.genes))))
-        set_(self, "concat", tuple(self.concat))
         set_(self, "reductions", None if self.reductions is None else tuple(sorted(set(self.reductions))))
-        _validate(self)
+        concats = tuple(tuple(concat) for concat in self.concats) or (tuple(self.concat),)
+        union = tuple(sorted({node for concat in concats for node in concat}))
+        same = len(set(concats)) == 1
+        set_(self, "concat", concats[0] if same else union)
+        set_(self, "concats", () if same else concats)
+        set_(self, "steps", self.steps or max(union, default=self.inputs) - self.inputs + 1)
+        if self.concats and len(self.concats) != len(self.genes):
+            raise ValueError(f"genotype: concats must be one per gene, {len(self.genes)}, got {len(self.concats)}")
+        check_genotype(self.genes, self.seq, concats, self.reductions, self.inputs, self.steps)
 
     # ---- the architecture
 
@@ -80,11 +77,6 @@ class Genotype:
     def layers(self) -> int:
         """The number of cells."""
         return len(self.seq)
-
-    @property
-    def steps(self) -> int:
-        """The number of intermediate nodes that a cell may have."""
-        return max(self.concat) - self.inputs + 1
 
     @property
     def ops(self) -> frozenset[str]:
@@ -102,43 +94,39 @@ class Genotype:
         A node without entries does not exist; entries that read it are dropped, and so on until none does. Entries
         of op `none` do not make a node exist.
         """
-        cell = tuple(entry for entry in self.genes[self.seq[index]] if entry.op != "none")
-        while True:
-            exist = {*range(self.inputs), *(entry.target for entry in cell)}
-            kept = tuple(entry for entry in cell if entry.source in exist)
-            if len(kept) == len(cell):
-                return kept
-            cell = kept
+        return computable(self.genes[self.seq[index]], self.inputs)
 
     def nodes(self, index: int) -> tuple[int, ...]:
-        """The intermediate nodes that exist in cell `index`, in order of first appearance.
-
-        The evaluation cell outputs their concatenation, so that its channels are len(nodes) * C (FairDARTS).
-        """
+        """The intermediate nodes that exist in cell `index`, in order of first appearance."""
         return tuple(dict.fromkeys(entry.target for entry in self.live(index)))
 
-    def reads(self, index: int) -> frozenset[int]:
-        """The input nodes that the output of cell `index` depends on."""
-        entries = self.live(index)
-        found = set(self.nodes(index))
-        while True:
-            more = found | {entry.source for entry in entries if entry.target in found}
-            if more == found:
-                return frozenset(node for node in found if node < self.inputs)
-            found = more
+    def joined(self, index: int) -> tuple[int, ...]:
+        """The nodes whose concatenation is the output of cell `index`: those that exist and that its concat names.
+
+        They stand in order of first appearance; the cell has len(joined) * C channels (FairDARTS).
+        """
+        concat = self.concats[self.seq[index]] if self.concats else self.concat
+        return tuple(node for node in self.nodes(index) if node in concat)
+
+    def used(self, index: int) -> Cell:
+        """The live entries of cell `index` that are part of its output, directly or through others, in order."""
+        return reaching(self.live(index), self.joined(index))
+
+    def reads(self, index: int) -> tuple[int, ...]:
+        """The input nodes that the output of cell `index` is made of."""
+        return tuple(sorted({entry.source for entry in self.used(index) if entry.source < self.inputs}))
 
     def dead_cells(self) -> tuple[int, ...]:
-        """The cells on which the output of the network does not depend: what they compute is lost.
+        """The cells that lie on no path from the image to the output.
 
-        Cell i reads the outputs of cells i-2 (node 0) and i-1 (node 1), the first ones the stem.
+        Cell i reads cell i - 2 by node 0 and cell i - 1 by node 1, as far as its output is made of them. A cell
+        without output is dead, and so is all that only it reads or that reads it.
         """
-        if self.inputs != 2:
-            return tuple(index for index in range(self.layers) if not self.live(index))
-        alive, new = set(), {self.layers - 1}
-        while new:
-            alive |= new
-            new = {index - 2 + node for index in new for node in self.reads(index)} - alive - {-1, -2}
-        return tuple(index for index in range(self.layers) if index not in alive)
+        of_gene: dict[int, tuple[int, ...]] = {}
+        for index, gene in enumerate(self.seq):
+            if gene not in of_gene:
+                of_gene[gene] = self.reads(index)
+        return dead_cells([of_gene[gene] for gene in self.seq], self.inputs)
 
     def with_reductions(self, reductions: Sequence[int] | None) -> "Genotype":
         """The same cells with other reduction cells; None for thirds."""
@@ -149,6 +137,7 @@ class Genotype:
 
         For individual cells (D-DARTS) see `ddarts_ext.derive`.
         """
+        check_layers(layers)
         reductions = self.reduction_cells
         normal = {gene for i, gene in enumerate(self.seq) if i not in reductions}
         reduce = {self.seq[i] for i in reductions}
@@ -195,7 +184,7 @@ class Genotype:
             raise ValueError(
                 f"genotype: to_nb201 needs one cell with one input node, got {len(self.genes)} with {self.inputs}"
             )
-        return nb201_to_text(self.genes[0], max(self.concat))
+        return nb201_to_text(self.genes[0], self.steps)
 
     @classmethod
     def from_text(cls, text: str, *, layers: int = 20, reductions: ReductionRule = "auto") -> "Genotype":
@@ -218,24 +207,37 @@ class Genotype:
     def from_json(cls, data: Mapping[str, Any], *, reductions: ReductionRule = "auto") -> "Genotype":
         """Read the versioned form, or the published one without a version.
 
-        The `reductions` of published D-DARTS genotypes are stale: their networks reduce at {L//3, 2L//3} (every
-        published count of parameters says so). So in the form without a version two reductions of a genotype of
-        the DARTS space are replaced by thirds; "from_file" takes them as they stand.
+        Two fields of published genotypes do not say what their networks are (every published count of parameters
+        does), so that in the form without a version, with "auto", they are mended; "from_file" takes them as they
+        stand. Two `reductions` of a genotype of the DARTS space (D-DARTS) are stale: its networks reduce at
+        {L//3, 2L//3}. The `concat` of a genotype with ops of the 12-op space (DARTOpti) is that of the supernet: its
+        networks join every node that exists.
         """
         genotype = cls(**fields_from_json(data))
-        published = "version" not in data and len(genotype.reductions or ()) == 2
-        if reductions == "auto" and published and genotype.ops <= set(spaces.get("darts").ops):
+        if reductions == "from_file" or "version" in data:
+            return genotype
+        darts, dartopti = (set(spaces.get(name).ops) for name in ("darts", "dartopti"))
+        if genotype.ops & (dartopti - darts):
+            nodes = tuple(range(genotype.inputs, genotype.inputs + genotype.steps))
+            return replace(genotype, concat=nodes, concats=()) if set(nodes) != set(genotype.concat) else genotype
+        if genotype.ops <= darts and len(genotype.reductions or ()) == 2:
             return genotype.with_reductions(None)
         return genotype
 
     def to_json(self) -> dict[str, Any]:
-        """The versioned form, ready for json.dump."""
+        """The versioned form, ready for json.dump.
+
+        `concat` is one list of nodes, or one per gene where they differ; `steps` is there where a cell has nodes
+        beyond the last one that is joined.
+        """
+        beyond = self.steps > max(self.concat) - self.inputs + 1
         return {
             "version": VERSION,
             "inputs": self.inputs,
             "genes": [[str(entry) for entry in cell] for cell in self.genes],
             "seq": list(self.seq),
-            "concat": list(self.concat),
+            "concat": [list(concat) for concat in self.concats] or list(self.concat),
+            **({"steps": self.steps} if beyond else {}),
             "reductions": None if self.reductions is None else list(self.reductions),
         }
 
@@ -253,39 +255,3 @@ class Genotype:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the versioned form, whole or not at all."""
         write_atomically(path, to_lines(self.to_json()))
-
-
-def _validate(genotype: Genotype) -> None:
-    if not genotype.genes:
-        raise ValueError("genotype: genes must hold at least one cell, got none")
-    if genotype.inputs < 1:
-        raise ValueError(f"genotype: inputs must be >= 1, got {genotype.inputs}")
-    if not genotype.concat or len(set(genotype.concat)) != len(genotype.concat):
-        raise ValueError(f"genotype: concat must be distinct nodes, at least one, got {list(genotype.concat)}")
-    for i, node in enumerate(genotype.concat):
-        if not genotype.inputs <= node < _MAX_NODES:
-            raise ValueError(f"genotype: concat[{i}]: node must be in {genotype.inputs}..{_MAX_NODES - 1}, got {node}")
-    for i, index in enumerate(genotype.seq):
-        if not 0 <= index < len(genotype.genes):
-            raise ValueError(f"genotype: seq[{i}] must be in 0..{len(genotype.genes) - 1}, got {index}")
-    for i, cell in enumerate(genotype.reductions or ()):
-        if not 0 <= cell < genotype.layers:
-            raise ValueError(f"genotype: reductions[{i}] must be in 0..{genotype.layers - 1}, got {cell}")
-    for c, entries in enumerate(genotype.genes):
-        _validate_cell(f"genotype: genes[{c}]", entries, genotype.inputs, max(genotype.concat))
-
-
-def _validate_cell(place: str, cell: Cell, first: int, last: int) -> None:
-    known = spaces.known_ops()
-    for i, (op, target, source) in enumerate(cell):
-        if op not in known:
-            raise ValueError(f"{place}[{i}]: op must be one of {', '.join(sorted(known))}, got {op!r}")
-        if not first <= target <= last:
-            raise ValueError(f"{place}[{i}]: target must be a node in {first}..{last}, got {target}")
-        if not 0 <= source <= last:
-            raise ValueError(f"{place}[{i}]: source must be a node in 0..{last}, got {source}")
-        if source >= target:
-            raise ValueError(f"{place}[{i}]: source must be < target {target} (no cycles), got {source}")
-    if len(set(cell)) != len(cell):
-        twice = next(entry for i, entry in enumerate(cell) if entry in cell[:i])
-        raise ValueError(f"{place}: entries must be distinct, got {twice} twice")

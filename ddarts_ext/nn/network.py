@@ -21,7 +21,7 @@ DropPathOn = Literal["auto", "op", "node"]
 
 
 class DiscreteCell(nn.Module):
-    """One cell of a genotype: s0, s1 -> the concatenation of its nodes in order of first appearance."""
+    """One cell of a genotype: s0, s1 -> the nodes that its concat names, as far as they exist, by first appearance."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class DiscreteCell(nn.Module):
         drop_path_on: str,
     ) -> None:
         super().__init__()
-        self.concat = genotype.nodes(index)
+        self.concat = genotype.joined(index)
         if not self.concat:
             raise ValueError(f"DiscreteNetwork: genotype must have a node in every cell, got none in cell {index}")
         self.preprocess0 = preprocessing(channels_0, channels, previous_reduction, EVALUATION)
@@ -43,7 +43,7 @@ class DiscreteCell(nn.Module):
         self.graph = DiscreteGraph(
             genotype.live(index),
             2,
-            self.concat,
+            genotype.nodes(index),
             channels,
             reduction=index in genotype.reduction_cells,
             drop_path_on=drop_path_on,
@@ -58,7 +58,8 @@ class DiscreteCell(nn.Module):
 class DiscreteNetwork(nn.Module):
     """The evaluation network of a genotype with two-input cells.
 
-    A node without entries does not exist, and a cell's channels follow the number of its nodes (FairDARTS).
+    A cell joins the nodes that its concat names. A node without entries does not exist, and a cell's channels follow
+    the number of nodes that it joins (FairDARTS). Nodes that are not joined are built as all others, read or not.
     auxiliary: a second classifier on the output of the last reduction cell, used in training alone.
     auxiliary_norm: whether it has its second norm; by default always but in a DARTS network with ImageNet stem.
     stem: ``cifar``, ``imagenet`` (stride 8) or ``imagenet_stride4`` (D-DARTS, for three reductions).
@@ -155,7 +156,7 @@ def build_network(
 
 def _has_pairs(genotype: Genotype) -> bool:
     """Whether every node of the space has exactly two entries in every cell, as DARTS discretises."""
-    nodes = range(genotype.inputs, max(genotype.concat) + 1)
+    nodes = range(genotype.inputs, genotype.inputs + genotype.steps)
     return all(
         [sum(entry.target == node for entry in cell) for node in nodes] == [2] * len(nodes) for cell in genotype.genes
     )

@@ -74,7 +74,7 @@ def draw_cells(pyplot: Any, genotype: Genotype) -> None:
     count = len(genotype.genes)
     figure, axes = pyplot.subplots(count, 1, figsize=(9, 3 * count), squeeze=False, layout="constrained")
     reductions = {genotype.seq[i] for i in genotype.reduction_cells}
-    last = max(genotype.concat)
+    last = genotype.inputs + genotype.steps - 1
     for index, axis in enumerate(axes.flat):
         for node in range(last + 1):
             axis.text(node, 0, str(node), ha="center", va="center", zorder=3, bbox=_node_box(node, genotype))

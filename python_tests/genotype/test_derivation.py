@@ -1,8 +1,12 @@
 """Algorithm 1 of D-DARTS: larger networks from searched cells."""
 
-import pytest
+from dataclasses import replace
 
-from ddarts_ext.genotype import Genotype
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ddarts_ext.genotype import Gene, Genotype, architectures
 from ddarts_ext.genotype.derivation import Index, cell_sequence, derive
 
 
@@ -33,9 +37,36 @@ def test_cycle_keeps_every_block_in_its_order(n: int, cells: int) -> None:
         assert block == tuple(low + i % (high - low) for i in range(len(block)))
 
 
-def test_same_size_by_cycle_is_the_same_network() -> None:
-    genotype = Genotype.load("D-DARTS_edge_cifar10")
-    assert derive(genotype, 8, "cycle") == genotype
+@pytest.mark.parametrize("index", ["reference", "cycle"])
+@pytest.mark.parametrize("name", architectures())
+def test_as_many_cells_is_the_same_network(name: str, index: Index) -> None:
+    genotype = Genotype.load(name)
+    assert derive(genotype, genotype.layers, index) == genotype
+    assert derive(genotype, genotype.layers, index, "from_file") == genotype
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 40), st.sampled_from(["reference", "cycle"]), st.data())
+def test_as_many_cells_is_the_same_network_for_any_genotype(n: int, index: Index, data: st.DataObject) -> None:
+    """Distinct cells, so that a wrong one shows; shared ones, any reductions, unequal concats too."""
+    edges = [(target, source) for target in range(2, 6) for source in range(target)]
+    genes = [(Gene("skip_connect", *edges[i % 14]), Gene("max_pool_3x3", *edges[i // 14])) for i in range(n)]
+    seq = data.draw(st.none() | st.lists(st.integers(0, n - 1), min_size=n, max_size=n))
+    reductions = data.draw(st.none() | st.lists(st.integers(0, n - 1), max_size=3, unique=True))
+    concats = [(5, 2 + i % 4)[: 1 + (i % 4 != 3)] for i in range(n)] if data.draw(st.booleans()) else []
+    genotype = Genotype(tuple(genes), tuple(seq or ()), reductions=reductions, concats=tuple(concats))  # type: ignore[arg-type]
+    derived = derive(genotype, n, index)
+    assert derived == genotype
+    assert cell_sequence(n, n, index) == tuple(range(n))
+
+
+def test_what_cells_join_goes_along() -> None:
+    searched = Genotype.load("D-DARTS_edge_cifar10")
+    concats = tuple((2, 5) if i % 2 else (3, 4, 5) for i in range(8))
+    derived = derive(replace(searched, concats=concats), 14)
+    assert [set(derived.joined(i)) for i in range(14)] == [
+        set(concats[k]) & set(searched.nodes(k)) for k in cell_sequence(8, 14)
+    ]
 
 
 def test_derived_network_reduces_at_thirds_whatever_the_source_says() -> None:
@@ -73,6 +104,8 @@ def test_errors_say_what_is_missing() -> None:
         derive(Genotype.load("ResNet18"), 14)
     with pytest.raises(ValueError, match="cells must have room for 2 reduction cells, got 1 cells"):
         derive(genotype, 1)
+    with pytest.raises(ValueError, match="derive: cells must be in 1..10000, got 1000000000"):
+        derive(genotype, 10**9)
     four = Genotype(genotype.genes[:4])
     with pytest.raises(
         ValueError, match=r"a normal cell in block 1 for cell 5 of 14, got 4 cells with reductions \[1, 2\]"
