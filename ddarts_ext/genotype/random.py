@@ -8,8 +8,9 @@ from math import comb
 
 import torch
 
+from ddarts_ext.genotype.cell import Cell, Gene
 from ddarts_ext.genotype.discretisation import Rule
-from ddarts_ext.genotype.value import Cell, Gene, Genotype
+from ddarts_ext.genotype.value import Genotype
 from ddarts_ext.spaces import Space
 
 _TRIES = 10_000
