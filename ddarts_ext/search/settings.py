@@ -99,9 +99,13 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
     for name in ("reductions", "sequence"):
         if own.get(name) is not None:
             own[name] = tuple(own[name])
-    small = methods.preset(chosen, dataset.size, len(dataset.train)) if isinstance(method, str) else {}
+    wanted.update((name, _positive(name, wanted[name])) for name in SIZES if name in wanted)
+    split = _fraction(own.get("split", SearchSettings.split))
+    small: Mapping[str, Any] = {}
+    if isinstance(method, str):
+        small = methods.preset(chosen, dataset.size, len(dataset.train), split, wanted)
     said = {**small, **wanted}
-    sizes: dict[str, Any] = {name: _positive(name, said.pop(name)) for name in SIZES if name in said}
+    sizes: dict[str, Any] = {name: said.pop(name) for name in SIZES if name in said}
     chosen = replace(chosen, **sizes).with_settings(**said)
     own.setdefault("stem", "cifar" if chosen.space == "nasbench201" else suited_stem(dataset.size))
     if (chosen.distance.track_distance or chosen.distance.early_stop) and "distance" not in chosen.parts:
@@ -121,6 +125,14 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"data": config["source"], "method": config["method"]["name"], **said}
 
 
+def _fraction(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"search: split must be a number, got {value!r}")
+    if not 0 < value < 1:
+        raise ValueError(f"search: split must be between 0 and 1, got {value}")
+    return float(value)
+
+
 def _positive(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"search: {name} must be a whole number, got {value!r}")
@@ -135,8 +147,6 @@ def _check(config: SearchSettings) -> None:
         raise ValueError(f"search: precision must be one of {', '.join(PRECISIONS)}, got {config.precision!r}")
     if config.stem not in STEMS:
         raise ValueError(f"search: stem must be one of {', '.join(STEMS)}, got {config.stem!r}")
-    if not 0 < config.split < 1:
-        raise ValueError(f"search: split must be between 0 and 1, got {config.split}")
     if isinstance(config.seed, bool) or not isinstance(config.seed, int) or not 0 <= config.seed < 2**63:
         raise ValueError(f"search: seed must be a whole number >= 0, got {config.seed!r}")
     if config.method.channels % 2:

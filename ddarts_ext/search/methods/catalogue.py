@@ -145,13 +145,39 @@ def variant(method: str | Method, space: str | None) -> Method:
     return replace(method, space=name, epochs=50, cells=8, shrinking=how)
 
 
-def preset(method: Method, size: tuple[int, int], train_images: int) -> Mapping[str, Any]:
+_TRAVEL = 8.8
+_LARGEST_RATE = 0.1
+
+
+def preset(
+    method: Method, size: tuple[int, int], train_images: int, split: float, said: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """Defaults that suit the data where the published ones (32x32, 50,000 images) do not; empty for large data.
 
-    Few images mean few steps in an epoch: smaller batches and a larger rate let both weights and alphas move.
+    Few images mean few steps. A step of Adam moves an alpha by at most its rate, so the sum of all rates bounds how far
+    an alpha can come: 19.5 in the published search, while a weight of .85 takes 1.7. The rate is raised until the sum
+    is 8.8, which lets alphas decide. For the first epochs they wait for the weights, and the zero-one loss, which makes
+    final what it finds, joins in when half of the alphas' epochs are over. Batches of 32 double the steps.
+
+    said: settings that are known, by name: ``epochs``, ``batch`` and ``alpha_lr`` count here.
     """
-    if max(size) > 16 or train_images > 10_000:
+    if train_images > 10_000 or method.random:
         return {}
+    small = max(size) <= 16
     if method.shrinking is not None:
-        return {"cells": 3 if method.space == "nasbench201" else 5, "channels": 8, "weight_lr": 0.05}
-    return {"cells": 4, "channels": 8, "batch": 64, "weight_lr": 0.05, "alpha_lr": 0.02}
+        sizes = {"cells": 3 if method.space == "nasbench201" else 5, "channels": 8, "weight_lr": 0.05}
+        return sizes if small else {}
+    found: dict[str, Any] = {"cells": 4, "channels": 8} if small else {}
+    found["batch"] = 32
+    epochs = said.get("epochs", method.epochs)
+    waiting = max(method.architect.alpha_start, min(2, epochs // 4))
+    found["alpha_start"] = waiting
+    if method.relaxation == "sigmoid":
+        found["weight_lr"] = 0.01
+        if method.objectives.zero_one_weight:
+            found["zero_one_start"] = 0.5
+    steps = max(1, int(split * train_images) // said.get("batch", 32)) * max(1, epochs - waiting)
+    rate = min(_LARGEST_RATE, _TRAVEL / steps)
+    if rate > method.architect.alpha_lr and "alpha_lr" not in said:
+        found["alpha_lr"] = found["alpha_lr_min"] = float(f"{rate:.2g}")
+    return found

@@ -1,0 +1,41 @@
+"""What a search takes for itself on small data: alphas must be able to come far enough to decide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ddarts_ext.search import methods
+
+
+def preset(name: str, size: int, images: int, **said: Any) -> dict[str, Any]:
+    return dict(methods.preset(methods.get(name), (size, size), images, 0.5, said))
+
+
+@pytest.mark.parametrize(("size", "images", "epochs"), [(8, 1442, 10), (32, 2000, 12), (32, 10_000, 50), (96, 500, 30)])
+def test_alphas_can_decide(size: int, images: int, epochs: int) -> None:
+    """The sum of the rates of all steps bounds how far an alpha comes; .85 is at 1.73."""
+    method = methods.get("ddarts")
+    found = preset("ddarts", size, images, epochs=epochs)
+    steps = images // 2 // found["batch"] * (epochs - found["alpha_start"])
+    rate = found.get("alpha_lr", method.architect.alpha_lr)
+    assert steps * rate > 2 * 1.735
+    assert found["zero_one_start"] == 0.5
+    assert found["alpha_start"] < epochs
+
+
+def test_large_data_takes_the_published_settings() -> None:
+    for name in methods.METHODS:
+        assert preset(name, 32, 50_000) == {}
+
+
+def test_few_epochs_leave_some_for_the_alphas() -> None:
+    for epochs in range(1, 12):
+        assert preset("ddarts", 8, 1000, epochs=epochs)["alpha_start"] < epochs
+
+
+def test_sizes_are_those_of_small_images() -> None:
+    assert "cells" in preset("darts", 8, 1000)
+    assert "cells" not in preset("darts", 32, 1000)
+    assert preset("isdarts", 32, 1000) == {}
