@@ -125,7 +125,14 @@ def test_any_search_can_use_it() -> None:
     assert "distance" not in plain.history[-1]
     assert torch.equal(plain.alphas, tracked.alphas)
     stopped = Searcher(
-        noise(), "darts", early_stop=True, stop_after=0, stop_window=1, alpha_lr=0.0, **{**sizes, "epochs": 9}
+        noise(),
+        "darts",
+        alpha_start=0,
+        early_stop=True,
+        stop_after=0,
+        stop_window=1,
+        alpha_lr=0.0,
+        **{**sizes, "epochs": 9},
     ).search()
     assert len(stopped.history) == 2
 
