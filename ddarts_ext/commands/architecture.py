@@ -52,7 +52,7 @@ def describe(
     ] = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Count parameters and multiply-adds of a genotype's network, and list its cells.
+    """Count parameters and multiply-adds of a genotype's network, list its cells, and name what of it is dead.
 
     Multiply-adds are those of convolutions and linear layers for one image; "with norms" adds two for every element
     that leaves a batch norm, as the tool behind D-DARTS counts.
@@ -73,18 +73,22 @@ def describe(
         f"parameters {figures['parameters']:,}, with auxiliary head {_count(figures['parameters_auxiliary'])}\n"
         f"multiply-adds {_count(adds['convolutions'])}, with norms {_count(adds['with_norms'])} ({size}x{size})"
     )
+    if figures["dead"]:
+        typer.echo(f"dead: {figures['dead']}")
 
 
 def _figures(genotype: Any, channels: int, classes: int, image: tuple[int, int, int], stem: str) -> dict[str, Any]:
     import torch
 
     from ddarts_ext.nn.count import count_multiply_adds, count_parameters
+    from ddarts_ext.nn.dead import dead_entries, dead_note, dead_parameters
     from ddarts_ext.nn.network import build_network
 
     two_inputs = genotype.inputs == 2
     with torch.device("meta"):
         network = build_network(genotype, channels, classes, image[0], two_inputs, stem)
     adds = count_multiply_adds(network, image)
+    dead = set(dead_parameters(network, auxiliary=False))
     return {
         "layers": genotype.layers,
         "reductions": list(genotype.reduction_cells),
@@ -96,6 +100,11 @@ def _figures(genotype: Any, channels: int, classes: int, image: tuple[int, int, 
         "parameters_auxiliary": count_parameters(network) if two_inputs else None,
         "multiply_adds": {"convolutions": adds.convolutions, "with_norms": adds.with_norms},
         "cells": [[str(entry) for entry in cell] for cell in genotype.cells],
+        "outputs": [list(genotype.joined(i)) for i in range(genotype.layers)],
+        "dead": dead_note(network, auxiliary=False),
+        "dead_cells": list(genotype.dead_cells()),
+        "dead_entries": dead_entries(genotype),
+        "dead_parameters": sum(value.numel() for name, value in network.named_parameters() if name in dead),
     }
 
 

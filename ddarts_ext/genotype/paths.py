@@ -7,17 +7,18 @@ first cell. With one input a cell reads the one before it.
 from collections.abc import Collection, Sequence
 
 
-def dead_cells(reads: Sequence[Collection[int]], inputs: int) -> tuple[int, ...]:
+def dead_cells(reads: Sequence[Collection[int]], inputs: int, also: Collection[int] = ()) -> tuple[int, ...]:
     """The cells without a path through them from the image to the output of the last cell.
 
-    reads: for every cell the input nodes that its output is made of; none for a cell without output.
+    reads: for every cell the input nodes that its output is made of; none for a cell without output. also: cells whose
+    output counts as well, as where an auxiliary classifier reads it.
     """
     sources = [[i - inputs + node for node in nodes] for i, nodes in enumerate(reads)]
     # Before the first cell stands the stem. A cell that reads one without output cannot be computed either.
     from_image: list[bool] = []
     for found in sources:
         from_image.append(bool(found) and all(source < 0 or from_image[source] for source in found))
-    to_output = [False] * len(reads)
+    to_output = [i in also for i in range(len(reads))]
     to_output[-1] = True
     for i in reversed(range(len(reads))):
         if to_output[i] and from_image[i]:

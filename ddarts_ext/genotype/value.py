@@ -9,7 +9,7 @@ An entry "op:to<-from" applies op to the output of node `from` and adds the resu
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -116,17 +116,18 @@ class Genotype:
         """The input nodes that the output of cell `index` is made of."""
         return tuple(sorted({entry.source for entry in self.used(index) if entry.source < self.inputs}))
 
-    def dead_cells(self) -> tuple[int, ...]:
+    def dead_cells(self, also: Collection[int] = ()) -> tuple[int, ...]:
         """The cells that lie on no path from the image to the output.
 
         Cell i reads cell i - 2 by node 0 and cell i - 1 by node 1, as far as its output is made of them. A cell
-        without output is dead, and so is all that only it reads or that reads it.
+        without output is dead, and so is all that only it reads or that reads it. also: cells whose output is read
+        besides, as by an auxiliary classifier. What else is lost in a network: :func:`ddarts_ext.nn.dead_parameters`.
         """
         of_gene: dict[int, tuple[int, ...]] = {}
         for index, gene in enumerate(self.seq):
             if gene not in of_gene:
                 of_gene[gene] = self.reads(index)
-        return dead_cells([of_gene[gene] for gene in self.seq], self.inputs)
+        return dead_cells([of_gene[gene] for gene in self.seq], self.inputs, also)
 
     def with_reductions(self, reductions: Sequence[int] | None) -> "Genotype":
         """The same cells with other reduction cells; None for thirds."""
@@ -166,11 +167,18 @@ class Genotype:
         reduce: Iterable[tuple[str, int, int]],
         layers: int = 20,
         concat: Sequence[int] = (2, 3, 4, 5),
+        reduce_concat: Sequence[int] | None = None,
     ) -> "Genotype":
-        """A network of `layers` cells from a normal and a reduction cell, entries (op, target, source)."""
+        """A network of `layers` cells from a normal and a reduction cell, entries (op, target, source).
+
+        reduce_concat: the nodes that reduction cells join, as in normal cells when left out. Nodes beyond them may be.
+        """
+        check_layers(layers)
         thirds = spaces.third_reductions(layers)
         genes = (tuple(Gene(*entry) for entry in normal), tuple(Gene(*entry) for entry in reduce))
-        return cls(genes, tuple(int(i in thirds) for i in range(layers)), tuple(concat))
+        concats = (tuple(concat), tuple(concat if reduce_concat is None else reduce_concat))
+        last = max((*concats[0], *concats[1], *(entry.target for cell in genes for entry in cell)), default=2)
+        return cls(genes, tuple(int(i in thirds) for i in range(layers)), concats=concats, steps=last - 1)
 
     @classmethod
     def from_nb201(cls, text: str) -> "Genotype":

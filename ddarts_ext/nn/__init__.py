@@ -3,6 +3,7 @@
 from ddarts_ext.nn.auxiliary import AuxiliaryHead
 from ddarts_ext.nn.cell import Cell
 from ddarts_ext.nn.count import MultiplyAdds, count_multiply_adds, count_parameters
+from ddarts_ext.nn.dead import dead_parameters
 from ddarts_ext.nn.forward_pass import NodeKey, Observer, Pass
 from ddarts_ext.nn.graph import SearchGraph
 from ddarts_ext.nn.mixed import MixedNode, MixedOp
@@ -32,5 +33,6 @@ __all__ = [
     "build_network",
     "count_multiply_adds",
     "count_parameters",
+    "dead_parameters",
     "primitive",
 ]

@@ -109,13 +109,17 @@ class NASBench201Network(_Staged):
                 f"NASBench201Network: genotype must have one cell with one input, got {genotype.layers} cells "
                 f"with {genotype.inputs}"
             )
+        if len(genotype.concat) != 1:
+            raise ValueError(
+                f"NASBench201Network: genotype must have one output node, got concat {list(genotype.concat)}"
+            )
         self.genotype = genotype
-        self.last = max(genotype.concat)
+        (self.last,) = genotype.concat
         # Every node exists here: one that no op reaches is zero, and what reads it is computed all the same.
-        entries = [entry for entry in genotype.cells[0] if entry.op != "none"]
+        self.entries = tuple(entry for entry in genotype.cells[0] if entry.op != "none")
         for i in range(3 * cells_per_stage):
             width = self.stage_channels[i // cells_per_stage]
-            self.cells.append(DiscreteGraph(entries, 1, range(1, self.last + 1), width, reduction=False))
+            self.cells.append(DiscreteGraph(self.entries, 1, range(1, genotype.steps + 1), width, reduction=False))
 
     def forward(self, x: Tensor, p: Pass | None = None) -> Tensor:
         """Logits [N, classes]."""

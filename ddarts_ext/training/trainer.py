@@ -17,6 +17,7 @@ from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.batches import in_order, judged_together, permuted
 from ddarts_ext.data.order import canonical_order
 from ddarts_ext.genotype import Genotype
+from ddarts_ext.nn.dead import dead_note
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.network import build_network
 from ddarts_ext.runs.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
@@ -149,6 +150,8 @@ class Trainer:
         config = self.config
         steps = max(1, len(self.dataset.train) // config.batch)
         self.progress.start("train", config.epochs, steps, run.epoch)
+        if note := dead_note(run.network):
+            self.progress.say(f"train: the genotype has {note}")
         while run.epoch < config.epochs:
             began = time.perf_counter()
             rate = cosine(config.lr, config.lr_min, run.epoch, config.epochs)
