@@ -11,7 +11,7 @@ class Pass:
     """What the sums of one pass through an accelerated module share.
 
     running: statistics to follow at the end. waiting: branches whose norm nothing has applied yet. sums: how many sums
-    of more than one branch were taken.
+    of the outputs of several ops were taken.
     """
 
     def __init__(self) -> None:
@@ -21,14 +21,24 @@ class Pass:
 
 
 class Branch:
-    """The output of one op, before the affine-free norm that it awaits, if any. raw is None for an op of zeros."""
+    """A term of a sum: the output of an op, before the affine-free norm that it awaits, if any, or another tensor.
 
-    __slots__ = ("counted", "norm", "raw", "shape", "shared", "source", "zero")
+    raw is None for an op of zeros. op: whether it is the output of an op.
+    """
+
+    __slots__ = ("counted", "norm", "op", "raw", "shape", "shared", "source", "zero")
 
     def __init__(
-        self, shared: Pass, source: Tensor, raw: Tensor, norm: nn.BatchNorm2d | None = None, zero: int = 0
+        self,
+        shared: Pass,
+        source: Tensor,
+        raw: Tensor,
+        norm: nn.BatchNorm2d | None = None,
+        zero: int = 0,
+        op: bool = False,
     ) -> None:
         self.shared, self.source, self.norm, self.zero, self.counted = shared, source, norm, zero, False
+        self.op = op
         self.raw: Tensor | None = None if zero else raw
         self.shape = raw[:, :, ::zero, ::zero].shape if zero else raw.shape
         if norm is not None:

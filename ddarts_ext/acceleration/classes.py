@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from ddarts_ext.acceleration.mixture import plain
+from ddarts_ext.acceleration.deferred import plain
 from ddarts_ext.acceleration.plan import OpPlan, any_hooks, build, hooks_of
 from ddarts_ext.acceleration.scope import Learned, compiling, current, routed
 
@@ -54,7 +54,7 @@ class ScopeSettings:
     def __init__(self, methods: tuple[str, ...], convert: bool, inner: bool = False) -> None:
         self.methods, self.convert, self.inner = methods, convert, inner
         self.fused = 0
-        """Sums of more than one branch in the last pass."""
+        """Sums of the outputs of several ops in the last pass."""
         self._owner: nn.Module | None = None
         self._learned: dict[str, Learned] = {}
         self._bystanders: list[Any] = []

@@ -281,16 +281,23 @@ def steps_of(layers: Sequence[nn.Module]) -> list[Step] | None:
     return steps
 
 
-def halving(layers: Sequence[nn.Module], pad: bool) -> list[Step] | None:
-    """The steps of a FactorizedReduce with its norm, if its layers, in any order, are those of one."""
-    convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
-    batch_norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
-    others = [layer for layer in layers if not isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.ReLU)]
-    if len(convs) != 2 or len(batch_norms) != 1 or others:
+def halves_of(module: nn.Module) -> tuple[nn.Conv2d, nn.Conv2d, nn.BatchNorm2d] | None:
+    """The two convolutions and the norm of a FactorizedReduce, whatever its layers are held in, or None."""
+    leaves = [inner for inner in module.modules() if not inner._modules]
+    convs = [layer for layer in leaves if isinstance(layer, nn.Conv2d)]
+    batch_norms = [layer for layer in leaves if isinstance(layer, nn.BatchNorm2d)]
+    beside = nn.Conv2d | nn.BatchNorm2d | nn.ReLU | nn.ConstantPad2d | nn.Identity
+    if len(convs) != 2 or len(batch_norms) != 1 or not all(isinstance(layer, beside) for layer in leaves):
         return None
     if any(conv.kernel_size != (1, 1) or conv.stride != (2, 2) or conv.groups != 1 for conv in convs):
         return None
-    return [Halve(convs[0], convs[1], pad), Norm(batch_norms[0], False)]
+    return convs[0], convs[1], batch_norms[0]
+
+
+def halving(module: nn.Module, pad: bool) -> list[Step] | None:
+    """The steps of a FactorizedReduce with its norm, if the module's layers, in any order, are those of one."""
+    found = halves_of(module)
+    return None if found is None else [Halve(found[0], found[1], pad), Norm(found[2], False)]
 
 
 def _mix_at(layers: Sequence[nn.Module], i: int) -> nn.Conv2d | None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddarts_ext.acceleration.layers import Context, Norm, Step, halving, layers_of, steps_of
+from ddarts_ext.acceleration.layers import Context, Norm, Step, halves_of, halving, layers_of, steps_of
 from ddarts_ext.nn.pointwise import in_channels_last
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -66,13 +66,11 @@ def _relu_first(op: nn.Module) -> list[Step] | None:
 
 
 def _halving(op: nn.Module) -> list[Step] | None:
-    layers = layers_of(op)
-    return None if layers is None else halving(layers, pad=False)
+    return halving(op, pad=False)
 
 
 def _halving_padded(op: nn.Module) -> list[Step] | None:
-    layers = layers_of(op)
-    return None if layers is None else halving(layers, pad=True)
+    return halving(op, pad=True)
 
 
 VARIANTS: dict[str, Callable[[nn.Module], list[Step] | None]] = {
@@ -102,12 +100,22 @@ def build(op: nn.Module, variant: str) -> OpPlan | None:
 
 def readings(op: nn.Module) -> Iterator[str]:
     """The variants in which an op can be read, most likely first."""
-    if layers_of(op) is None and next(op.parameters(), None) is None and next(op.buffers(), None) is None:
+    if (
+        layers_of(op) is None
+        and not is_reduction(op)
+        and next(op.parameters(), None) is None
+        and next(op.buffers(), None) is None
+    ):
         yield from ("identity", "zero1", "zero2")
         return
     for variant in VARIANTS:
         if build(op, variant) is not None:
             yield variant
+
+
+def is_reduction(module: nn.Module) -> bool:
+    """Whether the module's layers are those of a FactorizedReduce."""
+    return halves_of(module) is not None
 
 
 def readable(x: Any) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from ddarts_ext.acceleration.calls import Call
 from ddarts_ext.acceleration.classes import OpSettings, ScopeSettings, is_routed, route, settings_of, unroute
+from ddarts_ext.acceleration.copies import Copy, scramble, undisturbed
 from ddarts_ext.acceleration.plan import build, readings
-from ddarts_ext.acceleration.probe import Arguments, scramble, silent_copy, undisturbed
-from ddarts_ext.acceleration.recognise import Mixing, channels_of, mixing
+from ddarts_ext.acceleration.recognise import Mixing, channels_of, methods_of
 from ddarts_ext.acceleration.scope import Learned, Scope
 
 TOLERANCE = 1e-9
-_PASSES = (True, False)  # training or not; the second pass runs together what the first saw read one tensor
 
 
 class Differs(Exception):
@@ -47,8 +46,7 @@ class Installation:
                     route(module, OpSettings(variant))
             for part in found.parts:
                 if not is_routed(part):
-                    methods = tuple(Mixing(part, "mixed op", (), 1, 1).methods())
-                    route(part, ScopeSettings(methods, self.convert, inner=True))
+                    route(part, ScopeSettings(tuple(methods_of(part)), self.convert, inner=True))
             route(found.module, ScopeSettings(self.methods, self.convert))
         except TypeError:
             for module in (found.module, *found.parts, *(op for op, _ in inside)):
@@ -73,75 +71,79 @@ def prove_op(op: nn.Module) -> tuple[str | None, float | None]:
 
 
 def _compare_op(op: nn.Module, variant: str, device: torch.device) -> None:
-    old, new = silent_copy(op), silent_copy(op)
+    """In training on even sides with gradients, otherwise on odd ones, which an op may refuse."""
+    old, new = Copy(op).module, Copy(op).module
     plan = build(new, variant)
     if plan is None:
         raise TypeError("not of this kind")
-    accepted = 0
-    for height, width in ((10, 6), (9, 7)):
+
+    def steps(x: Tensor) -> Any:
+        scope = Scope(Learned())
+        return scope.finish(scope.op(plan, x))
+
+    for training, *sides in ((True, 10, 6), (False, 9, 7), (False, 10, 6)):
         generator = torch.Generator().manual_seed(11)
-        x = torch.randn((4, channels_of(op) or 4, height, width), generator=generator, dtype=torch.float64).to(device)
-        for training in (True, False):
-            for module in (old, new):
-                scramble(module)
-                module.train(training)
-            try:
-                expected = _run(old, (x,), old)
-            except Exception:
-                continue  # an op may refuse odd sides
-            accepted += 1
-
-            def steps(x: Tensor) -> Any:
-                scope = Scope(Learned())
-                return scope.finish(scope.op(plan, x))
-
-            largest(expected, _run(new, (x,), steps))
-    if not accepted:
-        raise TypeError("not a function of one feature map")
+        x = torch.randn((4, channels_of(op) or 4, *sides), generator=generator, dtype=torch.float64).to(device)
+        for module in (old, new):
+            scramble(module)
+            module.train(bool(training))
+        try:
+            expected = run(old, Call((x,)), old, gradients=bool(training))
+        except Exception:
+            if sides == [9, 7]:
+                continue
+            raise
+        largest(expected, run(new, Call((x,)), steps, gradients=bool(training)))
+        if sides == [9, 7]:
+            return
 
 
-def prove(found: Mixing, installed: Installation, method: str, arguments: Arguments) -> tuple[float, int]:
-    """(largest difference, sums taken in one pass) of one method; raises what the new forward raises, or Differs."""
-    old, new = silent_copy(found.module), silent_copy(found.module)
-    copied = mixing(new)
-    if copied is None:
-        raise TypeError("the copy looks different")
-    installed.on(copied)
+def prove(found: Mixing, installed: Installation, method: str, given: Call, full: bool = True) -> tuple[float, int]:
+    """(largest difference, sums taken in one pass) of one method; raises what the new forward raises, or Differs.
+
+    full: with gradients, in both modes; else one forward in training, where another module of the kind was proved.
+    """
+    copies = Copy(found.module), Copy(found.module)
+    old, new = (copied.module for copied in copies)
+    installed.on(found.within(copies[1]))
     scramble(old)
     scramble(new)
     worst = 0.0
-    for training in _PASSES:
+    for training in (True, False) if full else (True,):  # the second pass runs together what read one tensor
         old.train(training)
         new.train(training)
-        expected = _run(old, arguments, getattr(old, method))
-        worst = max(worst, largest(expected, _run(new, arguments, getattr(new, method))))
+        expected = run(old, given, getattr(old, method), gradients=full)
+        if not all(bool(out.isfinite().all()) for out in expected["outputs"]):
+            raise ValueError("the original returns numbers that are not finite")
+        worst = max(worst, largest(expected, run(new, given, getattr(new, method), gradients=full)))
     return worst, settings_of(new).fused
 
 
-def _run(module: nn.Module, arguments: Sequence[Any], call: Callable[..., Any]) -> dict[str, list[Any]]:
+def run(module: nn.Module, given: Call, call: Callable[..., Any], gradients: bool = True) -> dict[str, list[Any]]:
     """Outputs, gradients of arguments and parameters, buffers and random state after one pass."""
+    wanted: list[Tensor] = []
 
-    def leaf(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.detach().clone().requires_grad_(value.is_floating_point())
-        return value
+    def leaf(value: Tensor) -> Tensor:
+        made = value.detach().clone(memory_format=torch.preserve_format)
+        if gradients and made.is_floating_point():
+            wanted.append(made.requires_grad_())
+        return made
 
-    inputs = [pytree.tree_map(leaf, argument) for argument in arguments]
-    with undisturbed(), torch.enable_grad():
+    given = given.map(leaf)
+    with undisturbed(), torch.set_grad_enabled(gradients):
         torch.manual_seed(3)
-        outputs = [out for out in pytree.tree_leaves(call(*inputs)) if isinstance(out, Tensor)]
+        outputs = [out for out in pytree.tree_leaves(call(*given.args, **given.kwargs)) if isinstance(out, Tensor)]
         random = torch.get_rng_state()
     generator = torch.Generator().manual_seed(13)
-    wanted = [value for value in pytree.tree_leaves(inputs) if isinstance(value, Tensor) and value.requires_grad]
-    wanted += [parameter for parameter in module.parameters() if parameter.requires_grad]
+    wanted += [parameter for parameter in module.parameters() if parameter.requires_grad and gradients]
     routes = [out for out in outputs if out.requires_grad]
     cotangents = [torch.randn(out.shape, generator=generator, dtype=torch.float64).to(out) for out in routes]
-    gradients: list[Any] = []
+    found: list[Any] = []
     if routes and wanted:
-        gradients = list(torch.autograd.grad(routes, wanted, cotangents, allow_unused=True))
+        found = list(torch.autograd.grad(routes, wanted, cotangents, allow_unused=True))
     return {
         "outputs": [out.detach() for out in outputs],
-        "gradients": gradients,
+        "gradients": found,
         "buffers": [buffer.detach().clone() for buffer in module.buffers()],
         "random states": [random],
     }
@@ -172,29 +174,3 @@ def _difference(a: Tensor | None, b: Tensor | None, floor: float) -> float:
     if not a.is_floating_point() or not a.numel():
         return 0.0 if torch.equal(a, b) else float("inf")
     return float((a - b).abs().max() / max(float(b.abs().max()), floor, 1e-300))
-
-
-def measure_gain(found: Mixing, installed: Installation, method: str, arguments: Arguments) -> float | None:
-    """How much faster forward and backward became on arguments of twice as many images of twice the sides."""
-
-    def larger(leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-            return leaf
-        if leaf.dim() == 4:
-            leaf = leaf.repeat(2, 1, 2, 2)
-        return leaf.float()
-
-    arguments = pytree.tree_map(larger, tuple(arguments))
-    times = []
-    for routed in (False, True):
-        module = silent_copy(found.module).float().train()
-        copied = mixing(module)
-        if routed and copied is not None:
-            installed.on(copied)
-        best = float("inf")
-        for _ in range(2):
-            start = time.perf_counter()
-            _run(module, arguments, getattr(module, method))
-            best = min(best, time.perf_counter() - start)
-        times.append(best)
-    return times[0] / times[1]

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+import ddarts_ext.acceleration.operators
+import ddarts_ext.acceleration.stacked  # noqa: F401  (likewise)
 from ddarts_ext.acceleration import layout
 from ddarts_ext.acceleration.branch import Branch, Pass
+from ddarts_ext.acceleration.deferred import Deferred, plain
 from ddarts_ext.acceleration.layers import Filter, Relu, Statistics, normed_family, run_family, run_normed
-from ddarts_ext.acceleration.mixture import Mixture, plain
+from ddarts_ext.acceleration.mixture import Mixture
 from ddarts_ext.acceleration.plan import OpPlan, in_layout, readable
 
 _thread = threading.local()
@@ -85,19 +88,19 @@ class Scope(Pass):
 
     def op(self, plan: OpPlan, x: Any) -> Mixture | None:
         """The op's output, not yet normalised; None where the op must run as it is."""
-        x = x.value() if isinstance(x, Mixture) else x
+        x = x.value() if isinstance(x, Deferred) else x
         if not readable(x) or not plan.usable():
             return None
         self.ops += 1
         if plan.zero:
-            branch = Branch(self, x, x, zero=plan.zero)
+            branch = Branch(self, x, x, zero=plan.zero, op=True)
         elif not plan.steps:
-            branch = Branch(self, x, x, plan.norm)
+            branch = Branch(self, x, x, plan.norm, op=True)
         else:
             begun = self._begin(plan, x)
             for statistics in begun.statistics:
                 self.running.record(*statistics)
-            branch = Branch(self, x, plan.rest(begun.output, self, begun.done), plan.norm)
+            branch = Branch(self, x, plan.rest(begun.output, self, begun.done), plan.norm, op=True)
         return Mixture(self, [branch], [None], [])
 
     def relu(self, x: Tensor) -> Tensor:

@@ -1,0 +1,75 @@
+"""How much faster a module became: what is not worth it is not kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from ddarts_ext.acceleration.calls import Call, is_map
+from ddarts_ext.acceleration.copies import Copy, undisturbed
+from ddarts_ext.acceleration.proof import Installation
+from ddarts_ext.acceleration.recognise import Mixing
+
+LEAST = 1.05
+CLEAR = 2.0  # a single measurement decides from here on
+_ROUNDS = 3
+
+
+def measure_gain(found: Mixing, installed: Installation, method: str, given: Call) -> float:
+    """Time of forward and backward before over that after, on the arguments, with the number of threads that is set."""
+    dtype = next((p.dtype for p in found.module.parameters()), torch.float32)
+    old, new = Copy(found.module, dtype), Copy(found.module, dtype)
+    installed.on(found.within(new))
+    given = given.map(lambda x: x.to(dtype) if x.is_floating_point() else x)
+    before, after = (_pass(copied.module.train(), method) for copied in (old, new))
+    after(given)  # learns what reads one tensor
+    times = [(_seconds(before, given), _seconds(after, given))]
+    if times[0][0] < CLEAR * times[0][1]:
+        times += [(_seconds(before, given), _seconds(after, given)) for _ in range(_ROUNDS)]
+    return min(t for t, _ in times) / min(t for _, t in times)
+
+
+def guessed_size(given: Call) -> Call:
+    """Arguments that were guessed for a proof, as large as in a small search."""
+    return given.map(lambda x: x.repeat(2, 1, 2, 2) if is_map(x) else x)
+
+
+def _pass(module: nn.Module, method: str) -> Callable[[Call], None]:
+    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+
+    def forward_and_backward(given: Call) -> None:
+        leaves: list[Tensor] = []
+
+        def leaf(x: Tensor) -> Tensor:
+            x = x.detach()
+            if x.is_floating_point():
+                leaves.append(x.requires_grad_())
+            return x
+
+        given = given.map(leaf)
+        with undisturbed():
+            result: Any = getattr(module, method)(*given.args, **given.kwargs)
+        outputs = [out for out in pytree.tree_leaves(result) if isinstance(out, Tensor) and out.requires_grad]
+        if outputs:
+            ones = [torch.ones_like(out) for out in outputs]
+            torch.autograd.grad(outputs, [*leaves, *parameters], ones, allow_unused=True)
+
+    return forward_and_backward
+
+
+def _seconds(step: Callable[[Call], None], given: Call) -> float:
+    _wait()
+    start = time.perf_counter()
+    step(given)
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
