@@ -6,7 +6,7 @@
 // The gradient of a convolution's output is never written: it is a g + s x + d of the gradient g of the node's sum and
 // the output x, and the convolutions' backward evaluates that where it reads it. The pools, which all edges share, are
 // made once; their gradient is one linear sum over the nodes. Deterministic, as the kernels it is made of are.
-#include "kernels.h"
+#include "relu_depthwise_conv2d.h"
 #include "mixed_sum_passes.h"
 
 #include <algorithm>

@@ -9,7 +9,7 @@
 // to 3 of them in a fixed order. Items (blocks of rows of a plane) are independent: results do not depend on threads.
 #include "../common/layout.h"
 #include "../common/parallel.h"
-#include "kernels.h"
+#include "relu_depthwise_conv2d.h"
 
 #include <algorithm>
 #include <array>

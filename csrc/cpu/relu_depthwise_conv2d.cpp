@@ -8,8 +8,8 @@
 // the first-level cache: z is never stored. Deterministic: every output is one sum in a fixed order, and the statistics
 // are merged over samples in order.
 
-#include "kernels.h"
-#include "relu_depthwise_conv2d_core.h"
+#include "relu_depthwise_conv2d.h"
+#include "relu_depthwise_conv2d_correlation.h"
 #include "relu_depthwise_conv2d_weights.h"
 
 #include <cmath>

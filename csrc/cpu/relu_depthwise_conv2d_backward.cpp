@@ -1,6 +1,6 @@
 // relu_depthwise_conv2d and relu_separable_conv2d on the CPU, backward: all inputs with their filters, pass after pass.
 
-#include "relu_depthwise_conv2d_backward.h"
+#include "relu_depthwise_conv2d_backward_tasks.cpp"
 
 namespace ddarts {
 namespace {

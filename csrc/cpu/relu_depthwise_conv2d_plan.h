@@ -2,7 +2,7 @@
 #pragma once
 
 #include "../common/layout.h"
-#include "relu_depthwise_conv2d_tile.h"
+#include "../common/channel_tiles.h"
 
 #include <optional>
 #include <vector>

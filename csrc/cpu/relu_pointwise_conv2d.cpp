@@ -7,7 +7,7 @@
 // matrix over channels are taken; relu(x) is never stored. Forward reads x and writes out, backward reads both and writes
 // dx, once each. Deterministic: chunks follow from the sizes alone, each adds up in order, and they are added in order, in double.
 
-#include "relu_depthwise_conv2d_core.h"
+#include "relu_depthwise_conv2d_correlation.h"
 #include "relu_depthwise_conv2d_weights.h"
 
 namespace ddarts {

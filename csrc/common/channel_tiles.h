@@ -5,7 +5,7 @@
 // outside the image is stored as zeros. A tile costs a few loads and stores a pixel against 9 to 49 products a filter.
 #pragma once
 
-#include "../common/simd.h"
+#include "simd.h"
 
 #include <algorithm>
 #include <cstdlib>

@@ -10,10 +10,9 @@
 // pixels by the parity of row and column, each a dense correlation of g with the taps of its own parity.
 // Deterministic: chunks follow from the sizes alone, each adds up in order, and their sums are added in order (in double).
 
-#pragma once
 
-#include "kernels.h"
-#include "relu_depthwise_conv2d_core.h"
+#include "relu_depthwise_conv2d.h"
+#include "relu_depthwise_conv2d_correlation.h"
 #include "relu_depthwise_conv2d_weights.h"
 
 namespace ddarts {

@@ -6,7 +6,7 @@
 // multiply-add, of which two start every cycle.
 #pragma once
 
-#include "relu_depthwise_conv2d_tile.h"
+#include "../common/channel_tiles.h"
 
 namespace ddarts {
 namespace {
