@@ -56,9 +56,14 @@ struct alignas(sizeof(T) * N) Packed {
   T v[N];
 };
 
+// Whether a pointer may be read in words of this many bytes.
+inline bool aligned(const void* pointer, size_t bytes = 16) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 // Blocks for one thread an element, at most `most` (the kernel strides over the rest); never none.
 inline unsigned grid_size(int64_t elements, int threads, int64_t most = 1 << 16) {
-  const int64_t blocks = (elements + threads - 1) / threads;
+  const int64_t blocks = ceil_div(elements, threads);
   return static_cast<unsigned>(blocks < 1 ? 1 : blocks < most ? blocks : most);
 }
 

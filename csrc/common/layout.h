@@ -55,10 +55,20 @@ inline torch::stable::Tensor empty(const torch::stable::Tensor& like, const std:
   return torch::stable::Tensor(made);
 }
 
-// In the layout of `like`, which is one of the two.
-inline torch::stable::Tensor zeros_like(const torch::stable::Tensor& like) {
-  torch::stable::Tensor zeros =
-      empty(like, {like.size(0), like.size(1), like.size(2), like.size(3)}, like.scalar_type(), channels_last(like));
+// An image of the size of x.
+inline torch::stable::Tensor like(const torch::stable::Tensor& x, torch::headeronly::ScalarType type, bool last) {
+  return empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, type, last);
+}
+
+// [N,C,H,W] with the batch and layout of x.
+inline torch::stable::Tensor in_layout_of(const torch::stable::Tensor& x, int64_t c, int64_t h, int64_t w,
+                                          torch::headeronly::ScalarType type) {
+  return empty(x, {x.size(0), c, h, w}, type, channels_last(x));
+}
+
+// In the layout of x, which is one of the two.
+inline torch::stable::Tensor zeros_like(const torch::stable::Tensor& x) {
+  torch::stable::Tensor zeros = like(x, x.scalar_type(), channels_last(x));
   return torch::stable::zero_(zeros);
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
 namespace ddarts {
 namespace {  // per copy, on purpose: see simd.h
@@ -23,6 +24,21 @@ void parallel_pieces(int64_t count, int64_t grain, const F& f) {
   torch::stable::parallel_for(0, std::min(threads, pieces), 1, [&](int64_t, int64_t) {
     for (int64_t p; (p = next.fetch_add(1, std::memory_order_relaxed)) < pieces;)
       f(p * piece, std::min(count, (p + 1) * piece));
+  });
+}
+
+// f(job, task) for task < count(job) of every job, in one parallel loop: jobs may be too small for a loop of their own.
+// grain: tasks that are worth a thread.
+template <typename Job, typename Count, typename F>
+void for_tasks(std::vector<Job>& jobs, const Count& count, const F& f, int64_t grain = 1) {
+  std::vector<int64_t> first(1, 0);
+  for (const Job& job : jobs) first.push_back(first.back() + count(job));
+  parallel_pieces(first.back(), grain, [&](int64_t begin, int64_t end) {
+    size_t j = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), begin) - first.begin()) - 1;
+    for (int64_t t = begin; t < end; ++t) {
+      while (t >= first[j + 1]) ++j;
+      f(jobs[j], t - first[j]);
+    }
   });
 }
 

@@ -18,7 +18,6 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/Dispatch_v2.h>
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Exception.h>
@@ -38,6 +37,9 @@
 #define DDARTS_CPU_COPY only
 #endif
 
+// On small functions and lambdas that the compiler must not leave as calls.
+#define DDARTS_INLINE __attribute__((always_inline))
+
 namespace ddarts {
 
 namespace {  // per copy, on purpose
@@ -49,6 +51,19 @@ using accumulate_t = std::conditional_t<std::is_same_v<T, double>, double, float
 template <typename A>
 constexpr torch::headeronly::ScalarType kScalarType =
     std::is_same_v<A, double> ? torch::headeronly::ScalarType::Double : torch::headeronly::ScalarType::Float;
+
+// f(T()) with the type of the values of a floating dtype.
+template <typename F>
+inline void with_dtype(torch::headeronly::ScalarType dtype, const F& f) {
+  using torch::headeronly::ScalarType;
+  switch (dtype) {
+    case ScalarType::Double: return f(double());
+    case ScalarType::Float: return f(float());
+    case ScalarType::Half: return f(torch::headeronly::Half());
+    case ScalarType::BFloat16: return f(torch::headeronly::BFloat16());
+    default: STD_TORCH_CHECK(false, "ddarts_ext: expected a tensor of float64, float32, float16 or bfloat16");
+  }
+}
 
 // dst[i] = src[i], widened to the accumulation type.
 template <typename T, typename A>

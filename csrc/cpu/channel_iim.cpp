@@ -3,20 +3,16 @@
 // (channels-last) is visited twice while it is in the first-level cache, so the variance is the two-pass one, taken about
 // the pixel's first channel, which makes a constant pixel exactly zero. A (map, sample) pair belongs to one thread:
 // the result does not depend on the number of threads.
-#include "../common/layout.h"
 #include "../common/parallel.h"
 #include "../common/simd.h"
+#include "../common/tensors.h"
 
 #include <algorithm>
 #include <optional>
 #include <vector>
 
+namespace ddarts {
 namespace {
-
-using ddarts::accumulate_t;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-namespace layout = ddarts::layout;
 
 constexpr int kTile = 64;
 
@@ -34,7 +30,7 @@ inline const A* widened(const T* x, A* buffer, int64_t n) {
   if constexpr (std::is_same_v<T, A>) {
     return x;
   } else {
-    ddarts::load_row(x, buffer, n);
+    load_row(x, buffer, n);
     return buffer;
   }
 }
@@ -154,11 +150,12 @@ void map_kernel(const Tensor& given, const A* mean, const A* rstd, int64_t group
   const Shape shape{x.size(1), x.size(2) * x.size(3), channels_last};
   const int64_t per_group = samples / groups, size = shape.channels * shape.pixels;
   const std::vector<A> zeros(shape.channels, A(0)), ones(shape.channels, A(1));
-  THO_DISPATCH_V2(x.scalar_type(), "channel_iim", AT_WRAP(([&] {
+  with_dtype(x.scalar_type(), [&](auto tag) {
+    using scalar_t = decltype(tag);
     if constexpr (std::is_same_v<accumulate_t<scalar_t>, A>) {
       const scalar_t* data = x.const_data_ptr<scalar_t>();
       const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, size));
-      ddarts::parallel_pieces(samples, grain, [&](int64_t begin, int64_t end) {
+      parallel_pieces(samples, grain, [&](int64_t begin, int64_t end) {
         std::vector<A> row(shape.channels);
         for (int64_t n = begin; n < end; ++n) {
           const int64_t offset = (n / per_group) * group_stride;
@@ -170,7 +167,7 @@ void map_kernel(const Tensor& given, const A* mean, const A* rstd, int64_t group
     } else {
       STD_TORCH_CHECK(false, "channel_iim: maps must be all float64 or none, got both");
     }
-  })), AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16);
+  });
 }
 
 template <typename A>
@@ -191,14 +188,14 @@ void all_maps(const std::vector<Tensor>& maps, const std::optional<Tensor>& mean
 
 Tensor channel_iim(std::vector<Tensor> maps, std::optional<Tensor> mean, std::optional<Tensor> rstd,
                    std::vector<bool> normalize, bool paper) {
-  const bool wide = maps[0].scalar_type() == ScalarType::Double;
-  Tensor out = torch::stable::new_empty(maps[0], {static_cast<int64_t>(maps.size()), maps[0].size(0)},
-                                        wide ? ScalarType::Double : ScalarType::Float);
-  if (wide) all_maps<double>(maps, mean, rstd, normalize, paper, out);
+  const ScalarType dtype = accumulate_dtype(maps[0]);
+  Tensor out = torch::stable::new_empty(maps[0], {static_cast<int64_t>(maps.size()), maps[0].size(0)}, dtype);
+  if (dtype == ScalarType::Double) all_maps<double>(maps, mean, rstd, normalize, paper, out);
   else all_maps<float>(maps, mean, rstd, normalize, paper, out);
   return out;
 }
 
-DDARTS_CPU_KERNELS(m) { m.impl("channel_iim", TORCH_BOX(&channel_iim)); }
-
 }  // namespace
+}  // namespace ddarts
+
+DDARTS_CPU_KERNELS(m) { m.impl("channel_iim", TORCH_BOX(&ddarts::channel_iim)); }

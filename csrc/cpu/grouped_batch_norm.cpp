@@ -1,4 +1,4 @@
-// Batch norm over groups of the batch, forward and backward, for the CPU; ddarts_ext/ops/grouped_batch_norm.py has the equations.
+// grouped_batch_norm on the CPU, forward and backward; ddarts_ext/ops/grouped_batch_norm.py has the equations.
 //
 // One kernel serves both layouts. A segment is a dense matrix of rows x p values: in channels-last a whole group (rows are
 // its pixels, p = C), in contiguous one plane (p = 1). Segments are cut into tiles that fit the first-level cache, a tile is
@@ -8,8 +8,8 @@
 // Passes over tensors: forward reads x twice and writes once; backward reads x and grad twice and writes once.
 #include "../common/simd.h"
 
-#include "../common/layout.h"
 #include "../common/parallel.h"
+#include "../common/tensors.h"
 
 #include <algorithm>
 #include <cmath>
@@ -18,12 +18,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace ddarts {
 namespace {
-
-using ddarts::accumulate_t;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-namespace layout = ddarts::layout;
 
 constexpr int64_t kTileValues = 4096, kLanes = 64;
 
@@ -58,7 +54,7 @@ struct Geometry {
 template <typename Body>
 void over_tiles(const Geometry& g, const Body& body) {
   const int64_t grain = std::max<int64_t>(1, 4 * kTileValues / (std::min(g.rows, g.tile_rows) * g.p + 1));
-  ddarts::parallel_pieces(g.segments * g.tiles, grain, [&](int64_t from, int64_t to) {
+  parallel_pieces(g.segments * g.tiles, grain, [&](int64_t from, int64_t to) {
     for (int64_t tile = from; tile < to; ++tile) {
       const int64_t segment = tile / g.tiles, row = tile % g.tiles * g.tile_rows;
       body(segment, (segment * g.rows + row) * g.p, std::min(g.tile_rows, g.rows - row) * g.p, tile * g.p);
@@ -87,7 +83,7 @@ inline const A* wide(const T* x, A* buffer, int64_t n) {
   if constexpr (std::is_same_v<T, A>) {
     return x;
   } else {
-    ddarts::load_row(x, buffer, n);
+    load_row(x, buffer, n);
     return buffer;
   }
 }
@@ -194,7 +190,7 @@ void normalize(const T* x, T* out, const Geometry& g, const Parameters<A>& param
     };
     if (relu) run([](A y) { return y < A(0) ? A(0) : y; });  // NaN stays NaN, as in torch
     else run([](A y) { return y; });
-    if constexpr (!std::is_same_v<T, A>) ddarts::store_row(to, out + at, n);
+    if constexpr (!std::is_same_v<T, A>) store_row(to, out + at, n);
   });
 }
 
@@ -246,14 +242,8 @@ void input_gradient(const T* grad, const T* x, T* dx, const Geometry& g, const P
       if constexpr (kBatch) d -= (kScalar ? a : shift[l]) + (in[i] - mu) * (kScalar ? t : slope[l]);
       target[i] = d * factor;
     });
-    if constexpr (!std::is_same_v<T, A>) ddarts::store_row(to, dx + at, n);
+    if constexpr (!std::is_same_v<T, A>) store_row(to, dx + at, n);
   });
-}
-
-// A vector or a table of rows as a dense CPU tensor of the accumulation dtype.
-std::optional<Tensor> in_dtype(const std::optional<Tensor>& t, ScalarType dtype) {
-  if (!t) return std::nullopt;
-  return torch::stable::contiguous(t->scalar_type() == dtype ? *t : torch::stable::to(*t, dtype));
 }
 
 template <typename A>
@@ -278,12 +268,13 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm(const Tensor& input, std::
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last);
   const Geometry g(x, groups, last);
-  const ScalarType acc = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  Tensor out = layout::empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, x.scalar_type(), last);
+  const ScalarType acc = accumulate_dtype(x);
+  Tensor out = layout::like(x, x.scalar_type(), last);
   Tensor mean = torch::stable::new_empty(x, {groups, g.channels}, acc), rstd = torch::stable::new_empty(mean, {groups, g.channels});
-  weight = in_dtype(weight, acc), bias = in_dtype(bias, acc);
+  weight = dense(weight, acc), bias = dense(bias, acc);
   if (given_mean) torch::stable::copy_(mean, *given_mean), torch::stable::copy_(rstd, *given_rstd);
-  THO_DISPATCH_V2(x.scalar_type(), "grouped_batch_norm", AT_WRAP(([&] {
+  with_dtype(x.scalar_type(), [&](auto tag) {
+    using scalar_t = decltype(tag);
     using A = accumulate_t<scalar_t>;
     const scalar_t* from = x.const_data_ptr<scalar_t>();
     A *mu = mean.mutable_data_ptr<A>(), *r = rstd.mutable_data_ptr<A>();
@@ -291,7 +282,7 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm(const Tensor& input, std::
     const auto parameters = forward_parameters<A>(g, mu, r, weight, bias);
     const auto run = last ? &normalize<scalar_t, A, false> : &normalize<scalar_t, A, true>;
     run(from, out.mutable_data_ptr<scalar_t>(), g, parameters, relu);
-  })), AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16);
+  });
   return {out, mean, rstd};
 }
 
@@ -326,12 +317,13 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm_backward(const Tensor& gra
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last), grad = layout::as(grad_in, last);
   const Geometry g(x, groups, last);
-  const ScalarType acc = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  const Tensor mean = *in_dtype(mean_in, acc), rstd = *in_dtype(rstd_in, acc);
-  const auto weight = in_dtype(weight_in, acc), bias = in_dtype(bias_in, acc);
-  Tensor dx = layout::empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, x.scalar_type(), last);
+  const ScalarType acc = accumulate_dtype(x);
+  const Tensor mean = dense(mean_in, acc), rstd = dense(rstd_in, acc);
+  const auto weight = dense(weight_in, acc), bias = dense(bias_in, acc);
+  Tensor dx = layout::like(x, x.scalar_type(), last);
   Tensor dweight = torch::stable::new_zeros(mean, {weight ? g.channels : 0}), dbias = torch::stable::new_zeros(mean, {bias ? g.channels : 0});
-  THO_DISPATCH_V2(x.scalar_type(), "grouped_batch_norm_backward", AT_WRAP(([&] {
+  with_dtype(x.scalar_type(), [&](auto tag) {
+    using scalar_t = decltype(tag);
     using A = accumulate_t<scalar_t>;
     const scalar_t *dy = grad.const_data_ptr<scalar_t>(), *from = x.const_data_ptr<scalar_t>();
     auto parameters = forward_parameters<A>(g, mean.const_data_ptr<A>(), rstd.const_data_ptr<A>(), weight, bias);
@@ -349,15 +341,16 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm_backward(const Tensor& gra
     };
     if (last) relu ? run(std::false_type{}, std::true_type{}) : run(std::false_type{}, std::false_type{});
     else relu ? run(std::true_type{}, std::true_type{}) : run(std::true_type{}, std::false_type{});
-  })), AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16);
+  });
   if (weight) dweight = torch::stable::to(dweight, weight_in->scalar_type());
   if (bias) dbias = torch::stable::to(dbias, bias_in->scalar_type());
   return {dx, dweight, dbias};
 }
 
 }  // namespace
+}  // namespace ddarts
 
 DDARTS_CPU_KERNELS(m) {
-  m.impl("grouped_batch_norm", TORCH_BOX(&grouped_batch_norm));
-  m.impl("grouped_batch_norm_backward", TORCH_BOX(&grouped_batch_norm_backward));
+  m.impl("grouped_batch_norm", TORCH_BOX(&ddarts::grouped_batch_norm));
+  m.impl("grouped_batch_norm_backward", TORCH_BOX(&ddarts::grouped_batch_norm_backward));
 }

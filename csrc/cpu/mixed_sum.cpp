@@ -16,21 +16,22 @@ namespace {
 
 template <typename A>
 Node<A> node_of(const std::vector<Tensor>& branches, const Tensor& weights) {
-  const bool last = ddarts::layout::channels_last(branches[0]);
+  const bool last = layout::channels_last(branches[0]);
   Node<A> node{Geometry(branches[0], weights.size(0), last), {}, data<A>(weights), weights.size(1)};
-  for (const Tensor& x : branches) node.branches.push_back(ddarts::layout::as(x, last));
+  for (const Tensor& x : branches) node.branches.push_back(layout::as(x, last));
   return node;
 }
 
 template <typename A>
-std::tuple<Tensor, Tensor, Tensor> forward(const std::vector<Tensor>& branches, const Tensor& weights_, ScalarType acc,
+std::tuple<Tensor, Tensor, Tensor> forward(const std::vector<Tensor>& branches, const Tensor& weights_,
                                            const std::vector<bool>& normalize, const std::optional<Tensor>& mean_,
                                            const std::optional<Tensor>& rstd_, double eps) {
-  const Tensor weights = table_of(weights_, acc);
+  constexpr ScalarType acc = kScalarType<A>;
+  const Tensor weights = dense(weights_, acc);
   const Node<A> node = node_of<A>(branches, weights);
   const int64_t shape[3] = {node.geometry.groups, node.count, node.geometry.channels};
   const std::vector<Run> runs = runs_of(node.branches);
-  Tensor out = new_like(branches[0], promoted(branches), ddarts::layout::channels_last(branches[0]));
+  Tensor out = layout::like(branches[0], promoted(branches), layout::channels_last(branches[0]));
   Tensor mean = torch::stable::empty({shape, 3}, acc), rstd = torch::stable::empty({shape, 3}, acc);
   A *m = mutable_data<A>(mean), *r = mutable_data<A>(rstd);
   if (mean_ && rstd_) {
@@ -54,13 +55,13 @@ std::tuple<Tensor, Tensor, Tensor> forward(const std::vector<Tensor>& branches, 
 
 template <typename A>
 std::tuple<std::vector<Tensor>, Tensor> backward(const Tensor& grad_, const std::vector<Tensor>& branches,
-                                                 const Tensor& weights_, ScalarType acc, const std::vector<bool>& normalize,
+                                                 const Tensor& weights_, const std::vector<bool>& normalize,
                                                  const Tensor& mean_, const Tensor& rstd_, bool batch_statistics,
                                                  bool weights_grad) {
-  const Tensor weights = table_of(weights_, acc);
+  const Tensor weights = dense(weights_, kScalarType<A>);
   const Node<A> node = node_of<A>(branches, weights);
-  const bool last = ddarts::layout::channels_last(branches[0]);
-  const Tensor grad = ddarts::layout::as(grad_, last);
+  const bool last = layout::channels_last(branches[0]);
+  const Tensor grad = layout::as(grad_, last);
   std::vector<A> mean = node.table(), rstd = node.table(), g1 = node.table(), g0 = node.row();
   GradientTerms<A> terms(node);
   fill_statistics(node, std::vector<bool>(node.count, true), mean_, A(0), mean.data());
@@ -71,7 +72,7 @@ std::tuple<std::vector<Tensor>, Tensor> backward(const Tensor& grad_, const std:
     summed[k] = weights_grad || centred[k];
   }
   std::vector<Tensor> grads;
-  for (const Tensor& x : branches) grads.push_back(new_like(x, x.scalar_type(), last));
+  for (const Tensor& x : branches) grads.push_back(layout::like(x, x.scalar_type(), last));
   for (const auto& batch : cached_batches(runs_of(node.branches), grad.numel())) {
     const std::vector<Run> sums = selected(batch, summed);
     if (!sums.empty()) gradient_sums(node, sums, grad, mean, rstd, g0, g1);
@@ -81,23 +82,21 @@ std::tuple<std::vector<Tensor>, Tensor> backward(const Tensor& grad_, const std:
   return {grads, weights_gradient(node, weights_grad ? g1 : node.table(), weights_.scalar_type())};
 }
 
-bool any_double(const std::vector<Tensor>& branches) {
-  return std::any_of(branches.begin(), branches.end(), [](const Tensor& x) { return x.scalar_type() == ScalarType::Double; });
-}
-
 std::tuple<Tensor, Tensor, Tensor> mixed_sum(std::vector<Tensor> branches, Tensor weights, std::vector<bool> normalize,
                                              std::optional<Tensor> mean, std::optional<Tensor> rstd, double eps) {
-  return any_double(branches) ? forward<double>(branches, weights, ScalarType::Double, normalize, mean, rstd, eps)
-                              : forward<float>(branches, weights, ScalarType::Float, normalize, mean, rstd, eps);
+  const auto run = [&](auto acc) {
+    return forward<decltype(acc)>(branches, weights, normalize, mean, rstd, eps);
+  };
+  return accumulate_dtype(branches) == ScalarType::Double ? run(double()) : run(float());
 }
 
 std::tuple<std::vector<Tensor>, Tensor> mixed_sum_backward(Tensor grad, std::vector<Tensor> branches, Tensor weights,
                                                            std::vector<bool> normalize, Tensor mean, Tensor rstd,
                                                            bool batch_statistics, bool weights_grad) {
-  const auto run = [&](auto acc, ScalarType dtype) {
-    return backward<decltype(acc)>(grad, branches, weights, dtype, normalize, mean, rstd, batch_statistics, weights_grad);
+  const auto run = [&](auto acc) {
+    return backward<decltype(acc)>(grad, branches, weights, normalize, mean, rstd, batch_statistics, weights_grad);
   };
-  return any_double(branches) ? run(double(), ScalarType::Double) : run(float(), ScalarType::Float);
+  return accumulate_dtype(branches) == ScalarType::Double ? run(double()) : run(float());
 }
 
 }  // namespace

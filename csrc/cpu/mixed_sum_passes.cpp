@@ -53,7 +53,7 @@ void merge_moments(const Geometry& geo, int64_t g, const A* means, const A* squa
 
 template <typename A>
 void fill_statistics(const Node<A>& node, const std::vector<bool>& normalize, const Tensor& given, A without, A* table) {
-  const Tensor values = table_of(given, kScalarType<A>);
+  const Tensor values = dense(given, kScalarType<A>);
   const int64_t channels = node.geometry.channels;
   for (int64_t g = 0; g < node.geometry.groups; ++g)
     for (int64_t k = 0; k < node.count; ++k) {
@@ -226,7 +226,7 @@ Tensor weights_gradient(const Node<A>& node, const std::vector<A>& g1, ScalarTyp
     for (int64_t c = 0; c < node.geometry.channels; ++c) total += g1[i * node.geometry.channels + c];
     mutable_data<A>(grad)[i] = static_cast<A>(total);
   }
-  return table_of(grad, dtype);
+  return dense(grad, dtype);
 }
 
 #define DDARTS_INSTANTIATE(A)                                                                                          \

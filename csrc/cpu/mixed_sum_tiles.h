@@ -24,8 +24,6 @@ struct Block {
 
 using Full = std::integral_constant<int, kLanes>;
 
-#define DDARTS_INLINE __attribute__((always_inline))
-
 // f(0), f(1), ... as constants: the compiler keeps arrays of registers in registers only where no loop indexes them.
 template <typename F, int... I>
 DDARTS_INLINE inline void unroll(const F& f, std::integer_sequence<int, I...>) {
@@ -84,14 +82,14 @@ DDARTS_INLINE inline Lanes<A> read(const T* p, Full) {
     return out;
   } else {
     alignas(32) A row[kLanes];
-    ddarts::load_row(p, row, kLanes);
+    load_row(p, row, kLanes);
     return load_lanes<A>(row);
   }
 }
 template <typename A, typename T>
 DDARTS_INLINE inline Lanes<A> read(const T* p, int lanes) {
   alignas(32) A row[kLanes] = {};
-  ddarts::load_row(p, row, lanes);
+  load_row(p, row, lanes);
   return load_lanes<A>(row);
 }
 template <typename A, typename T, typename Count>
@@ -101,7 +99,7 @@ DDARTS_INLINE inline void write(T* p, const Lanes<A>& x, Count lanes) {
   } else {
     alignas(32) A row[kLanes];
     store_lanes<A>(row, x);
-    ddarts::store_row(row, p, lanes);
+    store_row(row, p, lanes);
   }
 }
 

@@ -1,4 +1,4 @@
-// 3x3 max and average pooling, padding 1, forward and backward, for the CPU.
+// pool3x3 on the CPU: 3x3 max and average pooling, padding 1, forward and backward.
 //
 // One kernel serves both layouts. A plane is H rows of W pixels of P values: channels-last has N planes with P = C,
 // contiguous has N*C planes with P = 1, and a step of one pixel is a step of P values in either. Pooling is separable:
@@ -7,9 +7,10 @@
 // order, which keeps torch's argmax. Rows of the ring are in the accumulation dtype and lie in L1.
 // The backward mirrors it: every output row is spread over the 3 input rows of its window once, and an input row adds up
 // to 3 of them in a fixed order. Items (blocks of rows of a plane) are independent: results do not depend on threads.
-#include "../common/layout.h"
+#include "pool3x3.h"
+
 #include "../common/parallel.h"
-#include "kernels.h"
+#include "../common/tensors.h"
 
 #include <algorithm>
 #include <array>
@@ -20,12 +21,8 @@
 #include <type_traits>
 #include <vector>
 
+namespace ddarts::DDARTS_CPU_COPY {
 namespace {
-
-namespace layout = ddarts::layout;
-
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
 
 constexpr int kLanes = 8;          // values a step of the vector loops; buffers are padded to it
 constexpr int64_t kRowsPerItem = 16;
@@ -99,7 +96,7 @@ void reduce_columns(const T* x, const Plane& g, ForwardScratch<A>& s, int slot) 
   const A *left, *centre, *right;
   const int64_t p = g.p;
   if (g.stride == 1) {  // even: one pixel of padding, the row, one pixel of padding
-    ddarts::load_row(x, s.even + p, g.in_row());
+    load_row(x, s.even + p, g.in_row());
     left = s.even, centre = s.even + p, right = s.even + 2 * p;
   } else {  // even: columns 0, 2, ..; odd: padding, columns 1, 3, .., padding
     if (p == 1) {
@@ -109,7 +106,7 @@ void reduce_columns(const T* x, const Plane& g, ForwardScratch<A>& s, int slot) 
       }
       if (g.w % 2) s.even[g.w / 2] = static_cast<A>(x[g.w - 1]);
     } else {
-      for (int64_t j = 0; j < g.w; ++j) ddarts::load_row(x + j * p, (j % 2 ? s.odd + p : s.even) + j / 2 * p, p);
+      for (int64_t j = 0; j < g.w; ++j) load_row(x + j * p, (j % 2 ? s.odd + p : s.even) + j / 2 * p, p);
     }
     left = s.odd, centre = s.even, right = s.odd + p;
   }
@@ -176,7 +173,7 @@ void join_rows(const Plane& g, ForwardScratch<A>& s, int64_t o, T* maximum, T* a
       else store(s.out + i, m, kLanes);
       store(argmax + i, __builtin_convertvector(at, typename Lanes<A>::bytes), n - i);
     }
-    if constexpr (!std::is_same_v<T, A>) ddarts::store_row(s.out, maximum, n);
+    if constexpr (!std::is_same_v<T, A>) store_row(s.out, maximum, n);
   }
   if constexpr (kAvg) {
     const A inner = A(1) / static_cast<A>(3 * rows);
@@ -190,7 +187,7 @@ void join_rows(const Plane& g, ForwardScratch<A>& s, int64_t o, T* maximum, T* a
       const A scale = A(1) / static_cast<A>(rows * g.count(column, g.w));
       for (int64_t i = column * g.p; i < (column + 1) * g.p; ++i) s.out[i] = (a[0][i] + a[1][i] + a[2][i]) * scale;
     }
-    ddarts::store_row(s.out, average, n);
+    store_row(s.out, average, n);
   }
 }
 
@@ -236,9 +233,9 @@ void spread_row(const Plane& g, BackwardScratch<A>& s, int64_t o, const T* gm, c
   using M = typename Lanes<A>::mask;
   const int64_t p = g.p, n = g.out_row(), rows = g.count(o, g.h);
   auto place = [&](A* to, const T* from) {
-    if (g.stride == 1) ddarts::load_row(from, to + p, n);
+    if (g.stride == 1) load_row(from, to + p, n);
     else if (p == 1) for (int64_t j = 0; j < g.ow; ++j) to[1 + 2 * j] = static_cast<A>(from[j]);
-    else for (int64_t j = 0; j < g.ow; ++j) ddarts::load_row(from + j * p, to + p + 2 * j * p, p);
+    else for (int64_t j = 0; j < g.ow; ++j) load_row(from + j * p, to + p + 2 * j * p, p);
   };
   if constexpr (kMax) {
     place(s.grad, gm);
@@ -309,7 +306,7 @@ void backward_rows(const T* gm, const T* ga, const uint8_t* argmax, const Plane&
       const V sum = x + y + z;
       store(out + i, sum, n - i);
     }
-    if constexpr (!std::is_same_v<T, A>) ddarts::store_row(out, dx + h * n, n);
+    if constexpr (!std::is_same_v<T, A>) store_row(out, dx + h * n, n);
   }
 }
 
@@ -318,7 +315,7 @@ template <typename Scratch, typename Body>
 void over_rows(const Plane& g, int64_t planes, int64_t rows, const Body& body) {
   const int64_t blocks = (rows + kRowsPerItem - 1) / kRowsPerItem;
   const int64_t grain = std::max<int64_t>(1, 16384 / (std::min(rows, kRowsPerItem) * g.in_row() + 1));
-  ddarts::parallel_pieces(planes * blocks, grain, [&](int64_t from, int64_t to) {
+  parallel_pieces(planes * blocks, grain, [&](int64_t from, int64_t to) {
     Scratch scratch(g);
     for (int64_t item = from; item < to; ++item) {
       const int64_t row = item % blocks * kRowsPerItem;
@@ -333,8 +330,6 @@ Plane plane_of(int64_t channels, int64_t height, int64_t width, int64_t stride, 
 
 }  // namespace
 
-namespace ddarts::DDARTS_CPU_COPY {
-
 std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& input, int64_t stride, bool maximum, bool average) {
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last);
@@ -347,8 +342,9 @@ std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& input, int64_t stride, 
   Tensor max_out = make(maximum, x.scalar_type()), avg_out = make(average, x.scalar_type());
   Tensor argmax = make(maximum, ScalarType::Byte);
   if (x.numel() == 0) return {max_out, avg_out, argmax};
-  THO_DISPATCH_V2(x.scalar_type(), "pool3x3", AT_WRAP(([&] {
-    using acc_t = ddarts::accumulate_t<scalar_t>;
+  with_dtype(x.scalar_type(), [&](auto tag) {
+    using scalar_t = decltype(tag);
+    using acc_t = accumulate_t<scalar_t>;
     const scalar_t* from = x.const_data_ptr<scalar_t>();
     scalar_t* mx = maximum ? max_out.mutable_data_ptr<scalar_t>() : nullptr;
     scalar_t* av = average ? avg_out.mutable_data_ptr<scalar_t>() : nullptr;
@@ -360,7 +356,7 @@ std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& input, int64_t stride, 
       const int64_t o = plane * g.oh * g.out_row();
       rows(from + plane * g.h * g.in_row(), g, s, begin, end, mx ? mx + o : mx, av ? av + o : av, at ? at + o : at);
     });
-  })), AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16);
+  });
   return {max_out, avg_out, argmax};
 }
 
@@ -375,8 +371,9 @@ Tensor pool3x3_backward(std::optional<Tensor> grad_maximum, std::optional<Tensor
   if (grad_maximum) gm = layout::as(*grad_maximum, last);
   if (grad_average) ga = layout::as(*grad_average, last);
   const Tensor argmax = grad_maximum ? layout::as(positions, last) : positions;
-  THO_DISPATCH_V2(either.scalar_type(), "pool3x3_backward", AT_WRAP(([&] {
-    using acc_t = ddarts::accumulate_t<scalar_t>;
+  with_dtype(either.scalar_type(), [&](auto tag) {
+    using scalar_t = decltype(tag);
+    using acc_t = accumulate_t<scalar_t>;
     const scalar_t* mx = gm ? gm->const_data_ptr<scalar_t>() : nullptr;
     const scalar_t* av = ga ? ga->const_data_ptr<scalar_t>() : nullptr;
     const uint8_t* at = gm ? argmax.const_data_ptr<uint8_t>() : nullptr;
@@ -388,7 +385,7 @@ Tensor pool3x3_backward(std::optional<Tensor> grad_maximum, std::optional<Tensor
       const int64_t o = plane * g.oh * g.out_row();
       rows(mx ? mx + o : mx, av ? av + o : av, at ? at + o : at, g, s, begin, end, out + plane * g.h * g.in_row());
     });
-  })), AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16);
+  });
   return dx;
 }
 

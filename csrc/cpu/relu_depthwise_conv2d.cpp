@@ -8,13 +8,13 @@
 // the first-level cache: z is never stored. Deterministic: every output is one sum in a fixed order, and the statistics
 // are merged over samples in order.
 
-#include "kernels.h"
-#include "relu_depthwise_conv2d_core.h"
+#include "relu_depthwise_conv2d.h"
+#include "relu_depthwise_conv2d_correlation.h"
 #include "relu_depthwise_conv2d_weights.h"
 
 #include <cmath>
 
-namespace ddarts {
+namespace ddarts::DDARTS_CPU_COPY {
 namespace {
 
 // One input and the filters that read it.
@@ -38,7 +38,7 @@ struct Forward {
   void prepare(int64_t filter) {
     const size_t f = static_cast<size_t>(filter);
     fill_taps<A>(p, p.filters[f], weights[f], forward_position, table);
-    if (p.mixes()) mixing[f] = mixing_table<A>(p, pointwise[f], false);
+    if (p.mixes()) mixing[f] = mixing_table<A>(pointwise[f], false);
   }
 
   // One pass over an image, about the mean of its first row, which is near enough to its own for float32.
@@ -157,7 +157,7 @@ Result forward(const std::vector<Tensor>& inputs, const std::vector<Tensor>& wei
                     View<const T>(x), read.weights, read.pointwise, groups});
     Forward<T, A>& job = jobs.back();
     for (const size_t f : read.filters) {
-      outputs[f] = empty_in_layout_of(x, job.p.mixes() ? job.p.mixed : job.p.c, job.p.out_h, job.p.out_w, x.scalar_type());
+      outputs[f] = layout::in_layout_of(x, job.p.mixes() ? job.p.mixed : job.p.c, job.p.out_h, job.p.out_w, x.scalar_type());
       job.outputs.push_back(View<T>(*outputs[f]));
     }
     job.table = empty_taps<A>(job.p), job.mixing.resize(read.pointwise.size());
@@ -197,20 +197,17 @@ Result forward(const std::vector<Tensor>& inputs, const std::vector<Tensor>& wei
 
 }  // namespace
 
-namespace DDARTS_CPU_COPY {
-
 std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_separable_conv2d(
     std::vector<Tensor> inputs, std::vector<Tensor> weights, std::vector<Tensor> pointwise,
     std::vector<int64_t> sources, std::vector<int64_t> dilations, int64_t stride, bool normalize,
     std::optional<Tensor> mean, std::optional<Tensor> rstd, int64_t groups, double eps) {
   Result result;
-  THO_DISPATCH_V2(inputs[0].scalar_type(), "relu_separable_conv2d", AT_WRAP(([&] {
+  with_dtype(inputs[0].scalar_type(), [&](auto tag) {
+    using scalar_t = decltype(tag);
     result = forward<scalar_t>(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups, eps);
-  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
+  });
   return result;
 }
-
-}  // namespace DDARTS_CPU_COPY
 
 namespace {
 
@@ -221,15 +218,15 @@ Result relu_depthwise_conv2d(Tensor x, std::vector<Tensor> weights, std::vector<
     return s.has_value() ? std::optional<Tensor>(torch::stable::unsqueeze(*s, 1)) : std::nullopt;
   };
   auto [outputs, means, rstds] =
-      DDARTS_CPU_COPY::relu_separable_conv2d({x}, weights, {}, std::vector<int64_t>(weights.size(), 0), dilations, stride, normalize,
+      relu_separable_conv2d({x}, weights, {}, std::vector<int64_t>(weights.size(), 0), dilations, stride, normalize,
                             of_one_input(mean), of_one_input(rstd), groups, eps);
   return {outputs, torch::stable::squeeze(means, 1), torch::stable::squeeze(rstds, 1)};
 }
 
 }  // namespace
-}  // namespace ddarts
+}  // namespace ddarts::DDARTS_CPU_COPY
 
 DDARTS_CPU_KERNELS(m) {
-  m.impl("relu_depthwise_conv2d", TORCH_BOX(&ddarts::relu_depthwise_conv2d));
+  m.impl("relu_depthwise_conv2d", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::relu_depthwise_conv2d));
   m.impl("relu_separable_conv2d", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::relu_separable_conv2d));
 }

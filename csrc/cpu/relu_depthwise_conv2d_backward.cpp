@@ -2,8 +2,24 @@
 
 #include "relu_depthwise_conv2d_backward.h"
 
-namespace ddarts {
+namespace ddarts::DDARTS_CPU_COPY {
 namespace {
+
+template <typename T, typename A>
+Incoming<T, A> incoming_of(const OutputGradient& from, int64_t groups) {
+  constexpr int L = kLanes<A>;
+  Incoming<T, A> result{View<const T>(from.grad)};
+  if (!from.branch.has_value()) return result;
+  const int64_t channels = from.branch->size(1), blocks = (channels + L - 1) / L;
+  result.branch = View<const T>(*from.branch);
+  result.terms.assign(static_cast<size_t>(groups * blocks * 3 * L), A(0));
+  for (int64_t i = 0; i < groups * 3 * channels; ++i) {
+    const int64_t g = i / (3 * channels), term = i / channels % 3, c = i % channels;
+    result.terms[static_cast<size_t>(((g * blocks + c / L) * 3 + term) * L + c % L)] =
+        static_cast<const A*>(from.terms[static_cast<size_t>(term)])[(g * from.count + from.index) * channels + c];
+  }
+  return result;
+}
 
 // The gradients of the inputs, of the depthwise weights and of the pointwise weights, one after the other, as far as they
 // are wanted. Statistics are [G,I,C].
@@ -80,8 +96,6 @@ std::vector<Tensor> backward(const std::vector<OutputGradient>& grads, const std
 
 }  // namespace
 
-namespace DDARTS_CPU_COPY {
-
 std::vector<Tensor> relu_separable_conv2d_gradients(
     const std::vector<OutputGradient>& grads, const std::vector<Tensor>& inputs, const std::vector<Tensor>& weights,
     const std::vector<Tensor>& pointwise, const std::vector<int64_t>& sources, const std::vector<int64_t>& dilations,
@@ -89,14 +103,13 @@ std::vector<Tensor> relu_separable_conv2d_gradients(
     bool input_grad, bool weights_grad, const std::optional<Tensor>& into, Tensor* terms) {
   std::vector<Tensor> result;
   const Tensor means = torch::stable::contiguous(mean), rstds = torch::stable::contiguous(rstd);
-  THO_DISPATCH_V2(inputs[0].scalar_type(), "relu_separable_conv2d_backward", AT_WRAP(([&] {
+  with_dtype(inputs[0].scalar_type(), [&](auto tag) {
+    using scalar_t = decltype(tag);
     result = backward<scalar_t>(grads, inputs, weights, pointwise, sources, dilations, stride, normalize, means, rstds,
                                 batch_statistics, groups, input_grad, weights_grad, into, terms);
-  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
+  });
   return result;
 }
-
-}  // namespace DDARTS_CPU_COPY
 
 namespace {
 
@@ -108,7 +121,7 @@ std::vector<Tensor> relu_separable_conv2d_backward(std::vector<Tensor> grads, st
                                                    bool weights_grad) {
   std::vector<OutputGradient> incoming;
   for (const Tensor& grad : grads) incoming.push_back({grad});
-  return DDARTS_CPU_COPY::relu_separable_conv2d_gradients(incoming, inputs, weights, pointwise, sources, dilations, stride, normalize, mean,
+  return relu_separable_conv2d_gradients(incoming, inputs, weights, pointwise, sources, dilations, stride, normalize, mean,
                                          rstd, batch_statistics, groups, input_grad, weights_grad);
 }
 
@@ -124,9 +137,9 @@ std::tuple<Tensor, std::vector<Tensor>> relu_depthwise_conv2d_backward(
 }
 
 }  // namespace
-}  // namespace ddarts
+}  // namespace ddarts::DDARTS_CPU_COPY
 
 DDARTS_CPU_KERNELS(m) {
-  m.impl("relu_depthwise_conv2d_backward", TORCH_BOX(&ddarts::relu_depthwise_conv2d_backward));
-  m.impl("relu_separable_conv2d_backward", TORCH_BOX(&ddarts::relu_separable_conv2d_backward));
+  m.impl("relu_depthwise_conv2d_backward", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::relu_depthwise_conv2d_backward));
+  m.impl("relu_separable_conv2d_backward", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::relu_separable_conv2d_backward));
 }

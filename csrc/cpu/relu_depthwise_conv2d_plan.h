@@ -1,14 +1,13 @@
 // What forward and backward of relu_depthwise_conv2d and relu_separable_conv2d share: sizes, bands, tables of weights.
 #pragma once
 
-#include "../common/layout.h"
-#include "relu_depthwise_conv2d_tile.h"
+#include "../common/channel_tiles.h"
+#include "../common/tensors.h"
 
 #include <optional>
 #include <vector>
 
-namespace ddarts {
-namespace {
+namespace ddarts::DDARTS_CPU_COPY {
 
 struct Filter {
   int64_t k, dilation, pad;
@@ -38,8 +37,8 @@ struct Plan {
 constexpr int64_t kTileBytes = 128 << 10;
 constexpr int64_t kPanel = 2;  // blocks that fill a cache line of float32
 
-inline Plan make_plan(const torch::stable::Tensor& x, const std::vector<torch::stable::Tensor>& weights,
-                      const std::vector<torch::stable::Tensor>& pointwise, const std::vector<int64_t>& dilations,
+inline Plan make_plan(const Tensor& x, const std::vector<Tensor>& weights,
+                      const std::vector<Tensor>& pointwise, const std::vector<int64_t>& dilations,
                       int64_t stride, int64_t lanes, bool whole_panel) {
   Plan p;
   p.n = x.size(0), p.c = x.size(1), p.h = x.size(2), p.w = x.size(3), p.stride = stride;
@@ -98,16 +97,4 @@ inline void load_activation(const Plan& p, const View<const T>& x, const Table<A
   }
 }
 
-inline torch::stable::Tensor empty_in_layout_of(const torch::stable::Tensor& x, int64_t c, int64_t h, int64_t w,
-                                                torch::headeronly::ScalarType dtype) {
-  return layout::empty(x, {x.size(0), c, h, w}, dtype, layout::channels_last(x));
-}
-
-// Whether the tensor's pixels can be read and written as blocks of the accumulation type A, in eights of columns.
-template <typename T, typename A>
-inline bool in_blocks(const Strides& strides, int64_t channels, int64_t width) {
-  return std::is_same_v<T, A> && strides.c == 1 && channels % kLanes<A> == 0 && width % 8 == 0;
-}
-
-}  // namespace
-}  // namespace ddarts
+}  // namespace ddarts::DDARTS_CPU_COPY

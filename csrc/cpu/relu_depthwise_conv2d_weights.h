@@ -1,6 +1,7 @@
-// Several inputs, each with the filters that read it: tables of their weights, and loops over all of them at once.
+// relu_depthwise_conv2d on the CPU: the filters that read an input, and tables of their weights.
 #pragma once
 
+#include "../common/channel_mixing.h"
 #include "../common/parallel.h"
 #include "relu_depthwise_conv2d_plan.h"
 
@@ -8,25 +9,7 @@
 #include <optional>
 #include <vector>
 
-namespace ddarts {
-namespace {
-
-using torch::stable::Tensor;
-
-// f(job, task) for task < count(job) of every job, in one parallel loop: jobs may be too small for a loop of their own.
-// grain: tasks that are worth a thread.
-template <typename Job, typename Count, typename F>
-void for_tasks(std::vector<Job>& jobs, const Count& count, const F& f, int64_t grain = 1) {
-  std::vector<int64_t> first(1, 0);
-  for (const Job& job : jobs) first.push_back(first.back() + count(job));
-  parallel_pieces(first.back(), grain, [&](int64_t begin, int64_t end) {
-    size_t j = static_cast<size_t>(std::upper_bound(first.begin(), first.end(), begin) - first.begin()) - 1;
-    for (int64_t t = begin; t < end; ++t) {
-      while (t >= first[j + 1]) ++j;
-      f(jobs[j], t - first[j]);
-    }
-  });
-}
+namespace ddarts::DDARTS_CPU_COPY {
 
 // The filters that read one of several inputs; weights are dense.
 struct Selection {
@@ -47,25 +30,6 @@ inline Selection filters_of(int64_t input, const std::vector<int64_t>& sources, 
   }
   return read;
 }
-
-// All entries of a dense tensor of any floating dtype: where they are, or converted.
-template <typename A>
-struct Values {
-  std::vector<A> converted;
-  const A* data;
-  size_t size;
-
-  explicit Values(const Tensor& dense) : size(static_cast<size_t>(dense.numel())) {
-    data = static_cast<const A*>(dense.const_data_ptr());
-    if (dense.scalar_type() == kScalarType<A>) return;
-    converted.resize(size);
-    THO_DISPATCH_V2(dense.scalar_type(), "relu_depthwise_conv2d", AT_WRAP(([&] {
-      load_row<scalar_t, A>(static_cast<const scalar_t*>(dense.const_data_ptr()), converted.data(), dense.numel());
-    })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
-    data = converted.data();
-  }
-  Values(const Values&) = delete;
-};
 
 // Order of a filter's taps for its outputs.
 inline int64_t forward_position(const Filter& f, int64_t y, int64_t x) { return y * f.k + x; }
@@ -91,30 +55,6 @@ Table<A> empty_taps(const Plan& p) {
   return Table<A>(static_cast<size_t>(p.blocks * p.taps * p.lanes), A(0));
 }
 
-// A pointwise weight [Co,Ci,1,1] for mix, zero past the last channels: [pairs of Co blocks][Ci blocks * lanes][2 or, of a
-// last block on its own, 1 vector], or with `transposed` the same of the transposed weight. A pair's part is dense, so that
-// it stays in the first-level cache.
-template <typename A>
-Table<A> mixing_table(const Plan& p, const Tensor& weight, bool transposed) {
-  const int64_t rows = transposed ? p.mixed : p.c, columns = transposed ? p.c : p.mixed, lanes = p.lanes;
-  const auto blocks = [&](int64_t channels) { return (channels + lanes - 1) / lanes; };
-  const int64_t in = blocks(rows) * lanes, out = blocks(columns);
-  const Values<A> values(weight);
-  Table<A> table(static_cast<size_t>(in * out * lanes));
-  if (in != rows || out * lanes != columns) std::fill(table.begin(), table.end(), A(0));
-  for (int64_t b = 0; b < out; ++b) {
-    const int64_t step = (b / 2 * 2 + 1 < out ? 2 : 1) * lanes, width = std::min(lanes, columns - b * lanes);
-    A* first = table.data() + (b / 2 * 2 * in + b % 2) * lanes;
-    if (transposed) {  // rows of the weight are rows here
-      for (int64_t r = 0; r < rows; ++r) std::copy_n(values.data + r * columns + b * lanes, width, first + r * step);
-    } else {
-      for (int64_t l = 0; l < width; ++l)
-        for (int64_t r = 0; r < rows; ++r) first[r * step + l] = values.data[(b * lanes + l) * rows + r];
-    }
-  }
-  return table;
-}
-
 // Filters whose tables take longer to fill than a second thread takes to begin.
 template <typename Job>
 int64_t tables_worth_a_thread(const std::vector<Job>& jobs) {
@@ -124,5 +64,4 @@ int64_t tables_worth_a_thread(const std::vector<Job>& jobs) {
   return 1 + kEntries / (p.c * (p.taps / jobs[0].filters() + p.mixed));
 }
 
-}  // namespace
-}  // namespace ddarts
+}  // namespace ddarts::DDARTS_CPU_COPY

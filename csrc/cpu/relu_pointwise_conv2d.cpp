@@ -3,14 +3,18 @@
 //   dx[n,c,s i + f,s j + f] = [x > 0] sum_o w_f[o,c] g[n,c_f + o,i,j], 0 elsewhere
 //   dw_f[o,c] = sum_{n,i,j} g[n,c_f + o,i,j] relu(x)[n,c,s i + f,s j + f]
 //
-// A task is a sample, or a chunk of them: a few rows of relu(x) at a time become tiles in the first-level cache, from which the products with a
-// matrix over channels are taken; relu(x) is never stored. Forward reads x and writes out, backward reads both and writes
+// A task is a sample, or a chunk of them: a few rows of relu(x) at a time become tiles in the first-level cache, from which
+// the products with a matrix over channels are taken; relu(x) is never stored. Forward reads x and writes out, backward reads both and writes
 // dx, once each. Deterministic: chunks follow from the sizes alone, each adds up in order, and they are added in order, in double.
+#include "../common/channel_mixing.h"
+#include "../common/parallel.h"
+#include "../common/tensors.h"
 
-#include "relu_depthwise_conv2d_core.h"
-#include "relu_depthwise_conv2d_weights.h"
+#include <algorithm>
+#include <optional>
+#include <vector>
 
-namespace ddarts {
+namespace ddarts::DDARTS_CPU_COPY {
 namespace {
 
 constexpr int64_t kTileValues = 4096;        // of relu(x): 16 KiB of float32
@@ -156,9 +160,10 @@ struct Pointwise {
     parallel_pieces(out_channels, 1 + kSums / (in_channels * chunks() + 1), [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; ++o) gather(o, values.data() + o * in_channels);
     });
-    THO_DISPATCH_V2(result.scalar_type(), "relu_pointwise_conv2d_backward", AT_WRAP(([&] {
+    with_dtype(result.scalar_type(), [&](auto tag) {
+      using scalar_t = decltype(tag);
       store_row<scalar_t, A>(values.data(), static_cast<scalar_t*>(result.mutable_data_ptr()), result.numel());
-    })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
+    });
     return result;
   }
 };
@@ -192,14 +197,12 @@ std::vector<Pointwise<T, accumulate_t<T>>> jobs_of(const Tensor& x, const std::v
     const Tensor weight = layout::as(weights[f], false);
     const int64_t offset = static_cast<int64_t>(f), count = weight.size(0);
     Pointwise<T, A> job{every<const T>(x, stride, offset), {}, {}, {}, x.size(0), x.size(1), count, image.size(2), image.size(3)};
-    Plan p;
-    p.lanes = kLanes<A>, p.c = x.size(1), p.mixed = count;
     if (forward) {
       job.out = channels_of<T>(image, first, count);
-      job.forward = mixing_table<A>(p, weight, false);
+      job.forward = mixing_table<A>(weight, false);
     } else {
       job.grad = channels_of<const T>(image, first, count);
-      if (dx) job.dx = every<T>(*dx, stride, offset), job.mirrored = mixing_table<A>(p, weight, true);
+      if (dx) job.dx = every<T>(*dx, stride, offset), job.mirrored = mixing_table<A>(weight, true);
     }
     jobs.push_back(std::move(job));
     first += count;
@@ -210,12 +213,13 @@ std::vector<Pointwise<T, accumulate_t<T>>> jobs_of(const Tensor& x, const std::v
 Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64_t stride) {
   int64_t channels = 0;
   for (const Tensor& weight : weights) channels += weight.size(0);
-  Tensor out = empty_in_layout_of(x, channels, (x.size(2) + stride - 1) / stride, (x.size(3) + stride - 1) / stride,
+  Tensor out = layout::in_layout_of(x, channels, (x.size(2) + stride - 1) / stride, (x.size(3) + stride - 1) / stride,
                                   x.scalar_type());
-  THO_DISPATCH_V2(x.scalar_type(), "relu_pointwise_conv2d", AT_WRAP(([&] {
+  with_dtype(x.scalar_type(), [&](auto tag) {
+    using scalar_t = decltype(tag);
     auto jobs = jobs_of<scalar_t>(x, weights, stride, out, true, std::nullopt);
     for_tasks(jobs, [&](const auto&) { return x.size(0); }, [](const auto& job, int64_t n) { job.run_forward(n); });
-  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
+  });
   return out;
 }
 
@@ -225,11 +229,12 @@ std::vector<Tensor> relu_pointwise_conv2d_backward(const Tensor& grad, const Ten
   std::vector<Tensor> found;
   std::optional<Tensor> dx;
   if (input_grad) {
-    dx = empty_in_layout_of(x, x.size(1), x.size(2), x.size(3), x.scalar_type());
+    dx = layout::in_layout_of(x, x.size(1), x.size(2), x.size(3), x.scalar_type());
     if (stride > 1) torch::stable::zero_(*dx);
     found.push_back(*dx);
   }
-  THO_DISPATCH_V2(x.scalar_type(), "relu_pointwise_conv2d_backward", AT_WRAP(([&] {
+  with_dtype(x.scalar_type(), [&](auto tag) {
+    using scalar_t = decltype(tag);
     auto jobs = jobs_of<scalar_t>(x, weights, stride, grad, false, dx);
     int64_t partial = 0;
     for (const auto& job : jobs) partial += job.chunks() * job.partial_size();
@@ -239,14 +244,14 @@ std::vector<Tensor> relu_pointwise_conv2d_backward(const Tensor& grad, const Ten
     for_tasks(jobs, [](const auto& job) { return job.chunks(); },
               [&](auto& job, int64_t chunk) { job.run_backward(chunk, input_grad, weights_grad); });
     for (size_t f = 0; weights_grad && f < weights.size(); ++f) found.push_back(jobs[f].weight_gradient(weights[f]));
-  })), AT_EXPAND(AT_FLOATING_TYPES), torch::headeronly::ScalarType::Half, torch::headeronly::ScalarType::BFloat16);
+  });
   return found;
 }
 
 }  // namespace
-}  // namespace ddarts
+}  // namespace ddarts::DDARTS_CPU_COPY
 
 DDARTS_CPU_KERNELS(m) {
-  m.impl("relu_pointwise_conv2d", TORCH_BOX(&ddarts::relu_pointwise_conv2d));
-  m.impl("relu_pointwise_conv2d_backward", TORCH_BOX(&ddarts::relu_pointwise_conv2d_backward));
+  m.impl("relu_pointwise_conv2d", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::relu_pointwise_conv2d));
+  m.impl("relu_pointwise_conv2d_backward", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::relu_pointwise_conv2d_backward));
 }

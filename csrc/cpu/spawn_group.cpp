@@ -1,18 +1,14 @@
 // spawn_group on the CPU: the groups so far and `copies` channel-copies of source[:, :, ::stride, ::stride] (or zeros)
 // written side by side, each output byte once; and its backward, the copies summed at the positions that were read.
-#include "../common/layout.h"
 #include "../common/simd.h"
+#include "../common/tensors.h"
 
 #include <algorithm>
 #include <optional>
 #include <vector>
 
+namespace ddarts {
 namespace {
-
-using ddarts::accumulate_t;
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
-namespace layout = ddarts::layout;
 
 constexpr int64_t kGrainBytes = 65536;
 
@@ -98,9 +94,9 @@ Tensor spawn_group(std::optional<Tensor> groups, Tensor source, int64_t copies, 
 // to[i] = sum over k of from[i + k * step], in the order of k, accumulated wide. wide, row: scratch of n values.
 template <typename T, typename A>
 inline void sum_copies(const T* from, int64_t step, int64_t copies, int64_t n, A* wide, A* row) {
-  ddarts::load_row(from, wide, n);
+  load_row(from, wide, n);
   for (int64_t k = 1; k < copies; ++k) {
-    ddarts::load_row(from + k * step, row, n);
+    load_row(from + k * step, row, n);
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) wide[i] += row[i];
   }
@@ -119,10 +115,10 @@ void backward_contiguous(const T* grad, T* out, const Geometry& g) {
       sum_copies(from, g.channels * plane, g.copies, plane, wide.data(), row.data());
       T* to = out + i * size;
       if (g.stride == 1) {
-        ddarts::store_row(wide.data(), to, plane);
+        store_row(wide.data(), to, plane);
         continue;
       }
-      ddarts::store_row(wide.data(), narrow.data(), plane);
+      store_row(wide.data(), narrow.data(), plane);
       std::memset(static_cast<void*>(to), 0, size * sizeof(T));
       for (int64_t y = 0; y < oh; ++y)
         for (int64_t x = 0; x < ow; ++x) to[y * g.stride * g.width + x * g.stride] = narrow[y * ow + x];
@@ -144,7 +140,7 @@ void backward_channels_last(const T* grad, T* out, const Geometry& g) {
       const T* from = grad + (n * oh + y / g.stride) * ow * g.copies * g.channels;
       for (int64_t x = 0; x < ow; ++x, from += g.copies * g.channels) {
         sum_copies(from, g.channels, g.copies, g.channels, wide.data(), row.data());
-        ddarts::store_row(wide.data(), to + x * g.stride * g.channels, g.channels);
+        store_row(wide.data(), to + x * g.stride * g.channels, g.channels);
       }
     }
   });
@@ -155,18 +151,20 @@ Tensor spawn_group_backward(Tensor grad, int64_t height, int64_t width, int64_t 
   const Geometry g{grad.size(0), grad.size(1) / copies, height, width, copies, stride};
   const Tensor x = layout::as(grad, channels_last);
   Tensor out = layout::empty(grad, {g.batch, g.channels, height, width}, grad.scalar_type(), channels_last);
-  THO_DISPATCH_V2(x.scalar_type(), "spawn_group_backward", AT_WRAP(([&] {
+  with_dtype(x.scalar_type(), [&](auto tag) {
+    using scalar_t = decltype(tag);
     const scalar_t* from = x.const_data_ptr<scalar_t>();
     scalar_t* to = out.mutable_data_ptr<scalar_t>();
     if (channels_last) backward_channels_last(from, to, g);
     else backward_contiguous(from, to, g);
-  })), AT_EXPAND(AT_FLOATING_TYPES), ScalarType::Half, ScalarType::BFloat16);
+  });
   return out;
 }
 
-DDARTS_CPU_KERNELS(m) {
-  m.impl("spawn_group", TORCH_BOX(&spawn_group));
-  m.impl("spawn_group_backward", TORCH_BOX(&spawn_group_backward));
-}
-
 }  // namespace
+}  // namespace ddarts
+
+DDARTS_CPU_KERNELS(m) {
+  m.impl("spawn_group", TORCH_BOX(&ddarts::spawn_group));
+  m.impl("spawn_group_backward", TORCH_BOX(&ddarts::spawn_group_backward));
+}

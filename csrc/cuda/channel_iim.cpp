@@ -2,7 +2,7 @@
 #include "channel_iim.h"
 
 #include "../common/cuda_op.h"
-#include "../common/layout.h"
+#include "../common/tensors.h"
 
 #include <algorithm>
 #include <map>
@@ -19,9 +19,9 @@ Tensor channel_iim(std::vector<Tensor> maps, std::optional<Tensor> mean, std::op
                    std::vector<bool> normalize, bool paper) {
   const ddarts::DeviceStream device(maps[0]);
   const int64_t count = static_cast<int64_t>(maps.size()), samples = maps[0].size(0), channels = maps[0].size(1);
-  const bool wide = maps[0].scalar_type() == ScalarType::Double;
-  const size_t width = wide ? 8 : 4;
-  Tensor out = torch::stable::new_empty(maps[0], {count, samples}, wide ? ScalarType::Double : ScalarType::Float);
+  const ScalarType sums = ddarts::accumulate_dtype(maps[0]);
+  const size_t width = sums == ScalarType::Double ? 8 : 4;
+  Tensor out = torch::stable::new_empty(maps[0], {count, samples}, sums);
   const bool given = mean.has_value() && rstd.has_value();
   if (given) {
     mean = torch::stable::contiguous(*mean);
@@ -31,7 +31,7 @@ Tensor channel_iim(std::vector<Tensor> maps, std::optional<Tensor> mean, std::op
   for (int64_t k = 0; k < count; ++k) {
     const bool last = ddarts::layout::channels_last(maps[k]);
     maps[k] = ddarts::layout::as(maps[k], last);
-    STD_TORCH_CHECK((maps[k].scalar_type() == ScalarType::Double) == wide,
+    STD_TORCH_CHECK(ddarts::accumulate_dtype(maps[k]) == sums,
                     "channel_iim: maps must be all float64 or none, got both");
     const bool normalized = given && normalize[k];
     const auto row = [&](const Tensor& t) {

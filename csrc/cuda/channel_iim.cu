@@ -35,16 +35,16 @@ cudaError_t channel_iim(DType dtype, const IimMap* maps, int count, const IimSha
   if (count == 0 || shape.samples == 0) return cudaSuccess;
   iim::Arguments arguments{};
   arguments.shape = shape;
-  bool aligned = true;
+  bool all_aligned = true;
   for (int k = 0; k < count; ++k) {
     arguments.maps[k] = maps[k];
-    aligned = aligned && reinterpret_cast<uintptr_t>(maps[k].data) % 16 == 0;
+    all_aligned = all_aligned && aligned(maps[k].data);
   }
   const dim3 grid(static_cast<unsigned>(shape.samples), static_cast<unsigned>(count));
   const int64_t run = shape.channels_last ? shape.channels : shape.pixels;
   DDARTS_DISPATCH_DTYPE(dtype, T, {
     constexpr int kPacket = 16 / static_cast<int>(sizeof(T));
-    if (aligned && run % kPacket == 0) {
+    if (all_aligned && run % kPacket == 0) {
       launch<T, kPacket>(arguments, grid, stream);
     } else {
       launch<T, 1>(arguments, grid, stream);

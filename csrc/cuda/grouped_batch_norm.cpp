@@ -1,6 +1,6 @@
 // grouped_batch_norm on CUDA tensors: layouts, dtypes of the parameters, scratch, launchers.
 #include "../common/cuda_op.h"
-#include "../common/layout.h"
+#include "../common/tensors.h"
 #include "grouped_batch_norm.h"
 
 #include <optional>
@@ -15,19 +15,6 @@ namespace layout = ddarts::layout;
 ddarts::NormShape shape_of(const Tensor& x, int64_t groups, bool last) {
   return {groups, x.size(0) / groups, x.size(1), x.size(2) * x.size(3), last};
 }
-ScalarType accumulate(const Tensor& x) {
-  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-Tensor like(const Tensor& x, bool last) {
-  return layout::empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, x.scalar_type(), last);
-}
-Tensor in_dtype(const Tensor& t, ScalarType dtype) {
-  return torch::stable::contiguous(t.scalar_type() == dtype ? t : torch::stable::to(t, dtype));
-}
-std::optional<Tensor> in_dtype(const std::optional<Tensor>& t, ScalarType dtype) {
-  if (!t) return std::nullopt;
-  return in_dtype(*t, dtype);
-}
 const void* pointer(const std::optional<Tensor>& t) { return t ? t->const_data_ptr() : nullptr; }
 Tensor scratch(const Tensor& like, const ddarts::NormShape& s, ddarts::DType dtype) {
   return torch::stable::new_empty(like, {3 * ddarts::norm_parts(dtype, s) * s.groups * s.channels});
@@ -40,10 +27,10 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm(const Tensor& input, std::
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last);
   const ddarts::NormShape s = shape_of(x, groups, last);
-  const ScalarType acc = accumulate(x);
-  Tensor out = like(x, last), mean = torch::stable::new_empty(x, {groups, s.channels}, acc);
+  const ScalarType acc = ddarts::accumulate_dtype(x);
+  Tensor out = layout::like(x, x.scalar_type(), last), mean = torch::stable::new_empty(x, {groups, s.channels}, acc);
   Tensor rstd = torch::stable::new_empty(mean, {groups, s.channels});
-  weight = in_dtype(weight, acc), bias = in_dtype(bias, acc);
+  weight = ddarts::dense(weight, acc), bias = ddarts::dense(bias, acc);
   if (given_mean) {
     torch::stable::copy_(mean, *given_mean), torch::stable::copy_(rstd, *given_rstd);
   } else if (mean.numel() != 0) {
@@ -65,10 +52,10 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm_backward(const Tensor& gra
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last), grad = layout::as(grad_in, last);
   const ddarts::NormShape s = shape_of(x, groups, last);
-  const ScalarType acc = accumulate(x);
-  const Tensor mean = in_dtype(mean_in, acc), rstd = in_dtype(rstd_in, acc);
-  const auto weight = in_dtype(weight_in, acc), bias = in_dtype(bias_in, acc);
-  Tensor dx = like(x, last), sums = torch::stable::new_empty(mean, {2, groups, s.channels});
+  const ScalarType acc = ddarts::accumulate_dtype(x);
+  const Tensor mean = ddarts::dense(mean_in, acc), rstd = ddarts::dense(rstd_in, acc);
+  const auto weight = ddarts::dense(weight_in, acc), bias = ddarts::dense(bias_in, acc);
+  Tensor dx = layout::like(x, x.scalar_type(), last), sums = torch::stable::new_empty(mean, {2, groups, s.channels});
   Tensor dweight = torch::stable::new_zeros(mean, {weight ? s.channels : 0}), dbias = torch::stable::new_zeros(mean, {bias ? s.channels : 0});
   const ddarts::NormParameters p{mean.const_data_ptr(), rstd.const_data_ptr(), pointer(weight), pointer(bias)};
   if (x.numel() != 0) {

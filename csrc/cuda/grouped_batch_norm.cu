@@ -4,7 +4,6 @@
 namespace ddarts {
 namespace {
 
-bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 struct Grid {
   dim3 blocks, threads;

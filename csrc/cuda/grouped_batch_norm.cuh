@@ -1,4 +1,4 @@
-// Batch norm over groups of the batch; ddarts_ext/ops/grouped_batch_norm.py has the equations.
+// grouped_batch_norm: batch norm over groups of the batch; ddarts_ext/ops/grouped_batch_norm.py has the equations.
 //
 // Every kernel walks the same way. A chunk is what N consecutive values (16 bytes, or one value where shapes or addresses
 // do not allow it) belong to: N channels in channels-last, one channel in contiguous. A chunk has rows of N values: the

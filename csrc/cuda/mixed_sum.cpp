@@ -2,7 +2,7 @@
 #include "mixed_sum.h"
 
 #include "../common/cuda_op.h"
-#include "../common/layout.h"
+#include "../common/tensors.h"
 
 #include <algorithm>
 #include <optional>
@@ -28,9 +28,8 @@ struct Node {
   Node(const std::vector<Tensor>& given, const Tensor& weights) {
     const Tensor& first = given[0];
     const bool last = ddarts::layout::channels_last(first);
-    const bool wide = std::any_of(given.begin(), given.end(),
-                                  [](const Tensor& x) { return x.scalar_type() == ScalarType::Double; });
-    sums = wide ? ScalarType::Double : ScalarType::Float;
+    sums = ddarts::accumulate_dtype(given);
+    const bool wide = sums == ScalarType::Double;
     const int64_t groups = weights.size(0);
     shape = {groups, first.size(0) / groups, first.size(1), first.size(2) * first.size(3), weights.size(1), last, wide, false};
     shape.packets = ddarts::mixed_sum_packets(shape);
@@ -41,14 +40,13 @@ struct Node {
     shape.packets = shape.packets && aligned(x);
   }
   Tensor like(ScalarType dtype) const {
-    const Tensor& x = branches[0];
-    return ddarts::layout::empty(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, dtype, shape.channels_last);
+    return ddarts::layout::like(branches[0], dtype, shape.channels_last);
   }
   Tensor scratch(std::initializer_list<int64_t> size) const {
     return torch::stable::new_empty(branches[0], std::vector<int64_t>(size), sums);
   }
   Tensor table(const Tensor& x) const {  // a small tensor as the kernels read it
-    return torch::stable::contiguous(x.scalar_type() == sums ? x : torch::stable::to(x, sums));
+    return ddarts::dense(x, sums);
   }
   bool empty() const { return shape.groups * shape.values() * shape.channels == 0; }
 
@@ -71,17 +69,6 @@ struct Node {
     }
   }
 };
-
-ScalarType promoted(const std::vector<Tensor>& branches) {
-  ScalarType out = branches[0].scalar_type();
-  for (const Tensor& x : branches) {
-    const ScalarType other = x.scalar_type();
-    if (other == out || out == ScalarType::Double) continue;
-    // float16 with bfloat16 is float32, as torch promotes them
-    out = other == ScalarType::Double ? other : ScalarType::Float;
-  }
-  return out;
-}
 
 std::vector<bool> all(size_t count) { return std::vector<bool>(count, true); }
 
@@ -115,7 +102,7 @@ std::tuple<Tensor, Tensor, Tensor> mixed_sum(std::vector<Tensor> branches, Tenso
                   });
   if (!given && std::find(normalize.begin(), normalize.end(), true) != normalize.end())
     statistics(node, normalize, eps, mean, rstd, device.stream());
-  Tensor out = node.like(promoted(branches));
+  Tensor out = node.like(ddarts::promoted(branches));
   const Tensor carry = branches.size() > ddarts::kMixedBranches ? node.like(node.sums) : out;
   node.shape.packets = shape.packets && aligned(out) && aligned(carry);
   node.for_tables(all(branches.size()), normalize, nullptr, [&](const MixedTable& table, bool first, bool last) {

@@ -4,8 +4,6 @@
 namespace ddarts {
 namespace {
 
-bool aligned(const void* pointer, size_t bytes) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
-
 // A block of 2^k items x 256/2^k rows, and the grid that covers all of them or strides.
 struct Grid {
   dim3 blocks, threads;
@@ -14,7 +12,7 @@ struct Grid {
     while (x < kPoolThreads && x < items) x *= 2;
     const unsigned y = kPoolThreads / x;
     threads = dim3(x, y);
-    const int64_t across = (items + x - 1) / x;
+    const int64_t across = ceil_div(items, x);
     blocks = dim3(grid_size(rows, static_cast<int>(y), 1 << 20), static_cast<unsigned>(across < 32768 ? across : 32768));
   }
 };
@@ -28,54 +26,45 @@ Path path_of(const PoolShape& s, int n, bool all_aligned) {
   return s.values == 1 && s.width % (n * s.stride) == 0 ? Path::rows : Path::pixels;
 }
 
+// The kernels of one direction, which have one list of arguments: rows of stride 1 and 2, pixels in packets and in values.
+template <typename Kernel>
+struct Kernels {
+  Kernel rows[2], packets, pixels;
+};
+
+// height, width: of what is written. n, all_aligned: as for path_of.
+template <typename Kernel, typename... Arguments>
+void launch(const Kernels<Kernel>& kernels, const PoolShape& s, int64_t height, int64_t width, int n, bool all_aligned,
+            cudaStream_t stream, Arguments... arguments) {
+  const Path path = path_of(s, n, all_aligned);
+  const int64_t values = path == Path::rows ? 1 : path == Path::vector_pixels ? s.values / n : s.values;
+  const Kernel kernel = path == Path::rows            ? kernels.rows[s.stride - 1]
+                        : path == Path::vector_pixels ? kernels.packets
+                                                      : kernels.pixels;
+  const Grid grid(s.planes * height, path == Path::rows ? width / n : width * values);
+  DDARTS_LAUNCH((kernel), grid.blocks, grid.threads, 0, stream, arguments..., s, Divisor(height), Divisor(values));
+}
+
 template <typename T, bool kMax, bool kAvg>
 void forward(const T* x, T* maximum, T* average, uint8_t* argmax, const PoolShape& s, cudaStream_t stream) {
   constexpr int N = 16 / sizeof(T);
-  const int64_t rows = s.planes * s.out_height;
-  const Path path = path_of(s, N, aligned(x, 16) && aligned(maximum, 16) && aligned(average, 16) && aligned(argmax, N));
-  if (path == Path::rows) {
-    const Grid grid(rows, s.out_width / N);
-    if (s.stride == 1) {
-      DDARTS_LAUNCH((pool3x3_rows<T, N, 1, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, x, maximum, average, argmax, s,
-                    Divisor(s.out_height), Divisor(1));
-    } else {
-      DDARTS_LAUNCH((pool3x3_rows<T, N, 2, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, x, maximum, average, argmax, s,
-                    Divisor(s.out_height), Divisor(1));
-    }
-  } else if (path == Path::vector_pixels) {
-    const Grid grid(rows, s.out_width * s.values / N);
-    DDARTS_LAUNCH((pool3x3_pixels<T, N, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, x, maximum, average, argmax, s,
-                    Divisor(s.out_height), Divisor(s.values / N));
-  } else {
-    const Grid grid(rows, s.out_width * s.values);
-    DDARTS_LAUNCH((pool3x3_pixels<T, 1, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, x, maximum, average, argmax, s,
-                    Divisor(s.out_height), Divisor(s.values));
-  }
+  const bool all_aligned = aligned(x) && aligned(maximum) && aligned(average) && aligned(argmax, N);
+  const Kernels<decltype(&pool3x3_pixels<T, N, kMax, kAvg>)> kernels{
+      {&pool3x3_rows<T, N, 1, kMax, kAvg>, &pool3x3_rows<T, N, 2, kMax, kAvg>},
+      &pool3x3_pixels<T, N, kMax, kAvg>,
+      &pool3x3_pixels<T, 1, kMax, kAvg>};
+  launch(kernels, s, s.out_height, s.out_width, N, all_aligned, stream, x, maximum, average, argmax);
 }
 
 template <typename T, bool kMax, bool kAvg>
 void backward(const T* gm, const T* ga, const uint8_t* argmax, T* dx, const PoolShape& s, cudaStream_t stream) {
   constexpr int N = 16 / sizeof(T);
-  const int64_t rows = s.planes * s.height;
-  const Path path = path_of(s, N, aligned(gm, 16) && aligned(ga, 16) && aligned(dx, 16) && aligned(argmax, N));
-  if (path == Path::rows) {
-    const Grid grid(rows, s.width / N);
-    if (s.stride == 1) {
-      DDARTS_LAUNCH((pool3x3_backward_rows<T, N, 1, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, gm, ga, argmax, dx, s,
-                    Divisor(s.height), Divisor(1));
-    } else {
-      DDARTS_LAUNCH((pool3x3_backward_rows<T, N, 2, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, gm, ga, argmax, dx, s,
-                    Divisor(s.height), Divisor(1));
-    }
-  } else if (path == Path::vector_pixels) {
-    const Grid grid(rows, s.width * s.values / N);
-    DDARTS_LAUNCH((pool3x3_backward_pixels<T, N, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, gm, ga, argmax, dx, s,
-                    Divisor(s.height), Divisor(s.values / N));
-  } else {
-    const Grid grid(rows, s.width * s.values);
-    DDARTS_LAUNCH((pool3x3_backward_pixels<T, 1, kMax, kAvg>), grid.blocks, grid.threads, 0, stream, gm, ga, argmax, dx, s,
-                    Divisor(s.height), Divisor(s.values));
-  }
+  const bool all_aligned = aligned(gm) && aligned(ga) && aligned(dx) && aligned(argmax, N);
+  const Kernels<decltype(&pool3x3_backward_pixels<T, N, kMax, kAvg>)> kernels{
+      {&pool3x3_backward_rows<T, N, 1, kMax, kAvg>, &pool3x3_backward_rows<T, N, 2, kMax, kAvg>},
+      &pool3x3_backward_pixels<T, N, kMax, kAvg>,
+      &pool3x3_backward_pixels<T, 1, kMax, kAvg>};
+  launch(kernels, s, s.height, s.width, N, all_aligned, stream, gm, ga, argmax, dx);
 }
 
 }  // namespace

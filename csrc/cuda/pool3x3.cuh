@@ -1,4 +1,4 @@
-// 3x3 max and average pooling, padding 1, forward and backward.
+// pool3x3: 3x3 max and average pooling, padding 1, forward and backward.
 //
 // rows and parts, the divisors: rows of a plane that the kernel walks, and N-th parts of a pixel (1 in `rows` kernels).
 // Memory: planes x height x width x values (pool3x3.h), so that one layout rule serves contiguous and channels-last.

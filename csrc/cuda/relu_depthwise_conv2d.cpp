@@ -2,7 +2,7 @@
 #include "relu_depthwise_conv2d.h"
 
 #include "../common/cuda_op.h"
-#include "../common/layout.h"
+#include "../common/tensors.h"
 
 #include <algorithm>
 #include <optional>
@@ -15,15 +15,7 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 namespace layout = ddarts::layout;
 
-ScalarType accumulate_type(const Tensor& x) {
-  return x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
-
 ddarts::DepthwiseStrides strides_of(const Tensor& x) { return {x.stride(0), x.stride(1), x.stride(2), x.stride(3)}; }
-
-Tensor dense(const Tensor& x, ScalarType type) {
-  return torch::stable::contiguous(x.scalar_type() == type ? x : torch::stable::to(x, type));
-}
 
 ddarts::DepthwiseProblem problem_of(const Tensor& x, int64_t stride, int64_t groups, const Tensor* mean, const Tensor* rstd) {
   ddarts::DepthwiseProblem p{};
@@ -66,7 +58,7 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_depthwise_conv2d(
     Tensor x, std::vector<Tensor> weights, std::vector<int64_t> dilations, int64_t stride, bool normalize,
     std::optional<Tensor> given_mean, std::optional<Tensor> given_rstd, int64_t groups, double eps) {
   const ddarts::DeviceStream device(x);
-  const ScalarType type = accumulate_type(x);
+  const ScalarType type = ddarts::accumulate_dtype(x);
   const ddarts::DType dtype = ddarts::dtype_of(x);
   const bool last = layout::channels_last(x);
   Tensor mean = torch::stable::new_empty(x, {normalize ? groups : 0, x.size(1)}, type);
@@ -84,7 +76,7 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_depthwise_conv2d(
     DDARTS_CUDA_CHECK(ddarts::depthwise_statistics(dtype, p, groups, eps, mean.mutable_data_ptr(), rstd.mutable_data_ptr(),
                                                    static_cast<double*>(scratch.mutable_data_ptr()), device.stream()));
   }
-  for (Tensor& weight : weights) weight = dense(weight, type);
+  for (Tensor& weight : weights) weight = ddarts::dense(weight, type);
   std::vector<ddarts::DepthwiseFilter> filters = filters_of(weights, dilations);
   std::vector<Tensor> outputs;
   for (ddarts::DepthwiseFilter& filter : filters) {
@@ -101,9 +93,9 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_depthwise_conv2d(
 Tensor input_gradient(const Tensor& x, const ddarts::DepthwiseProblem& p, const std::vector<ddarts::DepthwiseFilter>& filters,
                       bool batch_statistics, int64_t groups, cudaStream_t stream) {
   const ddarts::DType dtype = ddarts::dtype_of(x);
-  const bool last = layout::channels_last(x), direct = p.mean == nullptr && x.scalar_type() == accumulate_type(x);
-  Tensor dx = layout::empty(x, {p.n, p.c, p.h, p.w}, x.scalar_type(), last);
-  Tensor dz = direct ? dx : layout::empty(x, {p.n, p.c, p.h, p.w}, accumulate_type(x), last);
+  const bool last = layout::channels_last(x), direct = p.mean == nullptr && x.scalar_type() == ddarts::accumulate_dtype(x);
+  Tensor dx = layout::like(x, x.scalar_type(), last);
+  Tensor dz = direct ? dx : layout::like(x, ddarts::accumulate_dtype(x), last);
   Tensor sums = torch::stable::new_empty(x, {batch_statistics ? ddarts::depthwise_input_tiles(p) : 0, p.c, 2}, ScalarType::Double);
   Tensor means = torch::stable::new_empty(x, {batch_statistics ? groups : 0, p.c, 2}, ScalarType::Double);
   double* rows = batch_statistics ? static_cast<double*>(sums.mutable_data_ptr()) : nullptr;
@@ -122,13 +114,13 @@ std::tuple<Tensor, std::vector<Tensor>> relu_depthwise_conv2d_backward(
     std::vector<Tensor> grads, Tensor x, std::vector<Tensor> weights, std::vector<int64_t> dilations, int64_t stride,
     bool normalize, Tensor mean, Tensor rstd, bool batch_statistics, int64_t groups, bool input_grad, bool weights_grad) {
   const ddarts::DeviceStream device(x);
-  const ScalarType type = accumulate_type(x);
+  const ScalarType type = ddarts::accumulate_dtype(x);
   mean = torch::stable::contiguous(mean), rstd = torch::stable::contiguous(rstd);
   const ddarts::DepthwiseProblem p = problem_of(x, stride, groups, normalize ? &mean : nullptr, normalize ? &rstd : nullptr);
   std::vector<ScalarType> types;
   for (Tensor& weight : weights) {
     types.push_back(weight.scalar_type());
-    weight = dense(weight, type);
+    weight = ddarts::dense(weight, type);
   }
   std::vector<ddarts::DepthwiseFilter> filters = filters_of(weights, dilations);
   for (size_t f = 0; f < filters.size(); ++f) {

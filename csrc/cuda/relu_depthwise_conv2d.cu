@@ -6,7 +6,6 @@ namespace {
 
 using namespace depthwise;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 unsigned extent(int64_t v) { return static_cast<unsigned>(v); }
 
 template <typename T, int S>

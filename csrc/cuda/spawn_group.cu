@@ -11,8 +11,8 @@ constexpr int64_t kNarrow = int64_t{1} << 31;  // counts below it, and a grid's 
 struct Counts {
   int64_t out_height, out_width, plane, run, inner;  // elements
   explicit Counts(const SpawnShape& s)
-      : out_height((s.height + s.stride - 1) / s.stride),
-        out_width((s.width + s.stride - 1) / s.stride),
+      : out_height(ceil_div(s.height, s.stride)),
+        out_width(ceil_div(s.width, s.stride)),
         plane(out_height * out_width),
         run(s.channels_last ? s.channels : s.channels * plane),
         inner(s.channels_last ? s.channels : 1) {}
@@ -28,8 +28,6 @@ spawn::Pattern<I> pattern(const SpawnShape& s, const Counts& c, int64_t unit) {
           static_cast<I>(c.out_height),  static_cast<I>(c.out_width),
           static_cast<I>(s.copies),      static_cast<I>(s.stride)};
 }
-
-bool aligned(const void* p, size_t bytes) { return reinterpret_cast<uintptr_t>(p) % bytes == 0; }
 
 template <typename Word, typename I>
 void forward(const void* groups, int64_t before, const void* source, int64_t words, void* out, const spawn::Pattern<I>& p,

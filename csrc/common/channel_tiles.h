@@ -1,27 +1,24 @@
-// Tiles of relu_depthwise_conv2d and relu_separable_conv2d on the CPU: [rows][columns][L] blocks of L channels in the accumulation type.
+// Tiles of images for the CPU's convolutions: [rows][columns][L] blocks of L channels in the accumulation type.
 //
 // Every layout and dtype of a tensor is turned into this one form on the way in (channels-last: L neighbours; contiguous:
 // L x L transposes; anything else: a gather), so that there is one arithmetic core, without bounds checks: what lies
 // outside the image is stored as zeros. A tile costs a few loads and stores a pixel against 9 to 49 products a filter.
 #pragma once
 
-#include "../common/simd.h"
+#include "simd.h"
 
 #include <algorithm>
 #include <cstdlib>
 #include <new>
 #include <vector>
 
-namespace ddarts {
-namespace {
+namespace ddarts::DDARTS_CPU_COPY {
 
 #if defined(__AVX__)
 constexpr int kVectorBytes = 32;
 #else
 constexpr int kVectorBytes = 16;
 #endif
-
-#define DDARTS_INLINE inline __attribute__((always_inline))
 
 template <typename A>
 struct VectorOf {
@@ -77,7 +74,7 @@ inline Image<T> image_at(T* data, const Strides& s, int64_t n, int64_t block, in
 
 #if defined(__AVX__)
 // r[i][j] <-> r[j][i] of 8 vectors of 8 floats.
-DDARTS_INLINE void transpose(Vector<float>* r) {
+DDARTS_INLINE inline void transpose(Vector<float>* r) {
   Vector<float> t[8], s[8];
 #pragma GCC unroll 4
   for (int i = 0; i < 8; i += 2) {
@@ -99,7 +96,7 @@ DDARTS_INLINE void transpose(Vector<float>* r) {
 }
 constexpr bool kTransposes = true;
 #else
-DDARTS_INLINE void transpose(Vector<float>*) {}
+DDARTS_INLINE inline void transpose(Vector<float>*) {}
 constexpr bool kTransposes = false;
 #endif
 
@@ -173,6 +170,20 @@ struct View {
   }
 };
 
+// Pixels by channels anywhere: channel c of pixel (r, j) is data[c / L * block + r * row + j * pixel + c % L]. Tiles fit,
+// and so do channels-last tensors, with L for the stride of a block.
+template <typename A>
+struct Pixels {
+  A* data;
+  int64_t block, row, pixel;
+};
+
+// Whether the tensor's pixels can be read and written as blocks of the accumulation type A, in eights of columns.
+template <typename T, typename A>
+inline bool in_blocks(const Strides& strides, int64_t channels, int64_t width) {
+  return std::is_same_v<T, A> && strides.c == 1 && channels % kLanes<A> == 0 && width % 8 == 0;
+}
+
 // A row as vectors: `at(j)` reads, `set(j, v)` writes pixel j. Where the tensor's memory has that form it is used as it
 // is, else through a buffer of `width` vectors that is filled at once (reading) or written back by `flush` (writing).
 template <typename T, typename A>
@@ -190,7 +201,7 @@ struct InRow {
     read_row<T, A>(image, row, buffer);
     data = reinterpret_cast<const A*>(buffer), pixel = kLanes<A>;
   }
-  DDARTS_INLINE Vector<A> at(int64_t j) const { return *reinterpret_cast<const Vector<A>*>(data + j * pixel); }
+  DDARTS_INLINE inline Vector<A> at(int64_t j) const { return *reinterpret_cast<const Vector<A>*>(data + j * pixel); }
 };
 
 template <typename T, typename A>
@@ -210,7 +221,7 @@ struct OutRow {
     }
     data = reinterpret_cast<A*>(buffer), pixel = kLanes<A>;
   }
-  DDARTS_INLINE void set(int64_t j, Vector<A> v) const { *reinterpret_cast<Vector<A>*>(data + j * pixel) = v; }
+  DDARTS_INLINE inline void set(int64_t j, Vector<A> v) const { *reinterpret_cast<Vector<A>*>(data + j * pixel) = v; }
   void flush() const {
     if (buffer != nullptr) write_row<T, A>(image, row, buffer);
   }
@@ -218,7 +229,7 @@ struct OutRow {
 
 // Zeros. A call of memset takes longer than the few vectors of a margin.
 template <typename A>
-DDARTS_INLINE void clear(Vector<A>* to, int64_t count) {
+DDARTS_INLINE inline void clear(Vector<A>* to, int64_t count) {
   for (Vector<A>* end = to + count; to != end; ++to) {
     *to = Vector<A>{};
     asm("" : "+r"(to));
@@ -237,7 +248,7 @@ struct Tiles {
 enum class Prologue { none, relu, norm_relu };
 
 template <Prologue kPrologue, typename A>
-DDARTS_INLINE Vector<A> prologue_of(Vector<A> x, const Vector<A>* norm) {
+DDARTS_INLINE inline Vector<A> prologue_of(Vector<A> x, const Vector<A>* norm) {
   const Vector<A> zero = {};
   if constexpr (kPrologue == Prologue::none) return x;
   if constexpr (kPrologue == Prologue::norm_relu) x = (x - norm[0]) * norm[1];
@@ -288,5 +299,4 @@ inline Vector<A>* scratch(int slot, int64_t vectors) {
   return static_cast<Vector<A>*>(buffer.data);
 }
 
-}  // namespace
-}  // namespace ddarts
+}  // namespace ddarts::DDARTS_CPU_COPY

@@ -1,4 +1,4 @@
-// CPU kernels that other kernels are made of (mixed_edges is), as functions of tensors. Each is the op of its name.
+// relu_separable_conv2d on the CPU as functions of tensors, for kernels that are made of it.
 #pragma once
 
 #include "../common/simd.h"
@@ -11,12 +11,6 @@
 namespace ddarts::DDARTS_CPU_COPY {
 
 using torch::stable::Tensor;
-
-// maximum, average, argmax
-std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& x, int64_t stride, bool maximum, bool average);
-
-Tensor pool3x3_backward(std::optional<Tensor> grad_maximum, std::optional<Tensor> grad_average, const Tensor& argmax,
-                        int64_t height, int64_t width, int64_t stride, bool channels_last);
 
 // outputs, mean, rstd
 std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_separable_conv2d(

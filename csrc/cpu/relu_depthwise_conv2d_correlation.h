@@ -1,15 +1,13 @@
-// The arithmetic of relu_depthwise_conv2d and relu_separable_conv2d on tiles: correlation (forward, input gradient),
-// weight gradient, and for the second the product with a matrix over channels and that matrix's gradient.
+// The arithmetic of relu_depthwise_conv2d and relu_separable_conv2d on tiles: correlation (forward, input gradient) and
+// weight gradient.
 //
 // Accumulators stay in registers: 8 neighbouring pixels of a block of channels (correlation), one kernel row or more of
-// a filter (weight gradient), 4 pixels, or 4 channels, by 2 blocks (matrix); everything takes well under one load a
-// multiply-add, of which two start every cycle.
+// a filter (weight gradient); everything takes well under one load a multiply-add, of which two start every cycle.
 #pragma once
 
-#include "relu_depthwise_conv2d_tile.h"
+#include "../common/channel_tiles.h"
 
-namespace ddarts {
-namespace {
+namespace ddarts::DDARTS_CPU_COPY {
 
 constexpr int64_t kPixels = 8;  // accumulators of correlate: latency 4 times 2 multiply-adds a cycle
 
@@ -39,7 +37,7 @@ struct Form {
 
 // Eight neighbours of a row of outputs. At the left and the right end of what is cut, the products with zeros are left out.
 template <typename A, typename F, bool kLeft, bool kRight>
-DDARTS_INLINE void correlate_pixels(const Correlation<A>& c, const A* in, const Vector<A>* w, int64_t taps_y, A* out) {
+DDARTS_INLINE inline void correlate_pixels(const Correlation<A>& c, const A* in, const Vector<A>* w, int64_t taps_y, A* out) {
   constexpr int kFirst = kLeft ? F::pad : 0;
   constexpr int kLast = kRight ? F::pad + kPixels - 1 : (kPixels - 1) * F::stride + (F::taps - 1) * F::dilation;
   const int64_t in_row = c.in_row, in_pixel = F::tile ? kLanes<A> : c.in_pixel, out_pixel = c.out_pixel;
@@ -141,7 +139,7 @@ struct WeightGradient {
 
 // Kernel rows [y0, y0 + KR): KR*K accumulators, about 10, for 2 multiply-adds a cycle of latency 4.
 template <typename A, int K, int D, int S, int KR>
-DDARTS_INLINE void weight_gradient_rows(const WeightGradient<A>& c, int y0) {
+DDARTS_INLINE inline void weight_gradient_rows(const WeightGradient<A>& c, int y0) {
   constexpr int P = 4;
   Vector<A> acc[KR][K] = {};
   const int64_t in_row = c.in_row, columns = c.columns, pixel = c.g_pixel;
@@ -209,91 +207,4 @@ WeightGradientFunction<A> select_weight_gradient(int64_t k, int64_t dilation, in
   return select_by_step<A, 7>(dilation, stride);
 }
 
-// Pixels by channels anywhere: channel c of pixel (r, j) is data[c / L * block + r * row + j * pixel + c % L]. Tiles fit,
-// and so do channels-last tensors, with L for the stride of a block.
-template <typename A>
-struct Pixels {
-  A* data;
-  int64_t block, row, pixel;
-};
-
-// out[r][j][o] = sum_i in[r][j][i] * w[i][o] for V vectors of o; columns in fours.
-template <typename A, int V>
-DDARTS_INLINE void mix_vectors(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, const Pixels<A>& out,
-                               int64_t rows, int64_t columns) {
-  constexpr int L = kLanes<A>, P = 4;
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t j = 0; j < columns; j += P) {
-      Vector<A> acc[P][V] = {};
-      const A* pixel[P];
-#pragma GCC unroll 4
-      for (int t = 0; t < P; ++t) pixel[t] = in.data + r * in.row + (j + t) * in.pixel;
-      const Vector<A>* column = w;
-      for (int64_t b = 0; b < in_blocks; ++b) {
-#pragma GCC unroll 8
-        for (int l = 0; l < L; ++l, column += V) {
-#pragma GCC unroll 4
-          for (int t = 0; t < P; ++t)
-#pragma GCC unroll 2
-            for (int v = 0; v < V; ++v) acc[t][v] += pixel[t][l] * column[v];
-          // One pointer a pixel and one to the weights: the compiler would prepare, and spill, one for each product.
-          asm("" : "+r"(column));
-        }
-#pragma GCC unroll 4
-        for (int t = 0; t < P; ++t) {
-          pixel[t] += in.block;
-          asm("" : "+r"(pixel[t]));
-        }
-      }
-      A* to = out.data + r * out.row + j * out.pixel;
-#pragma GCC unroll 4
-      for (int t = 0; t < P; ++t, to += out.pixel)
-#pragma GCC unroll 2
-        for (int v = 0; v < V; ++v) *reinterpret_cast<Vector<A>*>(to + v * out.block) = acc[t][v];
-    }
-  }
-}
-
-// The same for out_blocks blocks of o; w as of mixing_table, from a pair on.
-template <typename A>
-void mix(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, const Pixels<A>& out, int64_t out_blocks,
-         int64_t rows, int64_t columns) {
-  for (int64_t b = 0; b < out_blocks; b += 2, w += 2 * in_blocks * kLanes<A>) {
-    const Pixels<A> to{out.data + b * out.block, out.block, out.row, out.pixel};
-    if (b + 1 < out_blocks) {
-      mix_vectors<A, 2>(in, in_blocks, w, to, rows, columns);
-    } else {
-      mix_vectors<A, 1>(in, in_blocks, w, to, rows, columns);
-    }
-  }
-}
-
-// dw[o][i] += sum_{r, j} g[r][j][o] * z[r][j][i] for all o and V vectors of i; dw_row is a stride in vectors.
-template <typename A, int V>
-void mix_gradient(const Pixels<const A>& g, int64_t g_blocks, const Pixels<const A>& z, int64_t rows, int64_t columns,
-                  Vector<A>* dw, int64_t dw_row) {
-  constexpr int L = kLanes<A>, O = 4;
-  for (int64_t o = 0; o < g_blocks * L; o += O, dw += O * dw_row) {
-    Vector<A> acc[O][V];
-#pragma GCC unroll 4
-    for (int i = 0; i < O; ++i)
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) acc[i][v] = dw[i * dw_row + v];
-    for (int64_t r = 0; r < rows; ++r) {
-      const A* grad = g.data + o / L * g.block + o % L + r * g.row;
-      const A* value = z.data + r * z.row;
-      for (int64_t j = 0; j < columns; ++j, grad += g.pixel, value += z.pixel)
-#pragma GCC unroll 4
-        for (int i = 0; i < O; ++i)
-#pragma GCC unroll 2
-          for (int v = 0; v < V; ++v) acc[i][v] += grad[i] * *reinterpret_cast<const Vector<A>*>(value + v * z.block);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < O; ++i)
-#pragma GCC unroll 2
-      for (int v = 0; v < V; ++v) dw[i * dw_row + v] = acc[i][v];
-  }
-}
-
-}  // namespace
-}  // namespace ddarts
+}  // namespace ddarts::DDARTS_CPU_COPY
