@@ -183,7 +183,10 @@ def main(arguments: list[str]) -> int:
         cuda = find_cuda()
         print(cuda)
         return 1 if isinstance(cuda, str) else 0
-    if what == "compile-cuda":
+    if what == "cuda-home":
+        cuda = find_cuda()
+        print("" if isinstance(cuda, str) else cuda.home)
+    elif what == "compile-cuda":
         print("\n".join(f"compiled {source}" for source in compile_cuda()))
     elif what == "torch-folder":
         import torch

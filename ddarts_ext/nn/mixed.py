@@ -13,6 +13,7 @@ from ddarts_ext import ops
 from ddarts_ext.nn.forward_pass import NodeKey, Pass
 from ddarts_ext.nn.norm import RunningStatistics, elements_per_group
 from ddarts_ext.nn.primitives import SEARCH, Primitive, Style, primitive
+from ddarts_ext.ops._columns import take_columns
 
 Slot = TypeVar("Slot", bound=Hashable)
 _RUNNING = Pass(statistics="running")
@@ -88,7 +89,7 @@ class MixedNode(nn.Module):
             order = [slot for part in parts for slot in part]
             if order != sorted(order):
                 places = sorted(range(len(order)), key=order.__getitem__)
-                mean, rstd = mean[:, places], rstd[:, places]
+                mean, rstd = take_columns(mean, places), take_columns(rstd, places)
             self.running.record(mean, rstd, elements_per_group(total, p.groups), p)
         return total
 
@@ -97,7 +98,7 @@ class MixedNode(nn.Module):
         mean, rstd = self.running.given(_RUNNING)
         assert mean is not None
         assert rstd is not None
-        return mean[:, list(slots)], rstd[:, list(slots)]
+        return take_columns(mean, slots), take_columns(rstd, slots)
 
     def keep(self, rows: Sequence[int]) -> None:
         """Drop all branches but ``rows``."""

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.ops import _checks
+from ddarts_ext.ops._columns import take_columns
 from ddarts_ext.ops._double_backward import through_reference
 from ddarts_ext.ops._edges import AVERAGE, MAXIMUM, Edges
 from ddarts_ext.ops._library import define_op
@@ -123,7 +124,8 @@ def composed(
     sums, columns, tables = [], [], []
     for target in range(edges.sums):
         own = columns_to(edges.targets, target)
-        table, given = weights[:, own], [None if rows is None else rows[:, own] for rows in (mean, rstd)]
+        table = take_columns(weights, own)
+        given = [None if rows is None else take_columns(rows, own) for rows in (mean, rstd)]
         branches = [branch_of(kinds[k], x, outputs, pooled) for k in own]
         found_sum = mixed_sum(
             branches, table, normalize=[edges.normalize[k] for k in own], mean=given[0], rstd=given[1], eps=eps
@@ -132,7 +134,7 @@ def composed(
         columns += own
         tables.append((found_sum.mean, found_sum.rstd))
     order = sorted(range(len(columns)), key=columns.__getitem__)
-    means, rstds = (torch.cat(rows, 1)[:, order] for rows in zip(*tables, strict=True))
+    means, rstds = (take_columns(torch.cat(rows, 1), order) for rows in zip(*tables, strict=True))
     return MixedEdges(sums, means, rstds, *inner)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from ops.filters import normal
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,7 +24,7 @@ OPS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def image() -> Tensor:
-    return torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return normal((2, 3, 4, 5), torch.float64, 0)
 
 
 def names(calls: list[Any]) -> set[str]:
