@@ -62,7 +62,7 @@ def test_published_architectures_against_autograd(name: str) -> None:
     genotype = Genotype.load(name)
     if len(genotype.genes) == 2:
         genotype = genotype.with_layers(5)
-    network = build_network(genotype, channels=4)
+    network = build_network(genotype, channels=2)
     dead = dead_parameters(network)
     assert dead == silent(network, 16)
     assert bool(dead) == bool(genotype.dead_cells() or any(genotype.reads(i) != (0, 1) for i in range(genotype.layers)))
