@@ -85,7 +85,7 @@ class Copy:
         if tensor is None or id(tensor) in self._memo:
             return None if tensor is None else self._memo[id(tensor)]
         made = tensor.detach().to(self._dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
-        if isinstance(tensor, nn.Parameter):
+        if type(tensor) is not Tensor and isinstance(tensor, nn.Parameter):
             made = nn.Parameter(made, requires_grad=tensor.requires_grad)
         elif tensor.is_leaf:
             made.requires_grad_(tensor.requires_grad)

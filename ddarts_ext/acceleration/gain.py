@@ -56,8 +56,8 @@ def _pass(module: nn.Module, method: str) -> Callable[[Call], None]:
             result: Any = getattr(module, method)(*given.args, **given.kwargs)
         outputs = [out for out in pytree.tree_leaves(result) if isinstance(out, Tensor) and out.requires_grad]
         if outputs:
-            ones = [torch.ones_like(out) for out in outputs]
-            torch.autograd.grad(outputs, [*leaves, *parameters], ones, allow_unused=True)
+            loss = torch.stack([out.sum() for out in outputs]).sum()
+            torch.autograd.grad(loss, [*leaves, *parameters], allow_unused=True)
 
     return forward_and_backward
 

@@ -19,33 +19,37 @@ _ATTEMPTS = 300
 Parameters = Sequence[inspect.Parameter]
 
 
-def guess(found: Mixing, method: str, scout: nn.Module, device: torch.device) -> list[Call]:
-    """Calls that the method of ``scout``, a copy, accepts: the likeliest, and those that may lead another way.
+def guess(found: Mixing, method: str, scout: nn.Module, device: torch.device) -> tuple[list[Call], int]:
+    """Calls that the method of ``scout``, a copy, accepts, and which of the :func:`trials` the first one is.
 
-    float64. Parameters without a default get a value; where that is not enough, those that are None by default, too.
-    Every other set that is accepted (a flag the other way, a value for a None) shows another path through the code.
+    The likeliest comes first; others that are accepted (a flag the other way) may lead another way through the code.
     """
     call = getattr(scout, method)
-    try:
-        named = inspect.signature(call).parameters.values()
-    except (TypeError, ValueError):
-        return []
-    parameters = [p for p in named if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
     scout.eval()
+    for i, first in enumerate(trials(found, call, device)):
+        if accepts(call, first):
+            others = _others(first, _parameters(call))
+            return [first, *(other for other in others if accepts(call, other))], i
+    return [], 0
+
+
+def trials(found: Mixing, call: Callable[..., Any], device: torch.device) -> Iterator[Call]:
+    """Calls that the method may accept, likeliest first, in float64.
+
+    Parameters without a default get a value; where that is not enough, those that are None by default get one, too.
+    """
+    parameters = _parameters(call)
     required = [p for p in parameters if p.default is p.empty]
     absent = [p for p in parameters if p.default is None]
     for needed in (required, [p for p in parameters if p in required or p in absent]) if absent else (required,):
-        first = next((trial for trial in _trials(found, needed, device) if accepts(call, trial)), None)
-        if first is not None:
-            others = _others(found, first, parameters, device)
-            return [first, *(other for other in others if accepts(call, other))]
-    return []
+        backwards = itertools.product(*reversed(_choices(found, needed, device)))  # feature maps vary first
+        for attempt in itertools.islice(backwards, _ATTEMPTS):
+            yield _call(needed, attempt[::-1])
 
 
-def _trials(found: Mixing, needed: Parameters, device: torch.device) -> Iterator[Call]:
-    backwards = itertools.product(*reversed(_choices(found, needed, device)))  # feature maps vary first
-    for attempt in itertools.islice(backwards, _ATTEMPTS):
-        yield _call(needed, attempt[::-1])
+def _parameters(call: Callable[..., Any]) -> list[inspect.Parameter]:
+    named = inspect.signature(call).parameters.values()
+    return [p for p in named if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 
 def _call(parameters: Parameters, values: Sequence[Any]) -> Call:
@@ -56,7 +60,7 @@ def _call(parameters: Parameters, values: Sequence[Any]) -> Call:
     return Call(tuple(by_place), by_name)
 
 
-def _others(found: Mixing, first: Call, parameters: Parameters, device: torch.device) -> Iterator[Call]:
+def _others(first: Call, parameters: Parameters) -> Iterator[Call]:
     for i, value in enumerate(first.args):
         if isinstance(value, bool):
             yield replace(first, args=(*first.args[:i], not value, *first.args[i + 1 :]))

@@ -20,6 +20,7 @@ from ddarts_ext.nn.norm import elements_per_group
 from ddarts_ext.nn.pointwise import in_channels_last, pointwise
 from ddarts_ext.ops.relu_depthwise_conv2d import KERNEL_SIZES
 
+_OF_HALVES = (nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.ConstantPad2d, nn.Identity)
 LAYERS = (nn.ReLU, nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.Identity)
 
 
@@ -283,11 +284,16 @@ def steps_of(layers: Sequence[nn.Module]) -> list[Step] | None:
 
 def halves_of(module: nn.Module) -> tuple[nn.Conv2d, nn.Conv2d, nn.BatchNorm2d] | None:
     """The two convolutions and the norm of a FactorizedReduce, whatever its layers are held in, or None."""
-    leaves = [inner for inner in module.modules() if not inner._modules]
+    leaves: list[nn.Module] = []
+    for inner in module.modules():
+        if inner._modules:
+            continue
+        if len(leaves) > 6 or not isinstance(inner, _OF_HALVES):
+            return None
+        leaves.append(inner)
     convs = [layer for layer in leaves if isinstance(layer, nn.Conv2d)]
     batch_norms = [layer for layer in leaves if isinstance(layer, nn.BatchNorm2d)]
-    beside = nn.Conv2d | nn.BatchNorm2d | nn.ReLU | nn.ConstantPad2d | nn.Identity
-    if len(convs) != 2 or len(batch_norms) != 1 or not all(isinstance(layer, beside) for layer in leaves):
+    if len(convs) != 2 or len(batch_norms) != 1:
         return None
     if any(conv.kernel_size != (1, 1) or conv.stride != (2, 2) or conv.groups != 1 for conv in convs):
         return None

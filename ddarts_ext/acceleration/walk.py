@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,10 +15,10 @@ from ddarts_ext.acceleration.calls import Call, accepts, cut, double
 from ddarts_ext.acceleration.classes import ScopeSettings, is_routed, settings_of
 from ddarts_ext.acceleration.copies import Copy
 from ddarts_ext.acceleration.gain import CLEAR, guessed_size, measure_gain
-from ddarts_ext.acceleration.guess import guess
+from ddarts_ext.acceleration.guess import guess, trials
 from ddarts_ext.acceleration.kinds import Kinds
 from ddarts_ext.acceleration.observe import observed, observed_on_images
-from ddarts_ext.acceleration.proof import Differs, Installation, prove, prove_op
+from ddarts_ext.acceleration.proof import Differs, Installation, check, prove, prove_op
 from ddarts_ext.acceleration.recognise import Mixing, Recogniser
 from ddarts_ext.acceleration.report import Left, Replaced, Report
 
@@ -27,9 +28,13 @@ Reading = tuple[str | None, float | None]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of a method of one module: how it is installed, or why not; the same for others of its kind."""
+    """What came of a method of one module, as far as it holds for others of its kind.
+
+    installed: how it runs, None where it does not, for the reason ``left``. trial: which arguments proved it.
+    """
 
     installed: Installation | None = None
+    trial: int = 0
     difference: float = 0.0
     gain: float | None = None
     left: Left | None = None
@@ -141,17 +146,17 @@ class Walk:
 
     def _method(self, found: Mixing, installed: Installation, method: str, converts: Sequence[bool]) -> Outcome | None:
         path = f"{self._paths[found.module]}.{method}"
-        calls, timed, reason = self._calls(found, method)
-        if not calls:
-            return Outcome(left=Left(path, reason))
-        key = (self._kinds.of(found.module), found.kind, installed.ops, method, len(calls))
+        key = (self._kinds.of(found.module), found.kind, installed.ops, method)
         known = self._outcomes.get(key)
         if known is not None and known.left is not None and known.left.gain is not None:
             return Outcome(left=Left(path, known.left.reason, gain=known.left.gain))
         if known is not None and known.installed is not None:
-            checked = _proved(found, known.installed, method, calls[:1], full=False)
-            if not isinstance(checked, Left):
-                return Outcome(known.installed, checked[0], known.gain)
+            checked = self._checked(found, known, known.installed, method)
+            if checked is not None:
+                return checked
+        calls, timed, trial, reason = self._calls(found, method)
+        if not calls:
+            return Outcome(left=Left(path, reason))
         best = Outcome(left=Left(path, NO_SUM))
         for convert in converts:
             attempt = Installation(installed.ops, installed.entrances, (method,), convert)
@@ -163,7 +168,7 @@ class Walk:
                 return None if method != "forward" else best
             gain = self._gain(found, attempt, method, timed)
             if best.gain is None or (gain or 0.0) > best.gain:
-                best = Outcome(attempt, result[0], gain)
+                best = Outcome(attempt, trial, result[0], gain)
             if gain is None or gain >= self._least_gain:
                 break
         if best.gain is not None and best.gain < self._least_gain:
@@ -187,26 +192,39 @@ class Walk:
         finally:
             torch.set_num_threads(before)
 
-    def _calls(self, found: Mixing, method: str) -> tuple[list[Call], Call, str]:
-        """(calls to prove a method on, a call to time it with, why there are none)."""
+    def _checked(self, found: Mixing, known: Outcome, installed: Installation, method: str) -> Outcome | None:
+        """What is known of the kind, if it holds for this module in one forward."""
+        seen = self._seen.get((found.module, method))
+        try:
+            if seen is None and found.adapter is not None:
+                return None
+            some = trials(found, getattr(found.module, method), _device(found)) if seen is None else cut(seen)
+            given = next(itertools.islice(some, known.trial, None)).map(double)
+            return replace(known, difference=check(found, installed, method, given))
+        except Exception:  # the full proof will say what it is
+            return None
+
+    def _calls(self, found: Mixing, method: str) -> tuple[list[Call], Call, int, str]:
+        """(calls to prove a method on, a call to time it with, which trial the first is, why there are none)."""
         nothing = Call(())
         try:
             scout = Copy(found.module).module.eval()
             seen = self._seen.get((found.module, method))
             if seen is not None:
-                smaller = (one.map(double) for one in cut(seen))
-                given = next((one for one in smaller if accepts(getattr(scout, method), one)), None)
-                return ([], seen, "what it gets is not accepted in float64") if given is None else ([given], seen, "")
+                for i, smaller in enumerate(cut(seen)):
+                    given = smaller.map(double)
+                    if accepts(getattr(scout, method), given):
+                        return [given], seen, i, ""
+                return [], seen, 0, "what it gets in the example leads to no finite result in float64"
             probe = found.adapter.probe(found.module) if found.adapter is not None and method == "forward" else None
             if probe is not None:
                 given = Call(tuple(probe)).map(double)
-                return [given], given, ""
-            device = next((tensor.device for tensor in found.module.parameters()), torch.device("cpu"))
-            trials = guess(found, method, scout, device)
+                return [given], given, 0, ""
+            calls, trial = guess(found, method, scout, _device(found))
         except Exception as error:
-            return [], nothing, f"cannot be copied for the proof: {_line(error)}"
-        timed = guessed_size(trials[0]) if trials else nothing
-        return trials, timed, "no arguments could be guessed to prove it on: give example_input"
+            return [], nothing, 0, f"cannot be copied for the proof: {_line(error)}"
+        timed = guessed_size(calls[0]) if calls else nothing
+        return calls, timed, trial, "no arguments could be guessed to prove it on: give example_input"
 
     def _note_raw(self, found: Mixing, readings: Sequence[Reading]) -> None:
         for op, (variant, difference) in zip((*found.ops, *found.entrances), readings, strict=True):
@@ -215,20 +233,22 @@ class Walk:
                 self._raw.append(Left(f"{name} ({type(op).__name__})", _why(difference), difference))
 
 
-def _proved(
-    found: Mixing, installed: Installation, method: str, calls: Sequence[Call], full: bool = True
-) -> tuple[float, int] | Left:
+def _proved(found: Mixing, installed: Installation, method: str, calls: Sequence[Call]) -> tuple[float, int] | Left:
     """(difference, sums) over all calls, or why not."""
     worst, sums = 0.0, 0
     try:
         for given in calls:
-            difference, taken = prove(found, installed, method, given, full)
+            difference, taken = prove(found, installed, method, given)
             worst, sums = max(worst, difference), sums + taken
     except Differs as error:
         return Left("", f"differs from the original: {error}", error.difference)
     except Exception as error:
         return Left("", f"cannot be proved: {_line(error)}")
     return worst, sums
+
+
+def _device(found: Mixing) -> torch.device:
+    return next((tensor.device for tensor in found.module.parameters()), torch.device("cpu"))
 
 
 def _worst(path: str, readings: Sequence[Reading]) -> Left:
