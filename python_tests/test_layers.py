@@ -14,7 +14,7 @@ import ddarts_ext
 PACKAGE = Path(ddarts_ext.__file__).parent
 
 LAYERS = (
-    ("ops", "spaces"),
+    ("ops", "spaces", "files", "draws"),
     ("info", "genotype", "runs"),
     ("nn", "data", "tables"),
     ("training",),

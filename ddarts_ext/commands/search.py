@@ -76,7 +76,7 @@ def _stored(out: Path) -> dict[str, Any]:
     from ddarts_ext.runs.folder import RunFolder
 
     folder = RunFolder(out, "search")
-    return arguments_of(folder.config()) if folder.config_file.exists() else {}
+    return folder.arguments(arguments_of) if folder.config_file.exists() else {}
 
 
 def _methods() -> str:

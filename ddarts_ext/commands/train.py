@@ -58,4 +58,4 @@ def _stored(out: Path) -> dict[str, Any]:
     from ddarts_ext.training.trainer import arguments_of
 
     folder = RunFolder(out, "train")
-    return arguments_of(folder.config()) if folder.config_file.exists() else {}
+    return folder.arguments(arguments_of) if folder.config_file.exists() else {}

@@ -93,30 +93,32 @@ def compare(
         raise ValueError(f"compare: jobs must be >= 1, got {jobs}")
     where = str(choose_device(device, "compare"))
     folder = RunFolder(out, "compare")
-    folder.open(plan.to_json(), resume=resume)
-    begin = functools.partial(Bench.of, plan.to_json(), str(folder.path))
-    run = functools.partial(each, begin=begin, device=where, jobs=jobs, command="compare")
-    searched: dict[Search, Searched] = {}
-    for search, found in run(plan.searches(), search_work):
-        searched[search] = found
-        label = plan.all[search.contender].label
-        say(f"{len(searched)}/{len(plan.searches())} searched  {label}, seed {search.seed}: {found.seconds:.0f} s")
-    chosen_searches = tuple(searched)
-    if plan.protocol == "best":
-        short = dict(run(plan.trainings(searched, short=True), train_work))
-        chosen_searches = _best(plan, short)
-        say(f"trained {len(short)} results for {plan.short_epochs} epochs; the best of each goes on")
-    trained: dict[Training, Trained] = {}
-    tasks = plan.trainings(chosen_searches)
-    for training, outcome in run(tasks, train_work):
-        trained[training] = outcome
-        label = plan.all[training.search.contender].label
-        say(
-            f"{len(trained)}/{len(tasks)} trained  {label}, seed {training.search.seed}: held out "
-            f"{outcome.chosen_by:.2%}"
-        )
-    result = _judged(plan, searched, trained)
-    folder.write_json("comparison.json", result.to_json())
+    with folder.session():
+        folder.open(plan.to_json(), resume=resume)
+        folder.begin(plan.to_json())
+        begin = functools.partial(Bench.of, plan.to_json(), str(folder.path))
+        run = functools.partial(each, begin=begin, device=where, jobs=jobs, command="compare")
+        searched: dict[Search, Searched] = {}
+        for search, found in run(plan.searches(), search_work):
+            searched[search] = found
+            label = plan.all[search.contender].label
+            say(f"{len(searched)}/{len(plan.searches())} searched  {label}, seed {search.seed}: {found.seconds:.0f} s")
+        chosen_searches = tuple(searched)
+        if plan.protocol == "best":
+            short = dict(run(plan.trainings(searched, short=True), train_work))
+            chosen_searches = _best(plan, short)
+            say(f"trained {len(short)} results for {plan.short_epochs} epochs; the best of each goes on")
+        trained: dict[Training, Trained] = {}
+        tasks = plan.trainings(chosen_searches)
+        for training, outcome in run(tasks, train_work):
+            trained[training] = outcome
+            label = plan.all[training.search.contender].label
+            say(
+                f"{len(trained)}/{len(tasks)} trained  {label}, seed {training.search.seed}: held out "
+                f"{outcome.chosen_by:.2%}"
+            )
+        result = _judged(plan, searched, trained)
+        folder.write_json("comparison.json", result.to_json())
     return result
 
 

@@ -7,7 +7,6 @@ channels-last at no extra cost. All random numbers come from the generator that 
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddarts_ext.draws import DrawsFrom
 from ddarts_ext.runs.options import declared, option
 
 POLICIES = ("cifar10", "imagenet", "svhn")
@@ -139,18 +139,13 @@ def _autoaugment(images: Tensor, policy: str, generator: torch.Generator) -> Ten
     chosen = torch.randint(len(policies), (len(images),), generator=generator, device=generator.device)
     seed = int(torch.randint(0, 2**31, (1,), device=generator.device, generator=generator))
     out = images.to(torch.float32).div(255)
-    devices = [images.device] if images.device.type == "cuda" else []
-    # kornia draws from the global generators: they are seeded from ours in here, by one thread at a time, and left as
-    # they were. Images of one sub-policy go together, as it draws for each of them.
-    with _kornia_lock, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    # kornia names no generator, and would draw from the global one. Images of one sub-policy go together, as it draws
+    # for each of them.
+    with DrawsFrom(torch.Generator().manual_seed(seed)):
         for number in sorted(set(chosen.tolist())):
             rows = (chosen == number).nonzero().flatten().to(images.device)
             out[rows] = policies[number](out[rows])
     return out.mul(255).round().clamp(0, 255).to(torch.uint8)
-
-
-_kornia_lock = threading.Lock()
 
 
 @functools.lru_cache(maxsize=len(POLICIES))

@@ -2,15 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 import torch
 from torch import Tensor
 
 
-def permuted(indices: Tensor, batch: int, generator: torch.Generator) -> Tensor:
-    """One epoch: [S, B] with every index at most once. The incomplete last batch is left out, unless it is alone."""
+def permuted(indices: Tensor, batch: int, generator: torch.Generator) -> list[Tensor]:
+    """One epoch with every index once: rows of ``batch`` indices [S, B] and a last, shorter one [1, B'].
+
+    The loaders of DARTS and FairDARTS keep the incomplete last batch (none says ``drop_last``). One of a single image
+    is left out: it has no variance that a norm could divide by.
+    """
+    return in_rows(indices[torch.randperm(len(indices), generator=generator)], batch)
+
+
+def in_rows(indices: Tensor, batch: int) -> list[Tensor]:
+    """Indices in the order they have, as :func:`permuted` groups them."""
     size = min(batch, len(indices))
-    steps = len(indices) // size
-    return indices[torch.randperm(len(indices), generator=generator)[: steps * size]].view(steps, size)
+    whole = len(indices) // size * size
+    parts = [indices[:whole].view(-1, size)]
+    return [*parts, indices[None, whole:]] if len(indices) - whole > 1 else parts
+
+
+def steps_in(count: int, batch: int) -> int:
+    """How many batches :func:`permuted` makes of ``count`` images."""
+    size = min(batch, count)
+    return count // size + (count % size > 1)
+
+
+def skipping(parts: Sequence[Tensor], done: int) -> Iterator[Tensor]:
+    """What is left of groups of rows after the first ``done`` rows."""
+    for part in parts:
+        if done < len(part):
+            yield part[done:]
+        done = max(0, done - len(part))
 
 
 def redrawn(indices: Tensor, batch: int, steps: int, generator: torch.Generator) -> Tensor:

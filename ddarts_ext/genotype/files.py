@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -67,22 +66,6 @@ def to_lines(data: Mapping[str, Any]) -> str:
         f'"{key}": ' + (f"[\n  {genes}\n ]" if key == "genes" else json.dumps(value)) for key, value in data.items()
     ]
     return "{\n " + ",\n ".join(fields) + "\n}\n"
-
-
-def write_atomically(path: str | os.PathLike[str], text: str) -> None:
-    """Write the file whole or not at all."""
-    target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(target)
-    except BaseException:
-        Path(name).unlink()
-        raise
 
 
 def fields_from_json(data: Any) -> dict[str, Any]:

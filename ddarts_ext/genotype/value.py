@@ -11,9 +11,11 @@ An entry "op:to<-from" applies op to the output of node `from` and adds the resu
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 from ddarts_ext import spaces
+from ddarts_ext.files import write_whole
 from ddarts_ext.genotype.cell import Cell, Gene, computable, reaching
 from ddarts_ext.genotype.checks import check_genotype, check_layers
 from ddarts_ext.genotype.files import (
@@ -22,7 +24,6 @@ from ddarts_ext.genotype.files import (
     parse_json,
     text_of,
     to_lines,
-    write_atomically,
 )
 from ddarts_ext.genotype.paths import dead_cells
 from ddarts_ext.genotype.text import nb201_from_text, nb201_to_text, published_from_text
@@ -262,4 +263,4 @@ class Genotype:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the versioned form, whole or not at all."""
-        write_atomically(path, to_lines(self.to_json()))
+        write_whole(Path(path), to_lines(self.to_json()).encode())

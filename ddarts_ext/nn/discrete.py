@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,20 @@ from ddarts_ext.nn.mixed import Launch, launches
 from ddarts_ext.nn.primitives import EVALUATION, Primitive, primitive
 
 
-def drop_path(x: Tensor, probability: float) -> Tensor:
+class Drop(NamedTuple):
+    """Drop path of one pass. generator: on the device of the images, None for torch's global one."""
+
+    probability: float = 0.0
+    generator: torch.Generator | None = None
+
+
+NO_DROP = Drop()
+
+
+def drop_path(x: Tensor, drop: Drop) -> Tensor:
     """Zero whole samples with this probability and scale the others by 1 / (1 - probability)."""
-    keep = 1.0 - probability
-    mask = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep)
+    keep = 1.0 - drop.probability
+    mask = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep, generator=drop.generator)
     return x * mask.div_(keep)
 
 
@@ -51,8 +62,8 @@ class DiscreteGraph(nn.Module):
             leaving.setdefault(source, []).append((slot, op))
         self._launches: dict[int, tuple[Launch[int], ...]] = {s: launches(found) for s, found in leaving.items()}
 
-    def states(self, inputs: Sequence[Tensor], p: Pass, drop: float = 0.0) -> dict[int, Tensor]:
-        """The state of every node, inputs included; ``drop`` is the drop path probability of this pass."""
+    def states(self, inputs: Sequence[Tensor], p: Pass, drop: Drop = NO_DROP) -> dict[int, Tensor]:
+        """The state of every node, inputs included; ``drop`` is the drop path of this pass."""
         states = dict(enumerate(inputs))
         outputs: list[Tensor | None] = [None] * len(self.entries)
         for node in range(max((*self.nodes, self.inputs - 1)) + 1):
@@ -63,13 +74,13 @@ class DiscreteGraph(nn.Module):
                     outputs[slot] = self._finish(slot, raw, p, drop)
         return states
 
-    def _finish(self, slot: int, raw: Tensor, p: Pass, drop: float) -> Tensor:
+    def _finish(self, slot: int, raw: Tensor, p: Pass, drop: Drop) -> Tensor:
         op = self.ops[slot]
         assert isinstance(op, Normed)
         out = op.after(raw, p)
-        return drop_path(out, drop) if drop > 0 and self.drop_path_on == "op" and not op.op.pure else out
+        return drop_path(out, drop) if drop.probability > 0 and self.drop_path_on == "op" and not op.op.pure else out
 
-    def _sum(self, node: int, outputs: Sequence[Tensor | None], x: Tensor, drop: float) -> Tensor:
+    def _sum(self, node: int, outputs: Sequence[Tensor | None], x: Tensor, drop: Drop) -> Tensor:
         terms = [out for entry, out in zip(self.entries, outputs, strict=True) if entry.target == node]
         total: Tensor | None = None
         for term in terms:
@@ -77,4 +88,4 @@ class DiscreteGraph(nn.Module):
         if total is None:
             stride = 2 if self.reduction else 1
             return torch.zeros_like(x[:, :, ::stride, ::stride])
-        return drop_path(total, drop) if drop > 0 and self.drop_path_on == "node" else total
+        return drop_path(total, drop) if drop.probability > 0 and self.drop_path_on == "node" else total

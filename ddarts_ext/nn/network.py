@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.auxiliary import AuxiliaryHead
 from ddarts_ext.nn.cell import preprocessing
-from ddarts_ext.nn.discrete import DiscreteGraph
+from ddarts_ext.nn.discrete import NO_DROP, DiscreteGraph, Drop
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.nn.norm import updating
@@ -50,7 +50,7 @@ class DiscreteCell(nn.Module):
         )
         self.out_channels = len(self.concat) * channels
 
-    def forward(self, s0: Tensor, s1: Tensor, p: Pass, drop: float = 0.0) -> Tensor:
+    def forward(self, s0: Tensor, s1: Tensor, p: Pass, drop: Drop = NO_DROP) -> Tensor:
         states = self.graph.states((self.preprocess0(s0, p), self.preprocess1(s1, p)), p, drop)
         return torch.cat([states[node] for node in self.concat], 1)
 
@@ -63,8 +63,9 @@ class DiscreteNetwork(nn.Module):
     auxiliary: a second classifier on the output of the last reduction cell, used in training alone.
     auxiliary_norm: whether it has its second norm; by default always but in a DARTS network with ImageNet stem.
     stem: ``cifar``, ``imagenet`` (stride 8) or ``imagenet_stride4`` (D-DARTS, for three reductions).
-    drop_path: probability, an attribute that a trainer may move. drop_path_on: op outputs but pure skips (``op``,
-    DARTS) or node sums (``node``, threshold genotypes); ``auto``: ``op`` where every node has exactly two entries.
+    drop_path: probability, an attribute that a trainer may move; it draws from the attribute ``generator``, or from
+    torch's global one where that is None. drop_path_on: op outputs but pure skips (``op``, DARTS) or node sums
+    (``node``, threshold genotypes); ``auto``: ``op`` where every node has exactly two entries.
     Raises ValueError for impossible sizes and for a cell that no entry reaches.
     """
 
@@ -90,6 +91,7 @@ class DiscreteNetwork(nn.Module):
         if not 0.0 <= drop_path < 1.0:
             raise ValueError(f"DiscreteNetwork: drop_path must be in [0, 1), got {drop_path}")
         self.genotype, self.in_channels, self.classes, self.drop_path = genotype, in_channels, classes, drop_path
+        self.generator: torch.Generator | None = None
         pairs = _has_pairs(genotype)
         on = ("op" if pairs else "node") if drop_path_on == "auto" else drop_path_on
         self.stem = Stem(stem, in_channels, channels)
@@ -129,7 +131,7 @@ class DiscreteNetwork(nn.Module):
 
     def _run(self, x: Tensor, p: Pass | None, *, auxiliary: bool) -> tuple[Tensor, Tensor | None]:
         check_images("DiscreteNetwork", x, self.in_channels, self.divisor)
-        drop, extra = self.drop_path if self.training else 0.0, None
+        drop, extra = Drop(self.drop_path, self.generator) if self.training else NO_DROP, None
         with updating(Pass.default(self.training) if p is None else p) as together:
             s0, s1 = self.stem(x, together)
             for i, cell in enumerate(self.cells):

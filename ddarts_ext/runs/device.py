@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -38,21 +40,66 @@ def autocast(device: torch.device, precision: str) -> Callable[[], AbstractConte
 
 
 @contextmanager
+def own_state(command: str, device: torch.device) -> Iterator[None]:
+    """Within it, gradients are on and autocast is off, whatever the caller has switched in his thread.
+
+    Raises ValueError for a default dtype or a default device that would make tensors of another kind everywhere: those
+    are of the whole process, and nobody else's to change.
+    """
+    if torch.get_default_dtype() != torch.float32:
+        raise ValueError(f"{command}: torch's default dtype must be torch.float32, got {torch.get_default_dtype()}")
+    if torch.get_default_device().type != "cpu":
+        raise ValueError(f"{command}: torch's default device must be cpu, got {torch.get_default_device()}")
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        yield
+
+
+class _Deterministic:
+    """Switches of the whole process: on as long as any thread wants them, then what they were before."""
+
+    lock = threading.Lock()
+    users = 0
+    before = (False, False, False)
+
+
+@contextmanager
 def repeatable(deterministic: bool) -> Iterator[None]:
     """Within it, with ``deterministic``, torch takes deterministic algorithms, or raises where there is none."""
     if not deterministic:
         yield
         return
-    # cuBLAS reads this when its first handle is made; a value the user has set stays.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+    shared = _Deterministic
+    with shared.lock:
+        if not shared.users:
+            # cuBLAS reads this when its first handle is made; a value the user has set stays.
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            shared.before = (
+                torch.are_deterministic_algorithms_enabled(),
+                torch.is_deterministic_algorithms_warn_only_enabled(),
+                torch.backends.cudnn.benchmark,
+            )
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
+        shared.users += 1
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        with shared.lock:
+            shared.users -= 1
+            if not shared.users:
+                torch.use_deterministic_algorithms(shared.before[0], warn_only=shared.before[1])
+                torch.backends.cudnn.benchmark = shared.before[2]
+
+
+def restore_generator(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Give a generator its state back; where that is of another kind of device, a seed that follows from it.
+
+    Raises RuntimeError or TypeError for what is no state.
+    """
+    if state.numel() == generator.get_state().numel():
+        generator.set_state(state)
+    else:
+        generator.manual_seed(int.from_bytes(hashlib.blake2b(state.numpy().tobytes(), digest_size=7).digest(), "big"))
 
 
 def peak_memory_mib(device: torch.device) -> float:

@@ -13,18 +13,22 @@ import torch
 import torch.nn.functional as F
 
 from ddarts_ext.data import Dataset, load
-from ddarts_ext.data.batches import in_order, judged_together, permuted, redrawn
+from ddarts_ext.data.batches import in_order, judged_together, permuted, redrawn, skipping, steps_in
+from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order, digest, divided
 from ddarts_ext.genotype.random import random_genotype
 from ddarts_ext.nn.forward_pass import Pass
-from ddarts_ext.runs.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
+from ddarts_ext.runs import interrupts
+from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.folder import RunFolder
+from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums, judge
 from ddarts_ext.search.architecture import owners
-from ddarts_ext.search.decisions import decisions, one_hot
+from ddarts_ext.search.decisions import one_hot
+from ddarts_ext.search.figures import figures, line, named_in
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts import PARTS, Part
 from ddarts_ext.search.result import Reading, SearchResult, read
@@ -79,22 +83,30 @@ class Searcher:
         self.resume = resume
         self.folder = None if out is None else RunFolder(out, "search")
         self.progress = progress if progress is not None else Progress()
+        self.keeping = Keeping(
+            "search",
+            self.folder,
+            self.progress.say,
+            changeable=MAY_CHANGE,
+            # Steps of shrinking are spread over the epochs: with more of them those taken would have come elsewhere.
+            epochs=None if self._shrinks else "method.epochs",
+        )
         self._parts = tuple(PARTS[name](self.config.method) for name in self.config.method.parts) + tuple(parts)
 
     def search(self) -> SearchResult:
         """Run the search, or what is left of it, and read the result."""
-        if self.config.method.random:
-            return self._drawn()
-        with repeatable(self.config.deterministic):
+        with own_state("search", self.device), repeatable(self.config.deterministic), self.keeping.session():
+            if self.config.method.random:
+                return self._drawn()
             state = self._start()
             try:
                 self._epochs(state)
             finally:
                 self.progress.close()
-        result = self._result(state)
-        if self._gap(state, result) and self.folder is not None:
-            self.folder.write_history(state.history)
-        self._write(result)
+            result = self._result(state)
+            if self._gap(state, result) and self.folder is not None:
+                self.folder.write_history(state.history)
+            self._write(result)
         return result
 
     def _write(self, result: SearchResult) -> None:
@@ -104,7 +116,8 @@ class Searcher:
 
     def _drawn(self) -> SearchResult:
         """Nothing is searched: an architecture at random."""
-        self._open()
+        self.keeping.open(self._about(), resume=self.resume)
+        self.keeping.begin(self._about())
         method, space = self.config.method, self.config.space()
         rule = method.discretisation.rules[0]
         # All cells are one where a space keeps every edge (NAS-Bench-201).
@@ -125,17 +138,19 @@ class Searcher:
     def _start(self) -> SearchState:
         state = self._initial()
         self._announce(state)
-        checkpoint = self._open()
-        if checkpoint is not None and self.folder is not None:
-            state.restore(checkpoint, self.folder.history())
+        self.keeping.start(state, self._about(), resume=self.resume)
         return state
 
-    def _open(self) -> dict[str, Any] | None:
-        """Begin the run's folder, if there is to be one, or take it up again: its checkpoint."""
+    def _about(self) -> dict[str, Any]:
+        """config.json: the settings, what the images are, and which of them move weights and which alphas."""
         if self.folder is None:
-            return None
-        config = {**self.config.to_json(), "source": self.source, "division": self._division()}
-        return self.folder.open(config, resume=self.resume, changeable=MAY_CHANGE)
+            return {}
+        parts = dict(zip(("weights", "alphas"), self._divided, strict=True))
+        division = {
+            name: {"images": len(part), "digest": digest(self.dataset.train, part)} for name, part in parts.items()
+        }
+        images = identity(self.dataset, self.order)
+        return {**self.config.to_json(), "source": self.source, "images": images, "division": division}
 
     def _announce(self, state: SearchState) -> None:
         """Say what the run is and takes, or refuse it, before anything is computed or written."""
@@ -170,22 +185,17 @@ class Searcher:
         """Indices of the images that move the weights, and of those that move the alphas and judge."""
         return divided(self.dataset.train.labels, self.order, self.config.split, self.config.seed)
 
-    def _division(self) -> dict[str, Any]:
-        """Which images move weights and which alphas, for config.json."""
-        parts = dict(zip(("weights", "alphas"), self._divided, strict=True))
-        return {name: {"images": len(part), "digest": digest(self.dataset.train, part)} for name, part in parts.items()}
-
     def _moves_alphas(self, epoch: int) -> bool:
         return epoch >= self.config.method.architect.alpha_start
 
-    def _rows(self, part: torch.Tensor, state: SearchState) -> torch.Tensor:
-        """The training batches of an epoch, indices [S, B]."""
+    def _rows(self, part: torch.Tensor, state: SearchState) -> list[torch.Tensor]:
+        """The training batches of an epoch, as :func:`permuted` groups them."""
         return permuted(part, self.config.method.batch, state.order)
 
     def _epochs(self, state: SearchState) -> None:
         method = self._effective(state)
         weight_part, alpha_part = self._divided
-        steps = max(1, len(weight_part) // method.batch)
+        steps = steps_in(len(weight_part), method.batch)
         stepper = Stepper(state, method, autocast(self.device, self.config.precision))
         self.progress.start("search", method.epochs, steps, state.epoch)
         while state.epoch < method.epochs and not state.stopped:
@@ -195,19 +205,29 @@ class Searcher:
             for part in self._parts:
                 part.before_epoch(state, epoch)
             sums = Sums()
-            self._train(stepper, weight_part, alpha_part, epoch, sums)
-            self._judge(stepper, alpha_part, sums)
-            synchronize(self.device)
-            record = {"epoch": epoch, **rates, **_figures(state, sums)}
-            self._warn(record)
-            stops = [part.after_epoch(state, epoch, record) for part in self._parts]
-            record["seconds"] = round(time.perf_counter() - began, 3)
-            record["memory_mib"] = round(peak_memory_mib(self.device), 1)
-            state.history.append(record)
-            state.epoch, state.stopped = epoch + 1, any(stops)
-            if self.folder is not None:
-                self.folder.save(state.checkpoint(), state.history)
-            self.progress.epoch(_line(record))
+            with self.keeping.interruptible(state):
+                self._train(stepper, weight_part, alpha_part, epoch)
+                self._judge(stepper, alpha_part, sums)
+            with interrupts.held():
+                self._finish_epoch(state, epoch, rates, sums, began)
+
+    def _finish_epoch(
+        self, state: SearchState, epoch: int, rates: Mapping[str, float], sums: Sums, began: float
+    ) -> None:
+        """Record what the epoch came to, let the parts have their say, and keep it all. sums: of judging."""
+        self.keeping.check(state, state.net, state.sums, sums, name=functools.partial(named_in, state))
+        synchronize(self.device)
+        record = {"epoch": epoch, **rates, **figures(state, state.sums.joined(sums))}
+        self.keeping.check_record(state, record)
+        self._warn(record)
+        stops = [part.after_epoch(state, epoch, record) for part in self._parts]
+        self.keeping.check_record(state, record)
+        record["seconds"] = round(time.perf_counter() - began, 3)
+        record["memory_mib"] = round(peak_memory_mib(self.device), 1)
+        state.history.append(record)
+        state.epoch, state.step, state.sums, state.stopped = epoch + 1, 0, Sums(), any(stops)
+        self.keeping.save(state)
+        self.progress.epoch(line(record))
 
     def _effective(self, state: SearchState) -> Method:
         """The method without what is zero by construction: one row alone is as useful as the mean over all rows."""
@@ -232,24 +252,29 @@ class Searcher:
                 group["lr"] = rate
         return {"weight_lr": weight_lr, "alpha_lr": alpha_lr}
 
-    def _train(
-        self, stepper: Stepper, weight_part: torch.Tensor, alpha_part: torch.Tensor, epoch: int, sums: Sums
-    ) -> None:
-        method, state = self.config.method, stepper.state
-        searching = self._moves_alphas(epoch)
+    def _train(self, stepper: Stepper, weight_part: torch.Tensor, alpha_part: torch.Tensor, epoch: int) -> None:
+        """The steps of an epoch that are left; their figures are in ``state.sums``."""
+        method, state, split = self.config.method, stepper.state, self.dataset.train
         state.net.train()
-        train_rows = self._rows(weight_part, state)
-        valid_rows = redrawn(alpha_part, method.batch, len(train_rows), state.order)
-        valid = self.dataset.train.batches(valid_rows) if searching else None
+        state.drawn = state.order.get_state()
+        rows = self._rows(weight_part, state)
+        steps = sum(map(len, rows))
+        valid_rows = redrawn(alpha_part, method.batch, steps, state.order)[state.step :]
+        valid = split.batches(valid_rows) if self._moves_alphas(epoch) else None
         first = method.architect.alpha_start
         decides = epoch >= first + method.objectives.zero_one_start * (method.epochs - first)
-        for step, train_batch in enumerate(self.dataset.train.batches(train_rows)):
-            batch = self._prepared(train_batch, state)
-            if valid is not None:
-                number = epoch * len(train_rows) + step
-                stepper.architecture(number, batch, self._prepared(next(valid), state), sums, decides=decides)
-            stepper.weights(batch, sums)
-            self.progress.step()
+        for part in skipping(rows, state.step):
+            for train_batch in split.batches(part):
+                with interrupts.held():
+                    state.under_way = True
+                    batch = self._prepared(train_batch, state)
+                    if valid is not None:
+                        number, valid_batch = epoch * steps + state.step, self._prepared(next(valid), state)
+                        stepper.architecture(number, batch, valid_batch, state.sums, decides=decides)
+                    stepper.weights(batch, state.sums)
+                    state.step += 1
+                    state.under_way = False
+                self.progress.step()
 
     def _prepared(
         self, batch: tuple[torch.Tensor, torch.Tensor], state: SearchState
@@ -333,34 +358,3 @@ class Searcher:
             stem=self.config.stem,
             run=None if self.folder is None else self.folder.path,
         )
-
-
-def _figures(state: SearchState, sums: Sums) -> dict[str, Any]:
-    """What the history holds of an epoch: means, and the alphas of every cell."""
-    figures = sums.means()
-    record: dict[str, Any] = {}
-    for name in ("train", "architecture", "valid"):
-        part = {key: figures[f"{name}_{key}"] for key in ("loss", "accuracy") if f"{name}_{key}" in figures}
-        if part:
-            record[name] = part
-    for name in ("zero_one", "ablation", "contributions"):
-        if name in figures:
-            record[name] = figures[name]
-    record.update(sums.maxima())
-    record["decisions"] = decisions(state.architecture.weights(), state.space)
-    record["owner"] = list(state.architecture.owner)
-    record["alphas"] = state.architecture.by_cell(state.architecture.table.detach()).tolist()
-    return record
-
-
-def _line(record: Mapping[str, Any]) -> str:
-    """Losses and accuracies; a search that judges on no images has those of training alone."""
-    names = {"train": "train", "valid": "validation"}
-    figures = [
-        f"{label} loss {record[part]['loss']:.3f} accuracy {record[part]['accuracy']:.1%}"
-        for part, label in names.items()
-        if part in record
-    ]
-    if "distance" in record:
-        figures.append(f"distance {record['distance']['start']:.4f}")
-    return "  ".join(figures)

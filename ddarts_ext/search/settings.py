@@ -24,8 +24,8 @@ from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.methods.method import SETTINGS, SIZES
 
-MAY_CHANGE = ("device", "table")
-"""Fields of config.json that a resumed run may have otherwise."""
+MAY_CHANGE = ("device", "table", "source", "data")
+"""Fields of config.json that a resumed run may have otherwise: its images are known by what they are."""
 
 
 @dataclass(frozen=True)

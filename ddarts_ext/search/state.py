@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.data import Dataset
+from ddarts_ext.draws import DrawsFrom
 from ddarts_ext.nn.supernet import Supernet
+from ddarts_ext.runs.device import restore_generator
+from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.spaces import Space
-
-FORMAT = 1
 
 
 class Kept(Protocol):
@@ -30,8 +31,10 @@ class SearchState:
     """The supernet, the alphas, their optimisers, the sources of randomness, and what was reached.
 
     order: CPU generator of the order of images. augmentation: generator on the device, of crops and random weights.
-    epoch: finished epochs. stopped: a part has ended the search. held: the last ablation loss, reused between
-    computations, [rows] value and contributions and [rows, E, O] gradient.
+    epoch: finished epochs. step: finished steps of the epoch after them, with ``sums``, their figures, and ``drawn``,
+    the state of ``order`` before that epoch was drawn. under_way: a step has begun and has not ended. stopped: a part
+    has ended the search. held: the last ablation loss, reused between computations, [rows] value and contributions and
+    [rows, E, O] gradient.
     """
 
     space: Space
@@ -43,6 +46,10 @@ class SearchState:
     augmentation: torch.Generator
     parts: tuple[Kept, ...] = ()
     epoch: int = 0
+    step: int = 0
+    under_way: bool = False
+    sums: Sums = field(default_factory=Sums)
+    drawn: Tensor | None = None
     stopped: bool = False
     held: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -50,14 +57,16 @@ class SearchState:
     def checkpoint(self) -> dict[str, Any]:
         """All of it but the history, of things that ``torch.load(weights_only=True)`` reads."""
         return {
-            "format": FORMAT,
             "epoch": self.epoch,
+            "step": self.step,
+            "sums": self.sums.state_dict() if self.step else None,
             "stopped": self.stopped,
             "net": self.net.state_dict(),
             "alphas": self.architecture.table.detach(),
             "weight_optimizer": self.weight_optimizer.state_dict(),
             "alpha_optimizer": self.alpha_optimizer.state_dict(),
-            "order": self.order.get_state(),
+            # An epoch that is under way is drawn again, and its finished steps are skipped.
+            "order": self.drawn if self.step and self.drawn is not None else self.order.get_state(),
             "augmentation": self.augmentation.get_state(),
             "held": self.held,
             "parts": [part.state_dict() for part in self.parts],
@@ -65,8 +74,6 @@ class SearchState:
 
     def restore(self, checkpoint: dict[str, Any], history: list[dict[str, Any]]) -> None:
         """Continue from :meth:`checkpoint`; the history is cut back to the epochs that it has finished."""
-        if checkpoint.get("format") != FORMAT:
-            raise ValueError(f"search: checkpoint must have format {FORMAT}, got {checkpoint.get('format')!r}")
         if len(checkpoint["parts"]) != len(self.parts):
             raise ValueError(
                 f"search: parts must be the {len(checkpoint['parts'])} of the run to resume, got {len(self.parts)}"
@@ -81,9 +88,11 @@ class SearchState:
         self.weight_optimizer.load_state_dict(checkpoint["weight_optimizer"])
         self.alpha_optimizer.load_state_dict(checkpoint["alpha_optimizer"])
         self.order.set_state(checkpoint["order"])
-        self.augmentation.set_state(checkpoint["augmentation"])
+        restore_generator(self.augmentation, checkpoint["augmentation"])
         self.held = {name: tensor.to(device) for name, tensor in checkpoint["held"].items()}
-        self.epoch = int(checkpoint["epoch"])
+        self.epoch, self.step = int(checkpoint["epoch"]), int(checkpoint["step"])
+        if self.step:
+            self.sums.load_state_dict(checkpoint["sums"], device)
         self.stopped = bool(checkpoint["stopped"])
         self.history = history[: self.epoch]
 
@@ -96,8 +105,7 @@ def initial_state(
 ) -> SearchState:
     """The start of a search: all random numbers come from the seed, and the global generators are left as they were."""
     method, space = settings.method, settings.space()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+    with DrawsFrom(torch.Generator().manual_seed(settings.seed)):
         net = Supernet(
             space,
             cells=method.cells,

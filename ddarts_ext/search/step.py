@@ -54,6 +54,7 @@ class Stepper:
                 gradient = gradient + objectives.ablation_weight * state.held["gradient"]
         if objectives.zero_one_weight and decides:
             gradient = gradient + objectives.zero_one_weight * self._zero_one(sums)
+        sums.add("alpha_gradient", gradient)
         state.architecture.table.grad = gradient.to(state.architecture.table.dtype)
         state.alpha_optimizer.step()
         state.architecture.table.grad = None
@@ -73,12 +74,15 @@ class Stepper:
         if leaf.grad is not None:
             held = state.held.get("left")
             state.held["left"] = leaf.grad if held is None else held + leaf.grad
+        norm: Tensor | None = None
         if self.method.weights.clip:
-            nn.utils.clip_grad_norm_(state.net.parameters(), self.method.weights.clip)
+            norm = nn.utils.clip_grad_norm_(state.net.parameters(), self.method.weights.clip)
         state.weight_optimizer.step()
         if accumulates:
             state.weight_optimizer.zero_grad(set_to_none=True)
         judge(sums, "train", logits.detach(), labels, loss)
+        if norm is not None:
+            sums.add("gradient", norm)
 
     def _ablated(self, valid: Batch, sums: Sums) -> Tensor:
         """Contributions of all cells: holds the ablation loss and its gradient, returns that of the cross-entropy."""

@@ -14,6 +14,9 @@ from ddarts_ext.runs.device import PRECISIONS
 from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option
 from ddarts_ext.training.recipes import RECIPES, settings_of
 
+MAY_CHANGE = ("device", "source", "data")
+"""Fields of config.json that a resumed run may have otherwise: its images are known by what they are."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:

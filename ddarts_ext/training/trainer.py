@@ -14,24 +14,29 @@ from torch import Tensor, nn
 
 from ddarts_ext.data import Augmentation, Dataset, load
 from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
-from ddarts_ext.data.batches import in_order, judged_together, permuted
+from ddarts_ext.data.batches import in_order, judged_together, permuted, skipping, steps_in
+from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order
+from ddarts_ext.draws import DrawsFrom
+from ddarts_ext.files import replacing
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.dead import dead_note
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.network import build_network
-from ddarts_ext.runs.device import autocast, choose_device, peak_memory_mib, repeatable, synchronize
-from ddarts_ext.runs.folder import RunFolder, replacing
+from ddarts_ext.runs import interrupts
+from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memory_mib, repeatable, synchronize
+from ddarts_ext.runs.folder import RunFolder
+from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums, judge
-from ddarts_ext.training.config import OPTIONS, TrainConfig, resolve
+from ddarts_ext.training.config import MAY_CHANGE, OPTIONS, TrainConfig, resolve
 from ddarts_ext.training.demand import announce
 from ddarts_ext.training.recipes import recipe_for
+from ddarts_ext.training.state import Run
 
 WEIGHTS = "weights.safetensors"
-_FORMAT = 1
 
 
 @dataclass(frozen=True)
@@ -79,50 +84,53 @@ class Trainer:
         self.resume = resume
         self.folder = None if out is None else RunFolder(out, "train")
         self.progress = progress if progress is not None else Progress()
+        self.keeping = Keeping("train", self.folder, self.progress.say, changeable=MAY_CHANGE, epochs="epochs")
         self.autocast = autocast(self.device, self.config.precision)
 
     def train(self) -> TrainResult:
         """Run the training, or what is left of it."""
-        # Drop path draws from the global generators: they are seeded in here and left outside as they were.
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices), repeatable(self.config.deterministic):
-            torch.manual_seed(self.config.seed)
+        with own_state("train", self.device), repeatable(self.config.deterministic), self.keeping.session():
             run = self._start()
             try:
                 self._epochs(run)
             finally:
                 self.progress.close()
-        if self.folder is not None:
-            self._write_weights(run.network)
+            if hasattr(run.network, "generator"):
+                run.network.generator = None  # of the training: a network is copied and pickled without it
+            if self.folder is not None:
+                self._write_weights(run.network)
         accuracy = float(run.history[-1]["test"]["accuracy"])
         return TrainResult(run.network, accuracy, run.history, None if self.folder is None else self.folder.path)
 
-    def _start(self) -> _Run:
+    def _start(self) -> Run:
         config = self.config
-        network = build_network(
-            self.genotype,
-            config.channels,
-            len(self.dataset.classes),
-            self.dataset.channels,
-            config.auxiliary_weight > 0 and self.genotype.inputs == 2,
-            config.stem,
-        ).to(self.device)
+        with DrawsFrom(torch.Generator().manual_seed(config.seed)):
+            network = build_network(
+                self.genotype,
+                config.channels,
+                len(self.dataset.classes),
+                self.dataset.channels,
+                config.auxiliary_weight > 0 and self.genotype.inputs == 2,
+                config.stem,
+            ).to(self.device)
         self._announce(network)
         optimizer = torch.optim.SGD(
             network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
-        run = _Run(
+        run = Run(
             network,
             optimizer,
             torch.Generator().manual_seed(config.seed),
             torch.Generator(self.device).manual_seed(config.seed + 1),
         )
+        if hasattr(network, "generator"):
+            network.generator = run.random
+        known = {**config.to_json(), "source": self.source, "genotype": self.genotype.to_json()}
         if self.folder is not None:
-            known = {**config.to_json(), "source": self.source, "genotype": self.genotype.to_json()}
-            checkpoint = self.folder.open(known, resume=self.resume, changeable=("device",))
+            known["images"] = identity(self.dataset, self.order)
+        self.keeping.start(run, known, resume=self.resume)
+        if self.folder is not None:
             self.genotype.save(self.folder.genotype_file)
-            if checkpoint is not None:
-                run.restore(checkpoint, self.folder.history())
         return run
 
     def _announce(self, network: Any) -> None:
@@ -146,10 +154,9 @@ class Trainer:
             stem=config.stem,
         )
 
-    def _epochs(self, run: _Run) -> None:
+    def _epochs(self, run: Run) -> None:
         config = self.config
-        steps = max(1, len(self.dataset.train) // config.batch)
-        self.progress.start("train", config.epochs, steps, run.epoch)
+        self.progress.start("train", config.epochs, steps_in(len(self.order), config.batch), run.epoch)
         if note := dead_note(run.network):
             self.progress.say(f"train: the genotype has {note}")
         while run.epoch < config.epochs:
@@ -159,43 +166,61 @@ class Trainer:
                 group["lr"] = rate
             if hasattr(run.network, "drop_path"):
                 run.network.drop_path = config.drop_path * run.epoch / config.epochs
-            sums = Sums()
-            self._train(run, sums)
-            self._judge(run, sums)
-            figures = sums.means()
-            synchronize(self.device)
-            record = {
-                "epoch": run.epoch,
-                "lr": rate,
-                "train": {"loss": figures["train_loss"], "accuracy": figures["train_accuracy"]},
-                "test": {"loss": figures["test_loss"], "accuracy": figures["test_accuracy"]},
-                "seconds": round(time.perf_counter() - began, 3),
-                "memory_mib": round(peak_memory_mib(self.device), 1),
-            }
-            run.history.append(record)
-            run.epoch += 1
-            if self.folder is not None:
-                self.folder.save(run.checkpoint(self.device), run.history)
-            self.progress.epoch(
-                f"train loss {figures['train_loss']:.3f} accuracy {figures['train_accuracy']:.1%}  "
-                f"held-out accuracy {figures['test_accuracy']:.2%}"
-            )
+            judged = Sums()
+            with self.keeping.interruptible(run):
+                self._train(run)
+                self._judge(run, judged)
+            with interrupts.held():
+                self._finish_epoch(run, rate, judged, began)
 
-    def _train(self, run: _Run, sums: Sums) -> None:
+    def _finish_epoch(self, run: Run, rate: float, judged: Sums, began: float) -> None:
+        """Record what the epoch came to, and keep it."""
+        self.keeping.check(run, run.network, run.sums, judged)
+        figures = run.sums.joined(judged).means()
+        synchronize(self.device)
+        record = {
+            "epoch": run.epoch,
+            "lr": rate,
+            "train": {"loss": figures["train_loss"], "accuracy": figures["train_accuracy"]},
+            "test": {"loss": figures["test_loss"], "accuracy": figures["test_accuracy"]},
+            "seconds": round(time.perf_counter() - began, 3),
+            "memory_mib": round(peak_memory_mib(self.device), 1),
+        }
+        run.history.append(record)
+        run.epoch, run.step, run.sums = run.epoch + 1, 0, Sums()
+        self.keeping.save(run)
+        self.progress.epoch(
+            f"train loss {figures['train_loss']:.3f} accuracy {figures['train_accuracy']:.1%}  "
+            f"held-out accuracy {figures['test_accuracy']:.2%}"
+        )
+
+    def _train(self, run: Run) -> None:
+        """The steps of an epoch that are left; their figures are in ``run.sums``."""
+        config, split = self.config, self.dataset.train
+        run.network.train()
+        run.drawn = run.order.get_state()
+        for part in skipping(permuted(self.order, config.batch, run.order), run.step):
+            for images, labels in split.batches(part):
+                with interrupts.held():
+                    run.under_way = True
+                    self._step(run, self.dataset.augment(images, config.augmentation, run.random), labels)
+                    run.step += 1
+                    run.under_way = False
+                self.progress.step()
+
+    def _step(self, run: Run, inputs: Tensor, labels: Tensor) -> None:
         config, network = self.config, run.network
-        network.train()
-        rows = permuted(self.order, config.batch, run.order)
-        for images, labels in self.dataset.train.batches(rows):
-            inputs = self.dataset.augment(images, config.augmentation, run.augmentation)
-            with self.autocast():
-                logits, loss = self._loss(network, inputs, labels)
-            run.optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            if config.clip:
-                nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-            run.optimizer.step()
-            judge(sums, "train", logits.detach(), labels, loss)
-            self.progress.step()
+        with self.autocast():
+            logits, loss = self._loss(network, inputs, labels)
+        run.optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        norm: Tensor | None = None
+        if config.clip:
+            norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+        run.optimizer.step()
+        judge(run.sums, "train", logits.detach(), labels, loss)
+        if norm is not None:
+            run.sums.add("gradient", norm)
 
     def _loss(self, network: Any, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         config = self.config
@@ -208,7 +233,7 @@ class Trainer:
         return logits, loss + config.auxiliary_weight * F.cross_entropy(extra, labels, label_smoothing=smoothing)
 
     @torch.no_grad()
-    def _judge(self, run: _Run, sums: Sums) -> None:
+    def _judge(self, run: Run, sums: Sums) -> None:
         run.network.eval()
         together = judged_together(self.config.batch, self.dataset.size)
         for rows in in_order(torch.arange(len(self.dataset.test)), together):
@@ -226,43 +251,6 @@ class Trainer:
         tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
         with replacing(self.folder.path / WEIGHTS) as file:
             file.write(save(tensors, {"genotype": json.dumps(self.genotype.to_json()), "data": self.config.data}))
-
-
-@dataclass
-class _Run:
-    """Everything a training run changes."""
-
-    network: Any
-    optimizer: torch.optim.SGD
-    order: torch.Generator
-    augmentation: torch.Generator
-    epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def checkpoint(self, device: torch.device) -> dict[str, Any]:
-        return {
-            "format": _FORMAT,
-            "epoch": self.epoch,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "order": self.order.get_state(),
-            "augmentation": self.augmentation.get_state(),
-            "global": torch.get_rng_state(),
-            "global_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
-        }
-
-    def restore(self, checkpoint: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        if checkpoint.get("format") != _FORMAT:
-            raise ValueError(f"train: checkpoint must have format {_FORMAT}, got {checkpoint.get('format')!r}")
-        self.network.load_state_dict(checkpoint["network"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
-        self.order.set_state(checkpoint["order"])
-        self.augmentation.set_state(checkpoint["augmentation"])
-        torch.set_rng_state(checkpoint["global"])
-        if checkpoint["global_cuda"] is not None and torch.cuda.is_available():
-            torch.cuda.set_rng_state(checkpoint["global_cuda"])
-        self.epoch = int(checkpoint["epoch"])
-        self.history = history[: self.epoch]
 
 
 def arguments_of(config: dict[str, Any]) -> dict[str, Any]:

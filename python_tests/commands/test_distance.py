@@ -30,7 +30,8 @@ def search_run(folder: Path, result: str, accuracies: tuple[float, ...], alpha_s
     """The folder of a finished search from ResNet18."""
     files = RunFolder(folder)
     method = {"space": "dartopti", "architect": {"alpha_start": alpha_start}}
-    files.open({"method": method, "start": Start.load("ResNet18").to_json()}, resume=False)
+    folder.mkdir()
+    files.begin({"method": method, "start": Start.load("ResNet18").to_json()})
     files.write_history(
         [
             {"epoch": i, "valid": {"accuracy": a, "loss": 1.0}, "train": {"accuracy": a, "loss": 1.0},
@@ -132,7 +133,8 @@ def test_wrong_arguments_are_named(arguments: tuple[str, ...], message: str) -> 
 
 
 def test_runs_must_be_finished_searches_with_a_start(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "plain").open({"method": {}}, resume=False)
+    (tmp_path / "plain").mkdir()
+    RunFolder(tmp_path / "plain").begin({"method": {}})
     with pytest.raises(ValueError, match="plain must be a search with a start"):
         run("distance", "--runs", str(tmp_path / "plain"))
     folder = search_run(tmp_path / "begun", "ResNet18", (0.1, 0.2))

@@ -12,7 +12,7 @@ import torch
 
 from ddarts_ext.data import Augmentation, MemorySplit, augment, load, normalise
 from ddarts_ext.data.augment import _policies
-from ddarts_ext.data.batches import in_order, permuted, redrawn
+from ddarts_ext.data.batches import in_order, permuted, redrawn, skipping, steps_in
 
 
 def test_digits_are_all_there_and_held_out_by_class() -> None:
@@ -98,13 +98,19 @@ def test_orders() -> None:
     generator = torch.Generator().manual_seed(0)
     weight, alpha = torch.arange(5), torch.arange(5, 11)
     rows = permuted(alpha, 4, generator)
-    assert rows.shape == (1, 4)
-    assert len(set(rows.flatten().tolist())) == 4
+    assert [part.shape for part in rows] == [(1, 4), (1, 2)]
+    assert {index for part in rows for index in part.flatten().tolist()} == set(alpha.tolist())
+    # A last batch of one image has no variance: it is left out.
+    assert [part.shape for part in permuted(weight, 4, generator)] == [(1, 4)]
+    assert [steps_in(count, 4) for count in (3, 4, 5, 6, 9)] == [1, 1, 1, 2, 2]
+    many = permuted(torch.arange(11), 4, generator)
+    assert [row.tolist() for part in skipping(many, 1) for row in part] == [many[0][1].tolist(), many[1][0].tolist()]
+    assert not list(skipping(many, 3))
     fresh = redrawn(alpha, 4, 3, generator)
     assert fresh.shape == (3, 4)
     assert all(len(set(row.tolist())) == 4 and min(row) >= 5 for row in fresh)
     assert [part.tolist() for part in in_order(weight, 3)] == [[[0, 1, 2]], [[3, 4]]]
-    assert permuted(weight, 64, generator).shape == (1, 5)
+    assert [part.shape for part in permuted(weight, 64, generator)] == [(1, 5)]
 
 
 def test_autoaugment_says_what_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddarts_ext.genotype import Gene, Genotype
 from ddarts_ext.nn import AuxiliaryHead, DiscreteNetwork, NASBench201Network, Pass, build_network
-from ddarts_ext.nn.discrete import DiscreteGraph, drop_path
+from ddarts_ext.nn.discrete import DiscreteGraph, Drop, drop_path
 
 DARTS = Genotype.load("DARTS_V2", layers=4)
 
@@ -58,7 +58,7 @@ def test_order_of_the_output_is_that_of_first_appearance() -> None:
 
 def test_drop_path_scales_what_it_keeps() -> None:
     torch.manual_seed(0)
-    out = drop_path(torch.ones(4000, 2, 3, 3), 0.25)
+    out = drop_path(torch.ones(4000, 2, 3, 3), Drop(0.25))
     torch.testing.assert_close(out.unique(), torch.tensor([0.0, 1 / 0.75]))
     assert (out == out[:, :1, :1, :1]).all()
     assert abs((out[:, 0, 0, 0] == 0).float().mean().item() - 0.25) < 0.03
@@ -71,7 +71,7 @@ def test_what_drop_path_drops(on: str, kept: set[float]) -> None:
     graph = DiscreteGraph(entries, 2, [2], 2, reduction=False, drop_path_on=on)
     torch.manual_seed(0)
     ones = torch.ones(64, 2, 4, 4)
-    out = graph.states((ones, ones), Pass(), 0.5)[2]
+    out = graph.states((ones, ones), Pass(), Drop(0.5))[2]
     assert set(out.unique().tolist()) == kept
 
 

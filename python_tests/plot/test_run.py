@@ -13,7 +13,7 @@ from ddarts_ext.runs.folder import RunFolder
 def test_a_search_is_drawn(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     folder = RunFolder(tmp_path)
-    folder.open({"method": {"space": "darts"}}, resume=False)
+    folder.begin({"method": {"space": "darts"}})
     with pytest.raises(ValueError, match="at least one finished epoch"):
         plot_run(tmp_path)
     part = {"loss": 1.0, "accuracy": 0.5}

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search.searcher import Searcher
@@ -80,7 +81,7 @@ def test_the_order_of_the_source_is_an_option_that_says_so(sources: dict[str, Pa
     settings: dict[str, Any] = {"cells": 3, "channels": 2, "batch": 8, "epochs": 2, "device": "cpu", "progress": said}
     searcher = Shrinker(sources["sorted"], **settings, shuffle=False, shrink_steps=1, shrink_interval=1)
     rows = searcher._rows(searcher._divided[0], searcher._initial())
-    assert rows.flatten().tolist() == list(range(48))
+    assert torch.cat([part.flatten() for part in rows]).tolist() == list(range(48))
     assert any("shuffle=false" in line for line in said.lines)
 
 

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ddarts_ext.genotype.files import write_atomically
+from ddarts_ext.files import write_whole
 
 BUILT_IN = ("median", "mean")
 
@@ -36,7 +36,7 @@ def load_scores(source: Mapping[str, float] | str | os.PathLike[str] = "median")
 def save_scores(scores: Mapping[str, float], path: str | os.PathLike[str], **about: Any) -> None:
     """Write a score file, whole or not at all; `about` holds further keys that say where the scores are from."""
     data = {"version": 1, **about, "scores": load_scores(scores)}
-    write_atomically(path, json.dumps(data, indent=1) + "\n")
+    write_whole(Path(path), (json.dumps(data, indent=1) + "\n").encode())
 
 
 def _read(source: str | os.PathLike[str]) -> Any:

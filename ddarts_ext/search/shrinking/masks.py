@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ddarts_ext.data import Dataset
+from ddarts_ext.draws import DrawsFrom
 from ddarts_ext.nn.graph import SearchGraph
 from ddarts_ext.nn.nasbench201 import NASBench201Supernet
 from ddarts_ext.nn.supernet import Supernet
@@ -101,8 +102,7 @@ def initial_shrink_state(
     """The start of a search: all random numbers come from the seed, and the global generators are left as they were."""
     method, space = settings.method, settings.space()
     by_alphas = method.shrinking is not None and method.shrinking.shrink_by == "alphas"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
+    with DrawsFrom(torch.Generator().manual_seed(settings.seed)):
         net = build_supernet(settings, dataset)
         reductions = net.reductions if isinstance(net, Supernet) else ()
         owner = owners(method.sharing, method.cells, reductions, settings.sequence)

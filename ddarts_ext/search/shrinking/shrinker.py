@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.data import Dataset
+from ddarts_ext.data.batches import in_rows
 from ddarts_ext.genotype import discretize
 from ddarts_ext.runs.device import autocast
 from ddarts_ext.runs.options import takes
@@ -94,14 +95,12 @@ class Shrinker(Searcher):
     def _moves_alphas(self, epoch: int) -> bool:
         return self._by_alphas and super()._moves_alphas(epoch)
 
-    def _rows(self, part: Tensor, state: SearchState) -> Tensor:
+    def _rows(self, part: Tensor, state: SearchState) -> list[Tensor]:
         if self.how.shuffle:
             return super()._rows(part, state)
         if state.epoch == 0:
             self.progress.say("search: shuffle=false shows the images in the order in which their source lists them")
-        part = part.sort().values
-        size = min(self.config.method.batch, len(part))
-        return part[: len(part) // size * size].view(-1, size)
+        return in_rows(part.sort().values, self.config.method.batch)
 
     def _judge(self, stepper: Stepper, alpha_part: Tensor, sums: Sums) -> None:
         # Without alphas all images train the weights, and none is left to judge on.

@@ -1,0 +1,55 @@
+"""What the history holds of an epoch, and how figures are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ddarts_ext.runs.finite import named
+from ddarts_ext.runs.sums import NotFinite, Sums
+from ddarts_ext.search.decisions import decisions
+from ddarts_ext.search.state import SearchState
+
+
+def figures(state: SearchState, sums: Sums) -> dict[str, Any]:
+    """What the history holds of an epoch: means, and the alphas of every cell."""
+    means = sums.means()
+    record: dict[str, Any] = {}
+    for name in ("train", "architecture", "valid"):
+        part = {key: means[f"{name}_{key}"] for key in ("loss", "accuracy") if f"{name}_{key}" in means}
+        if part:
+            record[name] = part
+    for name in ("zero_one", "ablation", "contributions"):
+        if name in means:
+            record[name] = means[name]
+    record.update(sums.maxima())
+    record["decisions"] = decisions(state.architecture.weights(), state.space)
+    record["owner"] = list(state.architecture.owner)
+    record["alphas"] = state.architecture.by_cell(state.architecture.table.detach()).tolist()
+    return record
+
+
+def line(record: Mapping[str, Any]) -> str:
+    """Losses and accuracies; a search that judges on no images has those of training alone."""
+    names = {"train": "train", "valid": "validation"}
+    found = [
+        f"{label} loss {record[part]['loss']:.3f} accuracy {record[part]['accuracy']:.1%}"
+        for part, label in names.items()
+        if part in record
+    ]
+    if "distance" in record:
+        found.append(f"distance {record['distance']['start']:.4f}")
+    return "  ".join(found)
+
+
+def named_in(state: SearchState, found: NotFinite) -> str:
+    """A figure in words, with the cells, the edge and the op that it is of."""
+    if not found.place:
+        return named(found)
+    cells = [str(cell) for cell, row in enumerate(state.architecture.owner) if row == found.place[0]]
+    where = f"cell {', '.join(cells)}"
+    if len(found.place) == 3:
+        _, edge, op = found.place
+        where += f", edge {edge}, op {state.space.ops[op]}"
+    return f"{named(replace(found, place=()))} of {where}"

@@ -1,0 +1,57 @@
+"""Everything a training changes, and its checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddarts_ext.runs.device import restore_generator
+from ddarts_ext.runs.sums import Sums
+
+
+@dataclass
+class Run:
+    """The network, its optimiser, the sources of randomness, and what was reached.
+
+    order: CPU generator of the order of images. random: generator on the device, of crops and drop path. epoch:
+    finished epochs. step: finished steps of the epoch after them, with ``sums``, their figures, and ``drawn``, the
+    state of ``order`` before that epoch was drawn. under_way: a step has begun and has not ended.
+    """
+
+    network: Any
+    optimizer: torch.optim.SGD
+    order: torch.Generator
+    random: torch.Generator
+    epoch: int = 0
+    step: int = 0
+    under_way: bool = False
+    sums: Sums = field(default_factory=Sums)
+    drawn: Tensor | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def checkpoint(self) -> dict[str, Any]:
+        """All of it but the history, of things that ``torch.load(weights_only=True)`` reads."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "sums": self.sums.state_dict() if self.step else None,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            # An epoch that is under way is drawn again, and its finished steps are skipped.
+            "order": self.drawn if self.step and self.drawn is not None else self.order.get_state(),
+            "random": self.random.get_state(),
+        }
+
+    def restore(self, checkpoint: dict[str, Any], history: list[dict[str, Any]]) -> None:
+        """Continue from :meth:`checkpoint`; ``history`` are the records of the epochs that it has finished."""
+        self.network.load_state_dict(checkpoint["network"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        self.order.set_state(checkpoint["order"])
+        restore_generator(self.random, checkpoint["random"])
+        self.epoch, self.step = int(checkpoint["epoch"]), int(checkpoint["step"])
+        if self.step:
+            self.sums.load_state_dict(checkpoint["sums"], self.random.device)
+        self.history = history
