@@ -1,5 +1,6 @@
 """What every genotype must be: known ops, no cycles, and within stated sizes, so that no text can ask for the world."""
 
+import reprlib
 from collections.abc import Sequence
 
 from ddarts_ext import spaces
@@ -89,3 +90,14 @@ def _check_cell(place: str, cell: Cell, first: int, last: int) -> None:
         if entry in seen:
             raise ValueError(f"{place}: entries must be distinct, got {entry} twice")
         seen.add(entry)
+
+
+class _Shown(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxdict, self.maxstring, self.maxlong, self.maxother = 3, 6, 6, 60, 40, 60
+
+
+def shown(value: object) -> str:
+    """A value for an error message, however large or deep it is."""
+    return _Shown().repr(value)[:200]

@@ -1,136 +1,152 @@
-"""Readers of the text forms in which genotypes were published. They parse; nothing is evaluated."""
+"""Finding a genotype in text: what papers publish, codes print and people paste. Nothing is evaluated.
 
-import ast
-from collections.abc import Iterable, Sequence
+What is known: `Genotype(...)` with or without a name before it, in Python files and in logs; the same as a dictionary
+(AutoDL) or as tuples (NAS-Bench-301); NAS-Bench-201 strings; and what `str` of a :class:`Genotype` writes.
+"""
+
+import re
 from typing import Any
 
-Entry = tuple[str, int, int]
+from ddarts_ext.genotype.checks import check_layers
+from ddarts_ext.genotype.json_form import fields_from_json, parse_json
+from ddarts_ext.genotype.literals import Reader
+from ddarts_ext.genotype.nb201 import fields_from_nb201
+from ddarts_ext.genotype.printed import fields_from_lines
+from ddarts_ext.genotype.published import (
+    checked,
+    fields_from_call,
+    fields_from_tuples,
+    fields_of_network,
+    pair_of_cells,
+)
+
+MAX_TEXT = 8_000_000
+"""Characters of a text; a log of a search has some hundred thousand."""
+
+_CALL = re.compile(
+    r"(?:\b(\w{1,100})[ \t]{0,20}=[ \t]{0,20}(?:\\\n\s{0,20})?)?(?<![\w.])([A-Za-z_][\w.]{0,100})[ \t]{0,20}\("
+)
+_ARGUMENTS = re.compile(r"\s{0,200}(?:[A-Za-z_]\w{0,99}\s{0,99}=(?!=)|[\[(])")
+_OWN = re.compile(r"\s{0,200}(?:normal|reduce|genes)\s{0,99}=(?!=)")
+_DICTIONARY = re.compile(r"(?:\b(\w{1,100})[ \t]{0,20}=[ \t]{0,20})?\{\s{0,200}['\"](?:normal|genes)['\"]\s{0,20}:")
+_NB201 = re.compile(r"\|\w{1,100}~0\|(?:\+\|(?:\w{1,100}~\d{1,3}\|){1,999}){0,999}")
+_ALIAS = r"^[ \t]*{}[ \t]*=[ \t]*([A-Za-z_]\w*)[ \t]*(?:#.*)?$"
 
 
-def published_from_text(text: str) -> dict[str, Any]:
-    """The fields of a printed namedtuple, `Genotype(normal=[...], ...)` or `Genotype(genes=[...], ...)`.
+def fields_from_text(text: str, *, layers: int, as_it_stands: bool = False, name: str = "") -> dict[str, Any]:
+    """The fields of the genotype in a text, as the arguments of :class:`Genotype`.
 
-    A normal/reduce pair gives normal, reduce (lists of (op, target, source)) and concat; a nested or opt genotype
-    gives genes, concat and, where present, seq and reductions. An assignment `NAME = Genotype(...)` may stand around.
-    Positional arguments are taken in the published order of fields.
+    layers: the number of cells for a normal/reduce pair. name: which one of several, by the name that it is assigned
+    to. Where a name, or none, comes several times, as in the log of a search, the last one counts. Raises ValueError
+    where there is none, or where a name is needed.
     """
-    fields = {key: _value(key, node) for key, node in _call(text).items()}
-    if "normal" in fields:
-        return _pair(fields)
-    if "genes" not in fields:
-        raise ValueError(
-            f"genotype: the text must have normal=/reduce= or genes=, got {', '.join(fields) or 'nothing'}"
-        )
-    return {key: value for key, value in fields.items() if value is not None}
+    check_layers(layers)
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"genotype: the text must have at most {MAX_TEXT} characters, got {len(text)}")
+    text = text.lstrip("\ufeff").strip()
+    if text.startswith("|"):
+        return fields_from_nb201(text)
+    fields = _json(text) if text.startswith("{") else None
+    if fields is None:
+        found = _places(text)
+        if not found and not name:
+            return fields_from_lines(text) or _strings(text) or _finished(_bare(text), layers, as_it_stands)
+        fields = _read(text, _chosen(text, name, found))
+    return _finished(fields, layers, as_it_stands)
 
 
-def _call(text: str) -> dict[str, ast.expr]:
-    """The arguments of the one call that the text consists of."""
+def _json(text: str) -> dict[str, Any] | None:
+    """What JSON text holds; None for a dictionary as Python prints it."""
     try:
-        body = ast.parse(text.strip()).body
-    except SyntaxError as error:
-        raise ValueError(f"genotype: text line {error.lineno}: {error.msg}") from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"genotype: the text cannot be parsed: {error}") from error
-    node = body[0] if len(body) == 1 else None
-    value = node.value if isinstance(node, ast.Expr | ast.Assign) else None
-    if not isinstance(value, ast.Call):
-        raise ValueError("genotype: the text must be one Genotype(...), an NB201 string or JSON")
-    fields = {keyword.arg: keyword.value for keyword in value.keywords if keyword.arg}
-    if value.args:
-        names = _positions(value.args)
-        if len(names) != len(value.args):
-            raise ValueError(f"genotype: the text must have keyword arguments, got {len(value.args)} positional ones")
-        fields |= dict(zip(names, value.args, strict=True))
+        return parse_json(text, "the text")
+    except ValueError:
+        if _DICTIONARY.match(text):
+            return None
+        raise
+
+
+def _strings(text: str) -> dict[str, Any] | None:
+    """The last string of NAS-Bench-201 in a text."""
+    strings = _NB201.findall(text)
+    return fields_from_nb201(strings[-1]) if strings else None
+
+
+def _finished(fields: dict[str, Any], layers: int, as_it_stands: bool) -> dict[str, Any]:
+    if "normal" not in fields:
+        return fields_from_json(fields, as_it_stands=as_it_stands)
+    pair = pair_of_cells(fields)
+    return fields_of_network(pair["normal"], pair["reduce"], layers, pair["normal_concat"], pair["reduce_concat"])
+
+
+def _chosen(text: str, name: str, found: dict[str, int]) -> int:
+    if name:
+        return found[_resolved(text, name, found)]
+    if len(found) > 1:
+        raise ValueError(f"genotype: the text must be one genotype, or FILE#NAME with one of {_list(found)}")
+    return next(iter(found.values()))
+
+
+def _places(text: str) -> dict[str, int]:
+    """Where genotypes begin, by the name that they are assigned to (empty: none); commented ones if there are only such."""
+    found: dict[str, int] = {}
+    commented: dict[str, int] = {}
+    for match in _CALL.finditer(text):
+        # Calls of other names count where their arguments tell.
+        known = "genotype" in match[2].lower() and _ARGUMENTS.match(text, match.end())
+        if known or _OWN.match(text, match.end()):
+            before = text[max(0, match.start() - 200) : match.start()].rpartition("\n")[2].lstrip()
+            if not before.startswith(("def ", "class ")):
+                (commented if before.startswith("#") else found)[_name(match[1])] = match.end() - 1
+    for match in _DICTIONARY.finditer(text):
+        found[_name(match[1])] = text.index("{", match.start())
+    return found or commented
+
+
+def _name(assigned: str | None) -> str:
+    """`genotype = ` is how logs begin, no name of one among many."""
+    return "" if assigned is None or assigned.lower() == "genotype" else assigned
+
+
+def _resolved(text: str, name: str, found: dict[str, int]) -> str:
+    """The name of a genotype that is there, through assignments `NAME = OTHER`."""
+    other = _name(name)
+    for _ in range(20):
+        if other in found:
+            break
+        aliases = re.findall(_ALIAS.format(re.escape(other)), text, re.MULTILINE)
+        other = aliases[-1] if aliases else other
+    if other not in found:
+        raise ValueError(f"genotype: the text must have a genotype {name[:60]!r}, got {_list(found)}")
+    return other
+
+
+def _read(text: str, position: int) -> dict[str, Any]:
+    reader = Reader(text, position)
+    if text[position] == "{":
+        return checked(reader.value("the text"))
+    return fields_from_call(*reader.call())
+
+
+def _bare(text: str) -> dict[str, Any]:
+    """Tuples that are the whole text; whatever else is refused by what it looks like."""
+    text = re.sub(r"^\s{0,200}\w{1,200}\s{0,20}=\s{0,20}(?=[(\[])", "", text, count=1).strip()
+    if call := _CALL.match(text):
+        raise ValueError(
+            f"genotype: the text must have keyword arguments normal= and reduce=, or genes=, got {call[2][:60]}(...)"
+        )
+    fields = None
+    if text.startswith(("(", "[")):
+        reader = Reader(text)
+        fields = fields_from_tuples(reader.value("the text"))
+        if fields and text[reader.position :].strip(" ,"):
+            fields = None
+    if fields is None:
+        shown = text[:60].split("\n")[0]
+        raise ValueError(f"genotype: the text must be one Genotype(...), an NB201 string or JSON, got {shown!r}")
     return fields
 
 
-def _positions(arguments: Sequence[ast.expr]) -> tuple[str, ...]:
-    """The field names that positional arguments stand for: cells nested in the first one, or a normal cell."""
-    first = arguments[0]
-    if isinstance(first, ast.List) and first.elts and isinstance(first.elts[0], ast.List):
-        return ("genes", "seq", "concat", "reductions") if len(arguments) == 4 else ("genes", "concat", "reductions")
-    return ("normal", "normal_concat", "reduce", "reduce_concat")
-
-
-def _value(place: str, node: ast.expr) -> Any:
-    """A literal, also range(a, b) and list(range(a, b))."""
-    if isinstance(node, ast.List | ast.Tuple):
-        return [_value(f"{place}[{i}]", item) for i, item in enumerate(node.elts)]
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-        arguments = [_value(place, item) for item in node.args]
-        if node.func.id == "range" and 1 <= len(arguments) <= 3 and all(isinstance(a, int) for a in arguments):
-            nodes = range(*arguments)
-            if len(nodes) <= 1000:
-                return list(nodes)
-        if node.func.id in ("list", "tuple") and len(arguments) == 1 and isinstance(arguments[0], list):
-            return arguments[0]
-    if isinstance(node, ast.Constant) and (node.value is None or type(node.value) in (str, int)):
-        return node.value
-    raise ValueError(f"genotype: {place} must be a name, a number, a list or range(...), got {ast.unparse(node)}")
-
-
-def _pair(fields: dict[str, Any]) -> dict[str, Any]:
-    missing = [key for key in ("normal_concat", "reduce", "reduce_concat") if key not in fields]
-    if missing:
-        raise ValueError(f"genotype: the text must have {missing[0]}= beside normal=")
-    if sorted(fields["normal_concat"]) != sorted(fields["reduce_concat"]):
-        raise ValueError(
-            "genotype: reduce_concat must equal normal_concat, "
-            f"got {fields['reduce_concat']} and {fields['normal_concat']}"
-        )
-    return {
-        "normal": _entries("normal", fields["normal"]),
-        "reduce": _entries("reduce", fields["reduce"]),
-        "concat": fields["normal_concat"],
-    }
-
-
-def _entries(place: str, items: Any) -> list[Entry]:
-    """Triples (op, target, source) as they are; pairs (op, source) go two by two into nodes 2, 3, ..."""
-    if not isinstance(items, list):
-        raise ValueError(f"genotype: {place} must be a list, got {items!r}")
-    entries: list[Entry] = []
-    for i, item in enumerate(items):
-        if not (isinstance(item, list) and len(item) in (2, 3) and isinstance(item[0], str)) or not all(
-            isinstance(number, int) for number in item[1:]
-        ):
-            raise ValueError(f"genotype: {place}[{i}] must be (op, source) or (op, target, source), got {item!r}")
-        if len(item) != len(items[0]):
-            raise ValueError(f"genotype: {place}[{i}] must be as long as {place}[0], got {item!r}")
-        entries.append((item[0], item[1], item[2]) if len(item) == 3 else (item[0], i // 2 + 2, item[1]))
-    return entries
-
-
-def nb201_from_text(text: str) -> list[Entry]:
-    """The entries (op, target, source) of `|op~0|+|op~0|op~1|+...`: node j has one op from each earlier node."""
-    entries: list[Entry] = []
-    for target, part in enumerate(text.strip().split("+"), start=1):
-        if not (part.startswith("|") and part.endswith("|")):
-            raise ValueError(f"genotype: node {target} of the NB201 string must be |...|, got {part!r}")
-        ops = part[1:-1].split("|")
-        for source, item in enumerate(ops):
-            op, _, number = item.partition("~")
-            if not op or number != str(source):
-                raise ValueError(f"genotype: node {target} of the NB201 string: expected op~{source}, got {item!r}")
-            entries.append((op, target, source))
-        if len(ops) != target:
-            raise ValueError(f"genotype: node {target} of the NB201 string must have {target} ops, got {len(ops)}")
-    return entries
-
-
-def nb201_to_text(cell: Iterable[Sequence[Any]], last: int) -> str:
-    """The NB201 string of a cell whose every edge, up to node `last`, has exactly one op."""
-    table: dict[tuple[int, int], str] = {}
-    for op, target, source in cell:
-        if (target, source) in table:
-            raise ValueError(f"genotype: to_nb201 needs one op on every edge, got two on {target}<-{source}")
-        table[target, source] = op
-    for target in range(1, last + 1):
-        for source in range(target):
-            if (target, source) not in table:
-                raise ValueError(f"genotype: to_nb201 needs one op on every edge, got none on {target}<-{source}")
-    return "+".join(
-        "|" + "|".join(f"{table[target, source]}~{source}" for source in range(target)) + "|"
-        for target in range(1, last + 1)
-    )
+def _list(found: dict[str, int]) -> str:
+    """Names of genotypes for an error: not more than a person reads."""
+    names = [name or "one without name" for name in found]
+    return (", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "none"

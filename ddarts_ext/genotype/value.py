@@ -18,15 +18,13 @@ from ddarts_ext import spaces
 from ddarts_ext.files import write_whole
 from ddarts_ext.genotype.cell import Cell, Gene, computable, reaching
 from ddarts_ext.genotype.checks import check_genotype, check_layers
-from ddarts_ext.genotype.files import (
-    VERSION,
-    fields_from_json,
-    parse_json,
-    text_of,
-    to_lines,
-)
+from ddarts_ext.genotype.files import text_of
+from ddarts_ext.genotype.json_form import VERSION, fields_from_json, to_json_lines
+from ddarts_ext.genotype.nb201 import fields_from_nb201, nb201_to_text
 from ddarts_ext.genotype.paths import dead_cells
-from ddarts_ext.genotype.text import nb201_from_text, nb201_to_text, published_from_text
+from ddarts_ext.genotype.printed import pair_texts, to_lines
+from ddarts_ext.genotype.published import fields_of_network
+from ddarts_ext.genotype.text import fields_from_text
 
 ReductionRule = Literal["auto", "from_file"]
 
@@ -153,11 +151,15 @@ class Genotype:
         return replace(self, seq=seq, reductions=None)
 
     def __str__(self) -> str:
-        lines = [f"{self.layers} cells, reductions {list(self.reduction_cells)}"]
-        for i, cell in enumerate(self.cells):
-            kind = "reduction" if i in self.reduction_cells else "normal"
-            lines.append(f"cell {i} ({kind}): {' '.join(map(str, cell)) or 'empty'}")
-        return "\n".join(lines)
+        """The cells, one a line, and what is not as in most genotypes; :meth:`from_text` reads it back."""
+        used = sorted(set(self.seq))
+        concats = [list(self.concats[gene]) for gene in used] if self.concats else list(self.concat)
+        usual = {"seq": list(range(self.layers)), "concat": [2, 3, 4, 5], "inputs": 2}
+        fields = {"seq": [used.index(gene) for gene in self.seq], "concat": concats, "inputs": self.inputs}
+        fields = {key: value for key, value in fields.items() if value != usual[key]}
+        if self.steps > max(self.concat) - self.inputs + 1:
+            fields["steps"] = self.steps
+        return to_lines(self.cells, self.reduction_cells, fields)
 
     # ---- other forms
 
@@ -174,18 +176,12 @@ class Genotype:
 
         reduce_concat: the nodes that reduction cells join, as in normal cells when left out. Nodes beyond them may be.
         """
-        check_layers(layers)
-        thirds = spaces.third_reductions(layers)
-        genes = (tuple(Gene(*entry) for entry in normal), tuple(Gene(*entry) for entry in reduce))
-        concats = (tuple(concat), tuple(concat if reduce_concat is None else reduce_concat))
-        last = max((*concats[0], *concats[1], *(entry.target for cell in genes for entry in cell)), default=2)
-        return cls(genes, tuple(int(i in thirds) for i in range(layers)), concats=concats, steps=last - 1)
+        return cls(**fields_of_network(normal, reduce, layers, concat, reduce_concat))
 
     @classmethod
     def from_nb201(cls, text: str) -> "Genotype":
         """One cell from the string of NAS-Bench-201, `|op~0|+|op~0|op~1|+|op~0|op~1|op~2|`."""
-        entries = nb201_from_text(text)
-        return cls((tuple(Gene(*entry) for entry in entries),), (0,), (max(e[1] for e in entries),), (), inputs=1)
+        return cls(**fields_from_nb201(text))
 
     def to_nb201(self) -> str:
         """The string of NAS-Bench-201; needs one input node and exactly one op on every edge."""
@@ -196,21 +192,41 @@ class Genotype:
         return nb201_to_text(self.genes[0], self.steps)
 
     @classmethod
-    def from_text(cls, text: str, *, layers: int = 20, reductions: ReductionRule = "auto") -> "Genotype":
-        """Read a printed namedtuple of DARTS, FairDARTS or D-DARTS, an NB201 string, or JSON.
+    def from_text(
+        cls, text: str, *, layers: int = 20, reductions: ReductionRule = "auto", name: str = ""
+    ) -> "Genotype":
+        """Read a genotype in text, which is parsed, never evaluated.
 
-        The text is parsed, never evaluated. layers: the number of cells for a normal/reduce pair, which has none of
-        its own. reductions: see `from_json`.
+        It may be a namedtuple of DARTS, FairDARTS or D-DARTS as printed, with a list for every node or not; the same as
+        a dictionary or in AutoDL's names of ops; the tuples of NAS-Bench-301; a string of NAS-Bench-201; JSON; or what
+        `str` of a genotype gives. Other text may stand around. layers: the number of cells for a normal/reduce pair,
+        which has none of its own. reductions: see `from_json`. name: which of several, by the name it is assigned to.
         """
-        text = text.strip()
-        if text.startswith("|"):
-            return cls.from_nb201(text)
-        if text.startswith("{"):
-            return cls.from_json(parse_json(text, "the text"), reductions=reductions)
-        fields = published_from_text(text)
-        if "normal" in fields:
-            return cls.from_darts(fields["normal"], fields["reduce"], layers, fields["concat"])
-        return cls.from_json(fields, reductions=reductions)
+        return cls(**fields_from_text(text, layers=layers, as_it_stands=reductions == "from_file", name=name))
+
+    def to_text(self) -> str:
+        """A genotype as codes print and read it, for `from_text`, which needs the number of cells for the first two.
+
+        The namedtuple of DARTS where one normal and one reduction cell have two entries for every node; that of
+        FairDARTS, with nodes, where they have others; that of D-DARTS for individual cells; the string of
+        NAS-Bench-201. What none of them can say is as `str` writes it.
+        """
+        forms: list[str] = []
+        if self.inputs == 1:
+            try:
+                return self.to_nb201()
+            except ValueError:
+                return str(self)
+        if len(self.genes) == 2:
+            forms += pair_texts(*self.genes, *(self.concats or (self.concat, self.concat)))
+        seq = "" if self.seq == tuple(range(self.layers)) else f"seq={list(self.seq)}, "
+        concat = [list(nodes) for nodes in self.concats] or list(self.concat)
+        genes = [[tuple(entry) for entry in cell] for cell in self.genes]
+        forms.append(f"Genotype(genes={genes}, {seq}concat={concat}, reductions={list(self.reduction_cells)})")
+        for form in forms:
+            if Genotype.from_text(form, layers=self.layers) == self:
+                return form
+        return str(self)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any], *, reductions: ReductionRule = "auto") -> "Genotype":
@@ -222,16 +238,7 @@ class Genotype:
         {L//3, 2L//3}. The `concat` of a genotype with ops of the 12-op space (DARTOpti) is that of the supernet: its
         networks join every node that exists.
         """
-        genotype = cls(**fields_from_json(data))
-        if reductions == "from_file" or "version" in data:
-            return genotype
-        darts, dartopti = (set(spaces.get(name).ops) for name in ("darts", "dartopti"))
-        if genotype.ops & (dartopti - darts):
-            nodes = tuple(range(genotype.inputs, genotype.inputs + genotype.steps))
-            return replace(genotype, concat=nodes, concats=()) if set(nodes) != set(genotype.concat) else genotype
-        if genotype.ops <= darts and len(genotype.reductions or ()) == 2:
-            return genotype.with_reductions(None)
-        return genotype
+        return cls(**fields_from_json(data, as_it_stands=reductions == "from_file"))
 
     def to_json(self) -> dict[str, Any]:
         """The versioned form, ready for json.dump.
@@ -254,13 +261,14 @@ class Genotype:
     def load(
         cls, source: str | os.PathLike[str], *, layers: int | None = None, reductions: ReductionRule = "auto"
     ) -> "Genotype":
-        """Read a file, `FILE#NAME` of a file with many genotypes, a run folder, or a built-in architecture by name.
+        """Read a file, `FILE#NAME` of a file with many genotypes, a run folder, a built-in name, or the text itself.
 
         layers: the number of cells for a genotype of one normal and one reduction cell.
         """
-        genotype = cls.from_text(text_of(source), reductions=reductions)
+        text, name = text_of(source)
+        genotype = cls.from_text(text, reductions=reductions, name=name)
         return genotype if layers is None else genotype.with_layers(layers)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the versioned form, whole or not at all."""
-        write_whole(Path(path), to_lines(self.to_json()).encode())
+        write_whole(Path(path), to_json_lines(self.to_json()).encode())

@@ -238,7 +238,7 @@ def test_errors_name_the_place(change: dict[str, object], message: str) -> None:
             r"genes\[0\]\[0\]\[2\] must be a name, a number",
         ),
         ("Genotype(normal=[], reduce=[], normal_concat=[2])", "the text must have reduce_concat= beside normal="),
-        ("Genotype(normal=[], reduce=[], normal_concat=[2], reduce_concat=[3])", "reduce_concat must equal normal_con"),
+        ("Genotype(normal=[], reduce=[], normal_concat=2, reduce_concat=[3])", "normal_concat must be a list of nodes"),
         (
             "Genotype(normal=[('x',)], reduce=[], normal_concat=[2], reduce_concat=[2])",
             r"normal\[0\] must be \(op, sour",
