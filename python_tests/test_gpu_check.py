@@ -43,7 +43,7 @@ def test_steps_that_fail_hang_and_crash_leave_the_results_of_the_others(tmp_path
         [
             python("first", f"print('a line'); {REPORTS}"),
             python("fails", f"{REPORTS}; import sys; print('why'); sys.exit(3)"),
-            python("hangs", hangs, limit=3.0),
+            python("hangs", hangs, limit=8.0),
             python("crashes", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"),
             Step("absent", ["/no/such/command"], 5.0),
             python("finds", "import sys; sys.exit(9)", expected=9),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch.autograd import DeviceType
 
-from ddarts_ext.benchmark import Case, kernels, measure
+from ddarts_ext.benchmark import Case, kernels, measure, measurement
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -78,3 +79,50 @@ def test_a_call_is_timed_as_a_graph_with_its_launches() -> None:
 def test_what_cannot_be_captured_is_left_to_the_profiler() -> None:
     assert kernels.captured([lambda: torch.ones(3, device="cuda").sum().item()]) is None
     assert kernels.sound()
+
+
+class Graph:
+    """Stands for a CUDA graph: a replay runs what was captured."""
+
+    def __init__(self, runs: list[Callable[[], object]]) -> None:
+        self.runs = runs
+
+    def replay(self) -> None:
+        for run in self.runs:
+            run()
+
+
+@pytest.mark.parametrize("captures", [True, False])
+def test_on_a_gpu_buffers_rotate_and_times_are_of_one_call(monkeypatch: pytest.MonkeyPatch, captures: bool) -> None:
+    """The path of a GPU, with the device's own parts replaced: ``cpu:0`` is a device that is not called ``cpu``."""
+    made, graphs = [], []
+
+    def capture(runs: list[Callable[[], object]]) -> Graph | None:
+        graphs.append(Graph(runs))
+        return graphs[-1] if captures else None
+
+    def inputs() -> list[torch.Tensor]:
+        made.append(torch.arange(1.0, 1 + (8 << 10)).requires_grad_())
+        return [made[-1]]
+
+    def interleave(steps: dict[str, Callable[[], None]], *_: object) -> dict[str, list[float]]:
+        for step in steps.values():
+            step()
+        return {name: [90.0, 90.0] for name in steps}
+
+    def profiled(step: Callable[[], object]) -> kernels.Profile:
+        step()
+        return kernels.Profile(3, 2.0, {})
+
+    monkeypatch.setattr(measurement, "captured", capture)
+    monkeypatch.setattr(measurement, "profiled", profiled)
+    monkeypatch.setattr(measurement, "interleave", interleave)
+    monkeypatch.setattr(measurement, "ROTATED_BYTES", 80 << 10)
+    case = Case("op", "case", inputs, lambda x: x * 2, lambda x: x + x, 1 << 20, backward=True, library=True)
+    rows = measure(case, "cpu:0", seconds=0.1, copy=10.0)
+    assert len(made) == 1, "random numbers are made once"
+    assert len(rows) == len(graphs) == 8
+    for row in rows:
+        assert (row.timer, row.launches) == ("graph" if captures else "profiler", 3)
+        assert row.median_ms == (90.0 / 3 if captures else 2.0)
+    assert all(len(graph.runs) == 1 + (80 << 10) // (32 << 10) for graph in graphs)

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from running import Step
@@ -17,6 +17,7 @@ OPS = (
     *("channel_iim", "grouped_batch_norm", "mixed_edges", "mixed_sum", "pool3x3", "relu_depthwise_conv2d"),
     *("relu_pointwise_conv2d", "relu_separable_conv2d", "spawn_group"),
 )
+PATIENCE = 4  # times the limits, on a CPU, which may be a slow one
 CAPTURED = [
     "python_tests/ops/test_captured.py",
     "python_tests/benchmark/test_kernels.py",
@@ -41,7 +42,8 @@ class Wish:
 def steps_of(part: int, wish: Wish) -> list[Step]:
     """All steps of a part, in order."""
     first = [_device(wish), *_build(part, wish), _task("kernels", wish, 40, fatal=True)]
-    return first + (_first_part(wish) if part == 1 else _second_part(wish))
+    steps = first + (_first_part(wish) if part == 1 else _second_part(wish))
+    return [replace(step, limit=step.limit * PATIENCE) for step in steps] if wish.device == "cpu" else steps
 
 
 def _first_part(wish: Wish) -> list[Step]:
@@ -67,7 +69,7 @@ def _benchmarks(name: str, wish: Wish, limit: float, files: Sequence[str], *more
     """Files of benchmarks/; the rehearsal on a CPU takes the smallest ones."""
     if wish.device == "cpu":
         files = [file for file in files if file in ("trainer", "spawn_group")] or ["spawn_group"]
-        more = ()
+        more = ("--seconds", "0.02")
     return Step(name, _script("benchmarks", wish, "--files", *files, *more), limit)
 
 

@@ -1,7 +1,7 @@
 """Faults that compute-sanitizer must find, under the filter that the ops are run with: else its silence says nothing.
 
-memcheck: a kernel of the package is given a tensor that claims four times the memory it has. racecheck: a kernel of its
-namespace that lacks a barrier (planted_race.cu), compiled here.
+memcheck: a kernel of the package is given a tensor that claims a thousand times the memory it has. racecheck: a kernel
+of its namespace that lacks a barrier (planted_race.cu), compiled here.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class TooLarge:
 
 def outside() -> None:
     owner = torch.ones(1, 8, 64, 64, device="cuda")
-    ops.pool3x3(torch.as_tensor(TooLarge(owner, (4, 8, 64, 64)), device="cuda"), average=False)
+    # So large that it cannot all lie in memory that other tensors happen to have beside it.
+    ops.pool3x3(torch.as_tensor(TooLarge(owner, (1024, 8, 64, 64)), device="cuda"), average=False)
     torch.cuda.synchronize()
 
 
