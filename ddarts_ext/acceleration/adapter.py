@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from torch import nn
 
+from ddarts_ext.acceleration.adapters import SHIPPED
+
 
 class Adapter(Protocol):
     """What a user implements to have modules of a kind of its own accelerated; see ``docs/drop-in.md``."""
@@ -39,8 +41,8 @@ def unregister_adapter(adapter: Adapter) -> None:
 
 
 def adapted(module: nn.Module) -> tuple[Adapter, list[nn.Module]] | None:
-    """The adapter that knows the module, and its ops; the one registered last goes first."""
-    for adapter in reversed(_adapters):
+    """The adapter that knows the module, and its ops; the one registered last goes first, those that ship go last."""
+    for adapter in (*reversed(_adapters), *SHIPPED):
         found = adapter.primitives(module)
         if found is not None:
             return adapter, list(found)

@@ -147,7 +147,7 @@ def _call_op(base: type[nn.Module], self: nn.Module, *args: Any, **kwargs: Any) 
         mixture = None if plan is None else scope.op(plan, args[0])
         if mixture is not None:
             return mixture
-    return base.__call__(self, *plain(args), **plain(kwargs))
+    return scope.term(base.__call__(self, *plain(args), **plain(kwargs)))
 
 
 def _call_scope(base: type[nn.Module], self: nn.Module, *args: Any, **kwargs: Any) -> Any:

@@ -17,7 +17,8 @@ from ddarts_ext.acceleration.recognise import Mixing
 
 LEAST = 1.05
 CLEAR = 2.0  # a single measurement decides from here on
-_ROUNDS = 3
+_DOUBTFUL = 1.3  # below it, all rounds are needed to tell a gain from noise
+_ROUNDS = 9
 
 
 def measure_gain(found: Mixing, installed: Installation, method: str, given: Call) -> float:
@@ -28,10 +29,13 @@ def measure_gain(found: Mixing, installed: Installation, method: str, given: Cal
     given = given.map(lambda x: x.to(dtype) if x.is_floating_point() else x)
     before, after = (_pass(copied.module.train(), method) for copied in (old, new))
     after(given)  # learns what reads one tensor
-    times = [(_seconds(before, given), _seconds(after, given))]
-    if times[0][0] < CLEAR * times[0][1]:
-        times += [(_seconds(before, given), _seconds(after, given)) for _ in range(_ROUNDS)]
-    return min(t for t, _ in times) / min(t for _, t in times)
+    best = [_seconds(before, given), _seconds(after, given)]
+    for i in range(_ROUNDS):
+        ratio = best[0] / best[1]
+        if ratio > (CLEAR if i == 0 else _DOUBTFUL if i >= _ROUNDS // 3 else float("inf")):
+            break
+        best = [min(best[0], _seconds(before, given)), min(best[1], _seconds(after, given))]
+    return best[0] / best[1]
 
 
 def guessed_size(given: Call) -> Call:

@@ -49,6 +49,8 @@ def trials(found: Mixing, call: Callable[..., Any], device: torch.device) -> Ite
 
 def _parameters(call: Callable[..., Any]) -> list[inspect.Parameter]:
     named = inspect.signature(call).parameters.values()
+    if any(p.kind is p.VAR_POSITIONAL for p in named) and all(p.default is not p.empty for p in named if p.kind < 2):
+        return [inspect.Parameter("x", inspect.Parameter.POSITIONAL_ONLY)]  # whatever it gets goes to its ops
     return [p for p in named if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
 

@@ -192,6 +192,16 @@ def run_family(steps: Sequence[Step], x: Tensor, context: Context) -> list[Tenso
     return [tensor for tensor in found if tensor is not None]
 
 
+def channels_of(module: nn.Module) -> int:
+    """Channels that a module reads, as its first layer with channels says; 0 where none does."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            return layer.in_channels
+        if isinstance(layer, nn.BatchNorm2d):
+            return layer.num_features
+    return 0
+
+
 def layers_of(module: nn.Module) -> list[nn.Module] | None:
     """The leaf layers of a module in the order they are registered in; None where one is of an unknown kind."""
     if type(module).__dict__.get("_ddarts_base", type(module)) in LAYERS:  # its class before it was routed

@@ -69,8 +69,9 @@ class Mixture(Deferred):
             return self.value() * factor if over is None else self.value() / over
         if isinstance(operand, Tensor):
             operand = operand.reshape(()) if operand.dim() else operand
-            if not operand.is_floating_point():
-                operand = operand.to(self.branches[0].source.dtype)
+            dtype = self.branches[0].source.dtype
+            if not operand.is_floating_point() or dtype == torch.float64:  # factors must not round each other
+                operand = operand.to(dtype)
         change = _times if over is None else _over
         numbers = [change(number, operand) for number in self.numbers]
         return Mixture(self.shared, self.branches, [change(weight, operand) for weight in self.weights], numbers)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ddarts_ext.acceleration.calls import Call
 from ddarts_ext.acceleration.copies import Copy, undisturbed
-from ddarts_ext.acceleration.recognise import channels_of, methods_of
+from ddarts_ext.acceleration.layers import channels_of
+from ddarts_ext.acceleration.recognise import methods_of
 
 Seen = dict[tuple[nn.Module, str], Call]
 _IMAGES = (4, 32, 32)  # how many, and their sides

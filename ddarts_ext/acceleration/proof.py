@@ -13,8 +13,9 @@ from torch.utils import _pytree as pytree
 from ddarts_ext.acceleration.calls import Call
 from ddarts_ext.acceleration.classes import OpSettings, ScopeSettings, is_routed, route, settings_of, unroute
 from ddarts_ext.acceleration.copies import Copy, scramble, undisturbed
+from ddarts_ext.acceleration.layers import channels_of
 from ddarts_ext.acceleration.plan import build, readings
-from ddarts_ext.acceleration.recognise import Mixing, channels_of, methods_of
+from ddarts_ext.acceleration.recognise import Mixing, methods_of
 from ddarts_ext.acceleration.scope import Learned, Scope
 
 TOLERANCE = 1e-9

@@ -10,7 +10,7 @@ from torch import nn
 
 from ddarts_ext.acceleration.adapter import Adapter, adapted
 from ddarts_ext.acceleration.copies import Copy
-from ddarts_ext.acceleration.layers import layers_of
+from ddarts_ext.acceleration.layers import channels_of, layers_of
 from ddarts_ext.acceleration.plan import is_reduction, readings
 
 
@@ -62,16 +62,6 @@ def methods_of(module: nn.Module) -> list[str]:
     """The methods that may be routed: ``forward`` and those that are called ``forward_...``."""
     names = [name for name in dir(type(module)) if name == "forward" or name.startswith("forward_")]
     return [name for name in names if inspect.isfunction(getattr(type(module), name))]
-
-
-def channels_of(module: nn.Module) -> int:
-    """Channels that a module reads, as its first layer with channels says; 0 where none does."""
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            return layer.in_channels
-        if isinstance(layer, nn.BatchNorm2d):
-            return layer.num_features
-    return 0
 
 
 class Recogniser:

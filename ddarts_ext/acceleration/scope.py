@@ -103,6 +103,12 @@ class Scope(Pass):
             branch = Branch(self, x, plan.rest(begun.output, self, begun.done), plan.norm, op=True)
         return Mixture(self, [branch], [None], [])
 
+    def term(self, result: Any) -> Any:
+        """What an op that ran as it is returned, as a sum: code may ask that all ops return the same type."""
+        if not readable(result):
+            return result
+        return Mixture(self, [Branch(self, result, result, op=True)], [None], [])
+
     def relu(self, x: Tensor) -> Tensor:
         """x.relu(), taken once."""
         found = self._relus.get(id(x))

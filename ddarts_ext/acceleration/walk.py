@@ -98,21 +98,28 @@ class Walk:
 
     def _install(self, found: Mixing) -> list[Left] | None:
         """Prove one module and route it: None, or why it stays as it is."""
-        path = self._paths[found.module]
         if any(is_routed(op) for op in found.ops):
-            return [Left(path, "shares ops with a module that is accelerated already")]
+            return [Left(self._paths[found.module], "shares ops with a module that is accelerated already")]
         readings = [self._reading(op) for op in (*found.ops, *found.entrances)]
-        count = len(found.ops)
+        left = self._install_as(found, readings)
+        if left is None or not any(entry.difference for entry in left):
+            return left
+        own = [prove_op(op) for op in (*found.ops, *found.entrances)]  # and not another of its kind
+        return left if own == readings else self._install_as(found, own)
+
+    def _install_as(self, found: Mixing, readings: Sequence[Reading]) -> list[Left] | None:
+        path, count = self._paths[found.module], len(found.ops)
         if all(variant in (None, "identity", "zero1", "zero2") for variant, _ in readings[:count]):
             return [_worst(path, readings[:count])]
         names = [variant or "raw" for variant, _ in readings]
-        outcomes = self._methods(found, Installation(tuple(names[:count]), tuple(names[count:]), (), True))
+        parts = tuple(names[:count]), tuple(names[count:])
+        outcomes = self._methods(found, Installation(*parts, (), True))
         good = {method: outcome for method, outcome in outcomes.items() if outcome.installed is not None}
         if not good:
             return [outcome.left for outcome in outcomes.values() if outcome.left] or [Left(path, NO_SUM)]
-        convert = next(iter(good.values())).installed.convert  # type: ignore[union-attr]
+        convert = any(outcome.installed.convert for outcome in good.values() if outcome.installed)
         try:
-            Installation(tuple(names[:count]), tuple(names[count:]), tuple(good), convert).on(found)
+            Installation(*parts, tuple(good), convert).on(found)
         except TypeError as error:
             return [Left(path, f"its class cannot be exchanged: {error}")]
         gains = [outcome.gain for outcome in good.values() if outcome.gain is not None]
