@@ -220,7 +220,7 @@ class Genotype:
         if len(self.genes) == 2:
             forms += pair_texts(*self.genes, *(self.concats or (self.concat, self.concat)))
         seq = "" if self.seq == tuple(range(self.layers)) else f"seq={list(self.seq)}, "
-        concat = [list(nodes) for nodes in self.concats] or list(self.concat)
+        concat: list[Any] = [list(nodes) for nodes in self.concats] or list(self.concat)
         genes = [[tuple(entry) for entry in cell] for cell in self.genes]
         forms.append(f"Genotype(genes={genes}, {seq}concat={concat}, reductions={list(self.reduction_cells)})")
         for form in forms:
