@@ -113,8 +113,7 @@ class Plan:
         # What a search by shrinking keeps is what the rule `darts` reads in its space.
         rule = "darts" if method.shrinking is not None else method.discretisation.rules[0]
         settings = {"space": method.space, "rules": [rule]}
-        known = {name: value for name, value in first.settings.items() if name in ("steps", "cells", "reductions")}
-        return (*self.contenders, Contender("random", {**settings, **known}, "random"))
+        return (*self.contenders, Contender("random", settings, "random"))
 
     def count(self, contender: int) -> int:
         """How many searches a contender has."""

@@ -18,6 +18,7 @@ from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.count import count_parameters
 from ddarts_ext.search import methods
 from ddarts_ext.search.searcher import Searcher
+from ddarts_ext.search.settings import resolve
 from ddarts_ext.search.shrinking.shrinker import Shrinker
 from ddarts_ext.training.evaluate import accuracy
 from ddarts_ext.training.trainer import Trainer
@@ -78,6 +79,8 @@ class Bench:
         method = methods.get(contender.method)
         kind: type[Searcher] = Shrinker if method.shrinking is not None else Searcher
         settings = {**self.plan.search, **contender.settings}
+        if method.random:
+            settings = {**settings, **self._sizes_of_first()}
         searcher = kind(
             self.images, contender.method, **settings, seed=search.seed, device=self.device, out=folder, resume=True
         )
@@ -90,6 +93,13 @@ class Bench:
             memory_mib=max((record["memory_mib"] for record in result.history), default=0.0),
             valid=[record["valid"]["accuracy"] for record in result.history if "valid" in record],
         )
+
+    def _sizes_of_first(self) -> dict[str, Any]:
+        """What a random architecture has in common with the results of the first contender, defaults resolved."""
+        first = self.plan.contenders[0]
+        found = resolve(self.images, first.method, "cpu", {**self.plan.search, **first.settings})
+        sizes = {"cells": found.method.cells, "steps": found.steps, "reductions": found.reductions}
+        return {name: value for name, value in sizes.items() if value is not None}
 
     def _train(self, training: Training, folder: Path) -> Trained:
         began = time.perf_counter()

@@ -63,7 +63,7 @@ def test_plans_are_checked(wrong: dict[str, Any], message: str) -> None:
 def test_random_architectures_are_of_the_first_method() -> None:
     plan = Plan("digits", (Contender("ddarts", {"cells": 3}), Contender("darts")), seeds=2, random=3)
     random = plan.all[-1]
-    assert random.settings == {"space": "darts", "rules": ["sparse"], "cells": 3}
+    assert random.settings == {"space": "darts", "rules": ["sparse"]}
     searches = plan.searches()
     assert [search.contender for search in searches] == [0, 1, 2, 0, 1, 2, 2]
     assert Plan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
@@ -151,5 +151,15 @@ def test_command_and_pictures(images: Path, tmp_path: Path) -> None:
     assert all(len(line) <= 80 for line in done.stdout.splitlines() if not line.startswith("figures in"))
     assert {path.name for path in out.glob("*.png")} == {"search.png", "accuracy.png", "correlation.png"}
     genotype = Genotype.load(out / "searches" / "random-1")
+    assert genotype.layers == Genotype.load(out / "searches" / "darts-0").layers == 3
     assert not genotype.dead_cells()
     assert ddarts_ext.compare is compare
+
+
+def test_random_architectures_have_the_sizes_that_the_method_takes_for_itself(tmp_path: Path) -> None:
+    """Where nothing is said, small images have 4 cells: the random ones too."""
+    plan = Plan("digits", (Contender("ddarts"),), seeds=1, random=1)
+    bench = Bench(plan, tmp_path, "cpu")
+    assert bench._sizes_of_first() == {"cells": 4}
+    found = bench.searched(plan.searches()[-1])
+    assert Genotype.from_json(found.genotype).layers == 4

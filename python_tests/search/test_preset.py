@@ -20,8 +20,8 @@ def test_alphas_can_decide(size: int, images: int, epochs: int) -> None:
     found = preset("ddarts", size, images, epochs=epochs)
     steps = images // 2 // found["batch"] * (epochs - found["alpha_start"])
     rate = found.get("alpha_lr", method.architect.alpha_lr)
-    assert steps * rate > 2 * 1.735
-    assert found["zero_one_start"] == 0.5
+    # It falls by a cosine, so the mean is half of the first.
+    assert steps * rate / 2 > 2 * 1.735
     assert found["alpha_start"] < epochs
 
 

@@ -155,15 +155,17 @@ def preset(
     """Defaults that suit the data where the published ones (32x32, 50,000 images) do not; empty for large data.
 
     Few images mean few steps. A step of Adam moves an alpha by at most its rate, so the sum of all rates bounds how far
-    an alpha can come: 19.5 in the published search, while a weight of .85 takes 1.7. The rate is raised until the sum
-    is 8.8, which lets alphas decide. For the first epochs they wait for the weights, and the zero-one loss, which makes
-    final what it finds, joins in when half of the alphas' epochs are over. Batches of 32 double the steps.
+    an alpha can come: 19.5 in the published search, while a weight of .85 takes 1.7. The rate, which falls by a cosine,
+    is raised until the sum is 8.8, which lets alphas decide. For the first epochs they wait for the weights. Batches of
+    32 double the steps.
 
     said: settings that are known, by name: ``epochs``, ``batch`` and ``alpha_lr`` count here.
     """
-    if train_images > 10_000 or method.random:
+    if train_images > 10_000:
         return {}
     small = max(size) <= 16
+    if method.random:
+        return {"cells": 4, "channels": 8} if small else {}
     if method.shrinking is not None:
         sizes = {"cells": 3 if method.space == "nasbench201" else 5, "channels": 8, "weight_lr": 0.05}
         return sizes if small else {}
@@ -174,10 +176,8 @@ def preset(
     found["alpha_start"] = waiting
     if method.relaxation == "sigmoid":
         found["weight_lr"] = 0.01
-        if method.objectives.zero_one_weight:
-            found["zero_one_start"] = 0.5
     steps = max(1, int(split * train_images) // said.get("batch", 32)) * max(1, epochs - waiting)
-    rate = min(_LARGEST_RATE, _TRAVEL / steps)
+    rate = min(_LARGEST_RATE, 2 * _TRAVEL / steps)
     if rate > method.architect.alpha_lr and "alpha_lr" not in said:
-        found["alpha_lr"] = found["alpha_lr_min"] = float(f"{rate:.2g}")
+        found["alpha_lr"], found["alpha_lr_min"] = float(f"{rate:.2g}"), 0.001
     return found
