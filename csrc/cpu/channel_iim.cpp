@@ -5,7 +5,7 @@
 // the result does not depend on the number of threads.
 #include "../common/parallel.h"
 #include "../common/simd.h"
-#include "../common/tensors.h"
+#include "../common/channel_iim_check.h"
 
 #include <algorithm>
 #include <optional>
@@ -164,8 +164,6 @@ void map_kernel(const Tensor& given, const A* mean, const A* rstd, int64_t group
           out[n] = measure<A>(sample_sum(data + n * size, shape, m, r, row.data()), shape, paper);
         }
       });
-    } else {
-      STD_TORCH_CHECK(false, "channel_iim: maps must be all float64 or none, got both");
     }
   });
 }
@@ -188,6 +186,7 @@ void all_maps(const std::vector<Tensor>& maps, const std::optional<Tensor>& mean
 
 Tensor channel_iim(std::vector<Tensor> maps, std::optional<Tensor> mean, std::optional<Tensor> rstd,
                    std::vector<bool> normalize, bool paper) {
+  check_channel_iim(maps, mean, rstd, normalize);
   const ScalarType dtype = accumulate_dtype(maps[0]);
   Tensor out = torch::stable::new_empty(maps[0], {static_cast<int64_t>(maps.size()), maps[0].size(0)}, dtype);
   if (dtype == ScalarType::Double) all_maps<double>(maps, mean, rstd, normalize, paper, out);

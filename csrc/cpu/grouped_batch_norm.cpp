@@ -9,7 +9,7 @@
 #include "../common/simd.h"
 
 #include "../common/parallel.h"
-#include "../common/tensors.h"
+#include "../common/grouped_batch_norm_check.h"
 
 #include <algorithm>
 #include <cmath>
@@ -265,6 +265,7 @@ Parameters<A> forward_parameters(const Geometry& g, const A* mean, const A* rstd
 std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm(const Tensor& input, std::optional<Tensor> weight,
                                                       std::optional<Tensor> bias, std::optional<Tensor> given_mean,
                                                       std::optional<Tensor> given_rstd, int64_t groups, double eps, bool relu) {
+  check_grouped_batch_norm(input, weight, bias, given_mean, given_rstd, groups);
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last);
   const Geometry g(x, groups, last);
@@ -314,6 +315,7 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm_backward(const Tensor& gra
                                                                std::optional<Tensor> weight_in, std::optional<Tensor> bias_in,
                                                                const Tensor& mean_in, const Tensor& rstd_in,
                                                                bool batch_statistics, int64_t groups, bool relu) {
+  check_grouped_batch_norm_backward(grad_in, input, weight_in, bias_in, mean_in, rstd_in, groups);
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last), grad = layout::as(grad_in, last);
   const Geometry g(x, groups, last);

@@ -5,6 +5,8 @@
 // made once. Deterministic, as the kernels it is made of are.
 #include "mixed_edges.h"
 
+#include "../common/mixed_edges_check.h"
+
 #include <tuple>
 
 namespace ddarts::DDARTS_CPU_COPY {
@@ -196,6 +198,8 @@ Result mixed_edges(Tensor x, std::vector<Tensor> previous, std::vector<Tensor> d
                    std::vector<int64_t> seconds, std::vector<bool> normalize, int64_t target_count, int64_t stride,
                    std::optional<Tensor> mean, std::optional<Tensor> rstd, std::optional<Tensor> inner_mean,
                    std::optional<Tensor> inner_rstd, double eps) {
+  check_mixed_edges(x, previous, depthwise, pointwise, weights,
+                    {targets, kinds, dilations, seconds, normalize, target_count, stride}, mean, rstd, inner_mean, inner_rstd);
   const Edges edges{targets, kinds, dilations, seconds, normalize, stride};
   const Given given{mean, rstd, inner_mean, inner_rstd};
   const auto run = [&](auto acc) {

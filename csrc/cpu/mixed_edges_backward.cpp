@@ -6,6 +6,8 @@
 // gradient of the pools, which all edges share, is one linear sum over the nodes.
 #include "mixed_edges.h"
 
+#include "../common/mixed_edges_check.h"
+
 #include <utility>
 
 namespace ddarts::DDARTS_CPU_COPY {
@@ -196,6 +198,12 @@ std::vector<Tensor> mixed_edges_backward(std::vector<Tensor> grads, Tensor x, st
                                          std::vector<bool> normalize, int64_t stride, Tensor mean, Tensor rstd,
                                          Tensor inner_mean, Tensor inner_rstd, bool batch_statistics, bool input_grad,
                                          bool parameters_grad, bool weights_grad) {
+  const int64_t sums = static_cast<int64_t>(grads.size());
+  check_mixed_edges_backward(grads, x, depthwise, pointwise, weights, saved,
+                             {targets, kinds, dilations, seconds, normalize, sums, stride}, mean, rstd, inner_mean, inner_rstd);
+  // One layout for all that a sum reads side by side.
+  for (size_t i = 0; i < saved.size() - 1; ++i)
+    if (saved[i].dim() == 4) saved[i] = layout::as(saved[i], layout::channels_last(x));
   const Edges edges{targets, kinds, dilations, seconds, normalize, stride};
   const auto run = [&](auto acc) {
     return EdgesBackward<decltype(acc)>(edges, grads, x, depthwise, pointwise, weights, saved, mean, rstd, inner_mean,

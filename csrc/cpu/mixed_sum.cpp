@@ -5,6 +5,7 @@
 // multiply-add a value. Backward: one pass for sum g and sum g (x_k - mean_k), one for dx_k = a g + s x_k + d.
 // Branches are taken a few at a time, as many as the last-level cache holds: the second pass reads them from there.
 // Blocks do not depend on the number of threads, and every sum has a fixed order: results are bitwise reproducible.
+#include "../common/mixed_sum_check.h"
 #include "mixed_sum_passes.h"
 
 #include <optional>
@@ -84,6 +85,7 @@ std::tuple<std::vector<Tensor>, Tensor> backward(const Tensor& grad_, const std:
 
 std::tuple<Tensor, Tensor, Tensor> mixed_sum(std::vector<Tensor> branches, Tensor weights, std::vector<bool> normalize,
                                              std::optional<Tensor> mean, std::optional<Tensor> rstd, double eps) {
+  check_mixed_sum(branches, weights, normalize, mean, rstd);
   const auto run = [&](auto acc) {
     return forward<decltype(acc)>(branches, weights, normalize, mean, rstd, eps);
   };
@@ -93,6 +95,7 @@ std::tuple<Tensor, Tensor, Tensor> mixed_sum(std::vector<Tensor> branches, Tenso
 std::tuple<std::vector<Tensor>, Tensor> mixed_sum_backward(Tensor grad, std::vector<Tensor> branches, Tensor weights,
                                                            std::vector<bool> normalize, Tensor mean, Tensor rstd,
                                                            bool batch_statistics, bool weights_grad) {
+  check_mixed_sum_backward(grad, branches, weights, normalize, mean, rstd);
   const auto run = [&](auto acc) {
     return backward<decltype(acc)>(grad, branches, weights, normalize, mean, rstd, batch_statistics, weights_grad);
   };

@@ -10,6 +10,7 @@
 #include "pool3x3.h"
 
 #include "../common/parallel.h"
+#include "../common/pool3x3_check.h"
 #include "../common/tensors.h"
 
 #include <algorithm>
@@ -331,6 +332,7 @@ Plane plane_of(int64_t channels, int64_t height, int64_t width, int64_t stride, 
 }  // namespace
 
 std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& input, int64_t stride, bool maximum, bool average) {
+  check_pool3x3(input, stride, maximum, average);
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last);
   const int64_t n = x.size(0), c = x.size(1);
@@ -362,6 +364,7 @@ std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& input, int64_t stride, 
 
 Tensor pool3x3_backward(std::optional<Tensor> grad_maximum, std::optional<Tensor> grad_average, const Tensor& positions,
                         int64_t height, int64_t width, int64_t stride, bool last) {
+  check_pool3x3_backward(grad_maximum, grad_average, positions, height, width, stride);
   const Tensor& either = grad_maximum ? *grad_maximum : *grad_average;
   const int64_t n = either.size(0), c = either.size(1);
   const Plane g = plane_of(c, height, width, stride, last);

@@ -8,6 +8,7 @@
 // the first-level cache: z is never stored. Deterministic: every output is one sum in a fixed order, and the statistics
 // are merged over samples in order.
 
+#include "../common/relu_depthwise_conv2d_check.h"
 #include "relu_depthwise_conv2d.h"
 #include "relu_depthwise_conv2d_correlation.h"
 #include "relu_depthwise_conv2d_weights.h"
@@ -214,6 +215,7 @@ namespace {
 Result relu_depthwise_conv2d(Tensor x, std::vector<Tensor> weights, std::vector<int64_t> dilations, int64_t stride,
                              bool normalize, std::optional<Tensor> mean, std::optional<Tensor> rstd, int64_t groups,
                              double eps) {
+  check_relu_depthwise_conv2d(x, weights, dilations, stride, mean, rstd, groups);
   const auto of_one_input = [](const std::optional<Tensor>& s) {
     return s.has_value() ? std::optional<Tensor>(torch::stable::unsqueeze(*s, 1)) : std::nullopt;
   };
@@ -223,10 +225,18 @@ Result relu_depthwise_conv2d(Tensor x, std::vector<Tensor> weights, std::vector<
   return {outputs, torch::stable::squeeze(means, 1), torch::stable::squeeze(rstds, 1)};
 }
 
+Result checked_relu_separable_conv2d(std::vector<Tensor> inputs, std::vector<Tensor> weights, std::vector<Tensor> pointwise,
+                                     std::vector<int64_t> sources, std::vector<int64_t> dilations, int64_t stride,
+                                     bool normalize, std::optional<Tensor> mean, std::optional<Tensor> rstd, int64_t groups,
+                                     double eps) {
+  check_relu_separable_conv2d(inputs, weights, pointwise, sources, dilations, stride, mean, rstd, groups);
+  return relu_separable_conv2d(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups, eps);
+}
+
 }  // namespace
 }  // namespace ddarts::DDARTS_CPU_COPY
 
 DDARTS_CPU_KERNELS(m) {
   m.impl("relu_depthwise_conv2d", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::relu_depthwise_conv2d));
-  m.impl("relu_separable_conv2d", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::relu_separable_conv2d));
+  m.impl("relu_separable_conv2d", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::checked_relu_separable_conv2d));
 }

@@ -1,5 +1,6 @@
 // relu_depthwise_conv2d and relu_separable_conv2d on the CPU, backward: all inputs with their filters, pass after pass.
 
+#include "../common/relu_depthwise_conv2d_check.h"
 #include "relu_depthwise_conv2d_backward.h"
 
 namespace ddarts::DDARTS_CPU_COPY {
@@ -113,24 +114,31 @@ std::vector<Tensor> relu_separable_conv2d_gradients(
 
 namespace {
 
+std::vector<OutputGradient> incoming_gradients(const std::vector<Tensor>& grads) {
+  std::vector<OutputGradient> incoming;
+  for (const Tensor& grad : grads) incoming.push_back({grad});
+  return incoming;
+}
+
 std::vector<Tensor> relu_separable_conv2d_backward(std::vector<Tensor> grads, std::vector<Tensor> inputs,
                                                    std::vector<Tensor> weights, std::vector<Tensor> pointwise,
                                                    std::vector<int64_t> sources, std::vector<int64_t> dilations,
                                                    int64_t stride, bool normalize, Tensor mean, Tensor rstd,
                                                    bool batch_statistics, int64_t groups, bool input_grad,
                                                    bool weights_grad) {
-  std::vector<OutputGradient> incoming;
-  for (const Tensor& grad : grads) incoming.push_back({grad});
-  return relu_separable_conv2d_gradients(incoming, inputs, weights, pointwise, sources, dilations, stride, normalize, mean,
-                                         rstd, batch_statistics, groups, input_grad, weights_grad);
+  check_relu_separable_conv2d_backward(grads, inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd,
+                                       groups);
+  return relu_separable_conv2d_gradients(incoming_gradients(grads), inputs, weights, pointwise, sources, dilations, stride,
+                                         normalize, mean, rstd, batch_statistics, groups, input_grad, weights_grad);
 }
 
 std::tuple<Tensor, std::vector<Tensor>> relu_depthwise_conv2d_backward(
     std::vector<Tensor> grads, Tensor x, std::vector<Tensor> weights, std::vector<int64_t> dilations, int64_t stride,
     bool normalize, Tensor mean, Tensor rstd, bool batch_statistics, int64_t groups, bool input_grad, bool weights_grad) {
-  std::vector<Tensor> found = relu_separable_conv2d_backward(
-      grads, {x}, weights, {}, std::vector<int64_t>(weights.size(), 0), dilations, stride, normalize, mean, rstd,
-      batch_statistics, groups, input_grad, weights_grad);
+  check_relu_depthwise_conv2d_backward(grads, x, weights, dilations, stride, normalize, mean, rstd, groups);
+  std::vector<Tensor> found = relu_separable_conv2d_gradients(
+      incoming_gradients(grads), {x}, weights, {}, std::vector<int64_t>(weights.size(), 0), dilations, stride, normalize, mean,
+      rstd, batch_statistics, groups, input_grad, weights_grad);
   const int64_t none = 0;
   const Tensor dx = input_grad ? found[0] : torch::stable::empty({&none, 1}, x.scalar_type());
   return {dx, {found.begin() + input_grad, found.end()}};

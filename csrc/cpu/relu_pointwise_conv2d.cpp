@@ -8,7 +8,7 @@
 // dx, once each. Deterministic: chunks follow from the sizes alone, each adds up in order, and they are added in order, in double.
 #include "../common/channel_mixing.h"
 #include "../common/parallel.h"
-#include "../common/tensors.h"
+#include "../common/relu_pointwise_conv2d_check.h"
 
 #include <algorithm>
 #include <optional>
@@ -211,6 +211,7 @@ std::vector<Pointwise<T, accumulate_t<T>>> jobs_of(const Tensor& x, const std::v
 }
 
 Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64_t stride) {
+  check_relu_pointwise_conv2d(x, weights, stride);
   int64_t channels = 0;
   for (const Tensor& weight : weights) channels += weight.size(0);
   Tensor out = layout::in_layout_of(x, channels, (x.size(2) + stride - 1) / stride, (x.size(3) + stride - 1) / stride,
@@ -226,6 +227,7 @@ Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64
 // dx and the gradients of the weights, as far as they are wanted.
 std::vector<Tensor> relu_pointwise_conv2d_backward(const Tensor& grad, const Tensor& x, std::vector<Tensor> weights,
                                                    int64_t stride, bool input_grad, bool weights_grad) {
+  check_relu_pointwise_conv2d_backward(grad, x, weights, stride);
   std::vector<Tensor> found;
   std::optional<Tensor> dx;
   if (input_grad) {

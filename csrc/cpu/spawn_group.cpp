@@ -1,7 +1,7 @@
 // spawn_group on the CPU: the groups so far and `copies` channel-copies of source[:, :, ::stride, ::stride] (or zeros)
 // written side by side, each output byte once; and its backward, the copies summed at the positions that were read.
 #include "../common/simd.h"
-#include "../common/tensors.h"
+#include "../common/spawn_group_check.h"
 
 #include <algorithm>
 #include <optional>
@@ -67,6 +67,7 @@ int64_t element_bytes(const Tensor& x) {
 }
 
 Tensor spawn_group(std::optional<Tensor> groups, Tensor source, int64_t copies, int64_t stride, bool zero) {
+  check_spawn_group(groups, source, copies, stride);
   const bool channels_last = layout::channels_last(source);
   const Geometry g{source.size(0), source.size(1), source.size(2), source.size(3), copies, stride};
   const int64_t before = groups.has_value() ? groups->size(0) : 0, element = element_bytes(source);
@@ -147,6 +148,7 @@ void backward_channels_last(const T* grad, T* out, const Geometry& g) {
 }
 
 Tensor spawn_group_backward(Tensor grad, int64_t height, int64_t width, int64_t copies, int64_t stride) {
+  check_spawn_group_backward(grad, height, width, copies, stride);
   const bool channels_last = layout::channels_last(grad);
   const Geometry g{grad.size(0), grad.size(1) / copies, height, width, copies, stride};
   const Tensor x = layout::as(grad, channels_last);

@@ -2,7 +2,7 @@
 #include "channel_iim.h"
 
 #include "../common/cuda_op.h"
-#include "../common/tensors.h"
+#include "../common/channel_iim_check.h"
 
 #include <algorithm>
 #include <map>
@@ -17,6 +17,7 @@ using torch::stable::Tensor;
 
 Tensor channel_iim(std::vector<Tensor> maps, std::optional<Tensor> mean, std::optional<Tensor> rstd,
                    std::vector<bool> normalize, bool paper) {
+  ddarts::check_channel_iim(maps, mean, rstd, normalize);
   const ddarts::DeviceStream device(maps[0]);
   const int64_t count = static_cast<int64_t>(maps.size()), samples = maps[0].size(0), channels = maps[0].size(1);
   const ScalarType sums = ddarts::accumulate_dtype(maps[0]);
@@ -31,8 +32,6 @@ Tensor channel_iim(std::vector<Tensor> maps, std::optional<Tensor> mean, std::op
   for (int64_t k = 0; k < count; ++k) {
     const bool last = ddarts::layout::channels_last(maps[k]);
     maps[k] = ddarts::layout::as(maps[k], last);
-    STD_TORCH_CHECK(ddarts::accumulate_dtype(maps[k]) == sums,
-                    "channel_iim: maps must be all float64 or none, got both");
     const bool normalized = given && normalize[k];
     const auto row = [&](const Tensor& t) {
       return static_cast<const char*>(t.const_data_ptr()) + k * channels * width;

@@ -1,6 +1,6 @@
 // grouped_batch_norm on CUDA tensors: layouts, dtypes of the parameters, scratch, launchers.
 #include "../common/cuda_op.h"
-#include "../common/tensors.h"
+#include "../common/grouped_batch_norm_check.h"
 #include "grouped_batch_norm.h"
 
 #include <optional>
@@ -23,6 +23,7 @@ Tensor scratch(const Tensor& like, const ddarts::NormShape& s, ddarts::DType dty
 std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm(const Tensor& input, std::optional<Tensor> weight,
                                                       std::optional<Tensor> bias, std::optional<Tensor> given_mean,
                                                       std::optional<Tensor> given_rstd, int64_t groups, double eps, bool relu) {
+  ddarts::check_grouped_batch_norm(input, weight, bias, given_mean, given_rstd, groups);
   const ddarts::DeviceStream device(input);
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last);
@@ -48,6 +49,7 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm_backward(const Tensor& gra
                                                                std::optional<Tensor> weight_in, std::optional<Tensor> bias_in,
                                                                const Tensor& mean_in, const Tensor& rstd_in,
                                                                bool batch_statistics, int64_t groups, bool relu) {
+  ddarts::check_grouped_batch_norm_backward(grad_in, input, weight_in, bias_in, mean_in, rstd_in, groups);
   const ddarts::DeviceStream device(input);
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last), grad = layout::as(grad_in, last);

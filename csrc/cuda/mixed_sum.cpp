@@ -2,7 +2,7 @@
 #include "mixed_sum.h"
 
 #include "../common/cuda_op.h"
-#include "../common/tensors.h"
+#include "../common/mixed_sum_check.h"
 
 #include <algorithm>
 #include <optional>
@@ -84,6 +84,7 @@ void statistics(const Node& node, const std::vector<bool>& normalize, double eps
 
 std::tuple<Tensor, Tensor, Tensor> mixed_sum(std::vector<Tensor> branches, Tensor weights, std::vector<bool> normalize,
                                              std::optional<Tensor> given_mean, std::optional<Tensor> given_rstd, double eps) {
+  ddarts::check_mixed_sum(branches, weights, normalize, given_mean, given_rstd);
   const ddarts::DeviceStream device(branches[0]);
   Node node(branches, weights);
   weights = node.table(weights);
@@ -116,6 +117,7 @@ std::tuple<Tensor, Tensor, Tensor> mixed_sum(std::vector<Tensor> branches, Tenso
 std::tuple<std::vector<Tensor>, Tensor> mixed_sum_backward(Tensor grad, std::vector<Tensor> branches, Tensor weights,
                                                            std::vector<bool> normalize, Tensor mean, Tensor rstd,
                                                            bool batch_statistics, bool weights_grad) {
+  ddarts::check_mixed_sum_backward(grad, branches, weights, normalize, mean, rstd);
   const ddarts::DeviceStream device(branches[0]);
   Node node(branches, weights);
   const ScalarType weights_dtype = weights.scalar_type();

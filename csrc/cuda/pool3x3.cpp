@@ -1,6 +1,6 @@
 // pool3x3 on CUDA tensors: layouts, outputs, launchers.
 #include "../common/cuda_op.h"
-#include "../common/layout.h"
+#include "../common/pool3x3_check.h"
 #include "pool3x3.h"
 
 #include <optional>
@@ -18,6 +18,7 @@ ddarts::PoolShape shape_of(int64_t n, int64_t c, int64_t height, int64_t width, 
 }
 
 std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& input, int64_t stride, bool maximum, bool average) {
+  ddarts::check_pool3x3(input, stride, maximum, average);
   const ddarts::DeviceStream device(input);
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last);
@@ -37,6 +38,7 @@ std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& input, int64_t stride, 
 
 Tensor pool3x3_backward(std::optional<Tensor> grad_maximum, std::optional<Tensor> grad_average, const Tensor& positions,
                         int64_t height, int64_t width, int64_t stride, bool last) {
+  ddarts::check_pool3x3_backward(grad_maximum, grad_average, positions, height, width, stride);
   const Tensor& either = grad_maximum ? *grad_maximum : *grad_average;
   const ddarts::DeviceStream device(either);
   Tensor dx = layout::empty(either, {either.size(0), either.size(1), height, width}, either.scalar_type(), last);

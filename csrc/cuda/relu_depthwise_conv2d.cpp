@@ -2,7 +2,7 @@
 #include "relu_depthwise_conv2d.h"
 
 #include "../common/cuda_op.h"
-#include "../common/tensors.h"
+#include "../common/relu_depthwise_conv2d_check.h"
 
 #include <algorithm>
 #include <optional>
@@ -57,6 +57,7 @@ std::vector<ddarts::DepthwiseFilter> filters_of(const std::vector<Tensor>& weigh
 std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_depthwise_conv2d(
     Tensor x, std::vector<Tensor> weights, std::vector<int64_t> dilations, int64_t stride, bool normalize,
     std::optional<Tensor> given_mean, std::optional<Tensor> given_rstd, int64_t groups, double eps) {
+  ddarts::check_relu_depthwise_conv2d(x, weights, dilations, stride, given_mean, given_rstd, groups);
   const ddarts::DeviceStream device(x);
   const ScalarType type = ddarts::accumulate_dtype(x);
   const ddarts::DType dtype = ddarts::dtype_of(x);
@@ -113,6 +114,7 @@ Tensor input_gradient(const Tensor& x, const ddarts::DepthwiseProblem& p, const 
 std::tuple<Tensor, std::vector<Tensor>> relu_depthwise_conv2d_backward(
     std::vector<Tensor> grads, Tensor x, std::vector<Tensor> weights, std::vector<int64_t> dilations, int64_t stride,
     bool normalize, Tensor mean, Tensor rstd, bool batch_statistics, int64_t groups, bool input_grad, bool weights_grad) {
+  ddarts::check_relu_depthwise_conv2d_backward(grads, x, weights, dilations, stride, normalize, mean, rstd, groups);
   const ddarts::DeviceStream device(x);
   const ScalarType type = ddarts::accumulate_dtype(x);
   mean = torch::stable::contiguous(mean), rstd = torch::stable::contiguous(rstd);

@@ -2,7 +2,7 @@
 #include "spawn_group.h"
 
 #include "../common/cuda_op.h"
-#include "../common/layout.h"
+#include "../common/spawn_group_check.h"
 
 #include <optional>
 
@@ -12,6 +12,7 @@ namespace layout = ddarts::layout;
 using torch::stable::Tensor;
 
 Tensor spawn_group(std::optional<Tensor> groups, Tensor source, int64_t copies, int64_t stride, bool zero) {
+  ddarts::check_spawn_group(groups, source, copies, stride);
   const ddarts::DeviceStream device(source);
   const bool last = layout::channels_last(source);
   const ddarts::SpawnShape shape{source.size(0), source.size(1), source.size(2), source.size(3), copies, stride, last};
@@ -29,6 +30,7 @@ Tensor spawn_group(std::optional<Tensor> groups, Tensor source, int64_t copies, 
 }
 
 Tensor spawn_group_backward(Tensor grad, int64_t height, int64_t width, int64_t copies, int64_t stride) {
+  ddarts::check_spawn_group_backward(grad, height, width, copies, stride);
   const ddarts::DeviceStream device(grad);
   const bool last = layout::channels_last(grad);
   const ddarts::SpawnShape shape{grad.size(0), grad.size(1) / copies, height, width, copies, stride, last};

@@ -13,14 +13,19 @@ from typing import Any
 import torch
 from torch._library.utils import fill_defaults
 
+from ddarts_ext.ops import _forward_mode
+
 
 def register_autograd(
     library: torch.library.Library,
     overload: Any,
     backward: Callable[..., Any],
     setup_context: Callable[..., None] | None,
+    reference: Callable[..., Any],
 ) -> Callable[..., Any]:
     """Register ``backward`` and ``setup_context``, both as ``torch.library.register_autograd`` takes them.
+
+    Forward-mode derivatives, and the transforms of ``torch.func`` that differentiate, run ``reference`` instead.
 
     Returns the op as eager code should call it: what the dispatcher would come to, without its way through Python and
     back. It takes all arguments by position. Where something else has to see the call (a compiler, functorch, a mode, a
@@ -73,17 +78,34 @@ def register_autograd(
         results = tuple(_nest(outputs, result_lists, sizes))
         return results[0] if one_result else results
 
+    def traced(args: Sequence[Any]) -> Any:
+        return _forward_mode.through_reference(reference, setup_context, args)
+
     def autograd(keyset: Any, *args: Any) -> Any:
+        if _forward_mode.has_tangent(args):
+            return traced(args)
         if torch._C.is_grad_enabled() and torch._C._any_requires_grad(*args):
+            if torch._C._are_functorch_transforms_active():
+                raise NotImplementedError(f"{overload._opname}: torch.func needs the public function, not the raw op")
             return recorded(node.apply, keyset, args)
         return below(keyset, args)
 
     def eager(*args: Any) -> Any:
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if torch.compiler.is_compiling():
             return overload(*args)
+        if torch._C._are_functorch_transforms_active():
+            _forward_mode.check_transforms(overload._opname, bool(argument_lists))
+            return overload(*args) if _forward_mode.is_mapped() else traced(args)
+        if _forward_mode.has_tangent(args):
+            return traced(args)
+        _forward_mode.check_trace(overload._opname, args)
         if not (torch._C.is_grad_enabled() and torch._C._any_requires_grad(*args)):
-            return below(None, args)
-        if torch._C._len_torch_dispatch_stack() or _overrides_functions(args, argument_lists):
+            return overload(*args) if torch._C._get_tracing_state() else below(None, args)
+        if (
+            torch._C._len_torch_dispatch_stack()
+            or torch._C._get_tracing_state()
+            or _overrides_functions(args, argument_lists)
+        ):
             return overload(*args)
         return recorded(apply_without_functorch, None, args)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+MOST_GROUPS = 1 << 16
+"""Of an empty batch, which any number divides."""
 
 # Asked once: Dynamo of torch 2.11 cannot trace the question.
 _WITH_AUTOCAST = frozenset(
@@ -32,7 +35,14 @@ def fits(x: Tensor, shape: Sequence[int], device: torch.device) -> bool:
 
     For lists: a node has hundreds of branches, and most of the time of a check is its message.
     """
-    return isinstance(x, Tensor) and x.dtype in FLOATING and x.shape == shape and x.device == device
+    return (
+        isinstance(x, Tensor)
+        and x.dtype in FLOATING
+        and x.layout == torch.strided
+        and not x.is_nested
+        and x.shape == shape
+        and x.device == device
+    )
 
 
 def check_4d(op: str, name: str, x: Tensor) -> None:
@@ -63,9 +73,12 @@ def check_each(
 
 
 def check_floating(op: str, name: str, x: Tensor) -> None:
-    """TypeError if ``x`` is not a tensor of one of the dtypes that the ops take."""
+    """TypeError if ``x`` is not a dense tensor of one of the dtypes that the ops take."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{op}: {name} must be a tensor, got {type(x).__name__}")
+    if x.layout != torch.strided or x.is_nested:
+        got = "a nested tensor" if x.is_nested else f"the layout {dtype_name(x.layout)}"
+        raise TypeError(f"{op}: {name} must be a dense tensor, got {got}")
     if x.dtype not in FLOATING:
         raise TypeError(f"{op}: {name} must be float64, float32, float16 or bfloat16, got {dtype_name(x.dtype)}")
 
@@ -74,8 +87,18 @@ def check_groups(op: str, name: str, batch: int, groups: int) -> None:
     """ValueError unless the batch splits into ``groups`` contiguous groups of equal size."""
     if groups < 1:
         raise ValueError(f"{op}: groups must be at least 1, got {groups}")
+    if not batch and groups > MOST_GROUPS:
+        raise ValueError(f"{op}: groups must be at most {MOST_GROUPS} of an empty batch, got {groups}")
     if batch % groups:
         raise ValueError(f"{op}: {name} must have a batch divisible by groups={groups}, got {batch}")
+
+
+def check_eps(op: str, eps: float) -> None:
+    """TypeError or ValueError unless ``eps`` is a finite number of at least 0."""
+    if isinstance(eps, bool) or not isinstance(eps, (int, float, torch.SymFloat, torch.SymInt)):
+        raise TypeError(f"{op}: eps must be a number, got {type(eps).__name__}")
+    if not 0 <= eps <= sys.float_info.max:  # NaN is neither
+        raise ValueError(f"{op}: eps must be finite and at least 0, got {eps}")
 
 
 def check_same_device(op: str, name: str, x: Tensor, device: torch.device) -> None:
@@ -120,6 +143,6 @@ def autocasts(device_type: str) -> bool:
     return device_type in _WITH_AUTOCAST and torch.is_autocast_enabled(device_type)
 
 
-def dtype_name(dtype: torch.dtype) -> str:
+def dtype_name(dtype: torch.dtype | torch.layout) -> str:
     """``float32`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from ddarts_ext.ops._autograd import register_autograd
+from ddarts_ext.ops._forward_mode import without_gradient
 
 NAMESPACE = "ddarts_ext"
 _library = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
@@ -41,7 +42,9 @@ def define_op(
     if composed_of:
         _composed[name] = composed_of
     overload: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
-    return overload if backward is None else register_autograd(_library, overload, backward, setup_context)
+    if backward is None:
+        return without_gradient(overload, reference)
+    return register_autograd(_library, overload, backward, setup_context, reference)
 
 
 def defined_ops() -> Sequence[str]:

@@ -75,7 +75,7 @@ def channel_iim(
     if acc == torch.float64:
         maps = [x.to(acc) for x in maps]
     with torch.no_grad():
-        result: Tensor = torch.ops.ddarts_ext.channel_iim(maps, mean, rstd, flags, form == "paper")
+        result: Tensor = _forward(maps, mean, rstd, flags, form == "paper")
     return result
 
 
@@ -117,7 +117,7 @@ def _fake(
     return maps[0].new_empty((len(maps), maps[0].shape[0]), dtype=accumulate_dtype(*(x.dtype for x in maps)))
 
 
-define_op(
+_forward = define_op(
     "channel_iim(Tensor[] maps, Tensor? mean, Tensor? rstd, bool[] normalize, bool paper) -> Tensor",
     reference=channel_iim_reference,
     fake=_fake,

@@ -24,6 +24,7 @@ from ddarts_ext.ops._checks import (
     accumulate_dtype,
     check_4d,
     check_batch_values,
+    check_eps,
     check_floating,
     check_given_statistics,
     check_groups,
@@ -67,10 +68,12 @@ def grouped_batch_norm(
     if ``x`` is, else float32. With one group and batch statistics ``out`` is ``F.batch_norm(..., training=True)``.
 
     Raises TypeError for arguments that are not floating tensors; ValueError for wrong shapes, a batch that ``groups``
-    does not divide, statistics given by half, or batch statistics of a single value per channel and group.
+    does not divide, statistics given by half, an ``eps`` that is negative or not finite, or batch statistics of a
+    single value per channel and group.
     """
     check_4d(_OP, "x", x)
     check_groups(_OP, "x", x.shape[0], groups)
+    check_eps(_OP, eps)
     channels = x.shape[1]
     check_given_statistics(_OP, mean, rstd, groups, [channels], "C")
     for name, vector in (("weight", weight), ("bias", bias)):

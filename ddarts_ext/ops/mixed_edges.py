@@ -79,6 +79,7 @@ def mixed_edges(
     depthwise, pointwise, previous = list(depthwise), list(pointwise), list(previous)
     statistics = (mean, rstd, inner_mean, inner_rstd)
     _check(x, edges, depthwise, pointwise, weights, previous, statistics)
+    _checks.check_eps(_OP, eps)
     if x.device.type != "cpu" or _checks.autocasts("cpu"):  # under autocast the ops cast, each in its own way
         return composed(x, edges, depthwise, pointwise, weights, previous, statistics, eps)
     tensors, *found = _forward(

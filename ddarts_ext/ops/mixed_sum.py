@@ -13,6 +13,7 @@ from ddarts_ext.ops._checks import (
     accumulate_dtype,
     check_4d,
     check_batch_values,
+    check_eps,
     check_floating,
     check_given_statistics,
     check_groups,
@@ -82,6 +83,7 @@ def mixed_sum(
         weights = weights.unsqueeze(0)
     groups = weights.shape[0]
     check_groups(_OP, "branches", first.shape[0], groups)
+    check_eps(_OP, eps)
     flags = [False] * count if normalize is None else [bool(flag) for flag in normalize]
     if len(flags) != count:
         raise ValueError(f"{_OP}: normalize must have K={count} flags, got {len(flags)}")
@@ -111,11 +113,12 @@ def mixed_sum_reference(
         grouped = _grouped(x, groups, acc)
         if normalize[k]:
             if mean is None or rstd is None:
-                means[:, k], variance = _moments(grouped)
-                rstds[:, k] = (variance + eps).rsqrt()
+                mu, variance = _moments(grouped)
+                r = (variance + eps).rsqrt()
             else:
-                means[:, k], rstds[:, k] = mean[:, k], rstd[:, k]
-            grouped = (grouped - _channelwise(means[:, k])) * _channelwise(rstds[:, k])
+                mu, r = (rows[:, k].to(acc).expand(groups, -1) for rows in (mean, rstd))
+            means[:, k], rstds[:, k] = mu.detach(), r.detach()
+            grouped = (grouped - _channelwise(mu)) * _channelwise(r)
         total = total + weights[:, k].to(acc).view(-1, 1, 1, 1, 1) * grouped
     return _like(total.flatten(0, 1).to(_out_dtype(branches)), branches[0]), means, rstds
 

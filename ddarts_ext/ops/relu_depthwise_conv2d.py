@@ -60,6 +60,7 @@ def relu_depthwise_conv2d(
     weights, dilations = list(weights), list(dilations)
     check_filters(_OP, "x", x, weights, dilations, stride, groups)
     check_statistics(_OP, x, normalize, mean, rstd, groups, [x.shape[1]], "C")
+    _checks.check_eps(_OP, eps)
     x, *weights = autocast(x, *weights)
     return ReluDepthwise(*_forward(x, weights, dilations, stride, normalize, mean, rstd, groups, eps))
 

@@ -67,6 +67,7 @@ def relu_separable_conv2d(
         sources = range(len(weights)) if len(inputs) > 1 else [0] * len(weights)
     sources, dilations = list(sources), list(dilations)
     _check(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups)
+    _checks.check_eps(_OP, eps)
     if inputs[0].device.type != "cpu":
         return composed(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups, eps)
     cast = autocast(*inputs, *weights, *pointwise)

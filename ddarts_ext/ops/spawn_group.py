@@ -11,6 +11,7 @@ from ddarts_ext.ops._checks import check_4d, check_same_device, check_shape, mem
 from ddarts_ext.ops._library import define_op
 
 _OP = "spawn_group"
+MOST_COPIES, MOST_STRIDE = 1 << 16, 1 << 31
 
 
 def spawn_group(
@@ -30,9 +31,9 @@ def spawn_group(
     ``torch.cat([groups, source[:, :, ::s, ::s].repeat(1, copies, 1, 1)])``.
     """
     check_4d(_OP, "source", source)
-    for name, value in (("copies", copies), ("stride", stride)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{_OP}: {name} must be an integer of at least 1, got {value!r}")
+    for name, value, most in (("copies", copies, MOST_COPIES), ("stride", stride, MOST_STRIDE)):
+        if not isinstance(value, int) or not 1 <= value <= most:
+            raise ValueError(f"{_OP}: {name} must be an integer from 1 to {most}, got {value!r}")
     if groups is not None:
         check_4d(_OP, "groups", groups)
         check_same_device(_OP, "groups", groups, source.device)
@@ -43,7 +44,7 @@ def spawn_group(
         if groups.dtype != source.dtype:
             dtype = torch.promote_types(groups.dtype, source.dtype)
             groups, source = groups.to(dtype), source.to(dtype)
-    result: Tensor = torch.ops.ddarts_ext.spawn_group(groups, source, copies, stride, zero)
+    result: Tensor = _forward(groups, source, copies, stride, zero)
     return result
 
 
@@ -118,7 +119,7 @@ define_op(
     backward=_double_backward,
     setup_context=_backward_setup_context,
 )
-define_op(
+_forward = define_op(
     "spawn_group(Tensor? groups, Tensor source, int copies, int stride, bool zero) -> Tensor",
     reference=spawn_group_reference,
     fake=_fake,

@@ -85,9 +85,3 @@ def test_a_graph_that_is_kept_gives_the_same_again() -> None:
     out = OPS["mixed_sum"](x)
     first = torch.autograd.grad(out.sum(), x, retain_graph=True)
     assert torch.equal(torch.autograd.grad(out.sum(), x)[0], first[0])
-
-
-@pytest.mark.parametrize("name", OPS)
-def test_functorch_is_refused_in_torchs_words(name: str) -> None:
-    with pytest.raises(RuntimeError, match="functorch transforms"):
-        torch.func.grad(lambda x: OPS[name](x).square().sum())(image())

@@ -135,8 +135,17 @@ def test_compile() -> None:
     [
         (lambda g, s: spawn_group(g, s[0]), ValueError, r"source must be \[N,C,H,W\], got \[2, 4, 4\]"),
         (lambda g, s: spawn_group(g, s.int()), TypeError, "source must be float64"),
-        (lambda g, s: spawn_group(g, s, copies=0), ValueError, "copies must be an integer of at least 1, got 0"),
-        (lambda g, s: spawn_group(g, s, stride=-1), ValueError, "stride must be an integer of at least 1, got -1"),
+        (lambda g, s: spawn_group(g, s, copies=0), ValueError, "copies must be an integer from 1 to 65536, got 0"),
+        (
+            lambda g, s: spawn_group(g, s, copies=10**9),
+            ValueError,
+            "copies must be an integer from 1 to 65536, got 1000000000",
+        ),
+        (
+            lambda g, s: spawn_group(g, s, stride=-1),
+            ValueError,
+            "stride must be an integer from 1 to 2147483648, got -1",
+        ),
         (lambda g, s: spawn_group(g[:3], s), ValueError, "groups must have a batch that is a multiple of 2, got 3"),
         (lambda g, s: spawn_group(g, s, copies=2), ValueError, r"groups must be .*=\[4, 4, 4, 4\], got \[4, 2, 4, 4\]"),
         (lambda g, s: spawn_group(g[0], s), ValueError, "groups must be"),

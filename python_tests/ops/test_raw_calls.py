@@ -1,0 +1,114 @@
+"""The raw ops, without the checks of the public functions: wrong arguments are an exception, never a signal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ops.calls import valid_calls
+from torch import Tensor
+
+import ddarts_ext
+from ddarts_ext.ops._library import defined_ops, has_kernel
+
+CALLS = int(os.environ.get("DDARTS_FUZZ_CALLS", "4000"))
+ops = torch.ops.ddarts_ext
+
+
+def test_every_op_has_a_valid_call() -> None:
+    calls = valid_calls()
+    assert set(calls) == set(defined_ops())
+    for name, args in calls.items():
+        getattr(ops, name)(*args)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_raw_call_ends_the_process(seed: int, tmp_path: Path) -> None:
+    last = tmp_path / "last.txt"
+    script = Path(__file__).with_name("fuzz_raw_calls.py")
+    package = str(Path(ddarts_ext.__file__).parents[1])  # the one under test, installed or not
+    done = subprocess.run(
+        [sys.executable, str(script), str(seed), str(CALLS), str(last)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit {done.returncode} in {last.read_text()}\n{done.stderr[-2000:]}"
+    assert f"{CALLS} calls" in done.stdout
+
+
+def refused(name: str, place: int, value: Any) -> str:
+    """The words with which a raw op refuses this value in this place."""
+    args = list(valid_calls()[name])
+    args[place] = value
+    with pytest.raises(RuntimeError) as error:
+        getattr(ops, name)(*args)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value", "words"),
+    [
+        ("pool3x3", 1, 0, "pool3x3: stride must be 1 or 2, got 0"),
+        ("pool3x3_backward", 3, 1000, "pool3x3_backward: the gradient must be [*,*,500,3], got [4,3,3,3]"),
+        ("grouped_batch_norm", 5, 0, "grouped_batch_norm: groups must be at least 1, got 0"),
+        ("grouped_batch_norm", 1, torch.ones(2), "grouped_batch_norm: weight must be [3], got [2]"),
+        ("mixed_sum", 2, [True], "mixed_sum: normalize must be 2 entries, got 1"),
+        ("mixed_sum", 1, torch.ones(3, 2), "mixed_sum: the batch must be divisible by groups=3, got 4"),
+        ("spawn_group", 2, 10**9, "spawn_group: copies must be from 1 to 65536, got 1000000000"),
+        ("spawn_group_backward", 3, 5, "spawn_group_backward: grad must have a multiple of copies=5 channels, got 6"),
+        ("channel_iim", 3, [], "channel_iim: normalize must be 2 entries, got 0"),
+        ("relu_depthwise_conv2d", 2, [1, 3], "relu_depthwise_conv2d: dilations must be 1 or 2, got 3"),
+        ("relu_separable_conv2d", 3, [0, 9], "relu_separable_conv2d: sources must be from 0 to 0, got 9"),
+        ("relu_pointwise_conv2d", 2, 7, "relu_pointwise_conv2d: stride must be 1 or 2, got 7"),
+        ("mixed_edges", 6, [-2, 0, -1, -3, 7], "mixed_edges: kinds must be from -3 to 1, got 7"),
+        ("mixed_edges", 5, [0, 0, 1, 0, 2], "mixed_edges: targets must be from 0 to 1, got 2"),
+        ("mixed_edges", 8, [5], "mixed_edges: seconds must be from 0 to 1, got 5"),
+    ],
+)
+def test_a_kernel_says_what_it_will_not_do(name: str, place: int, value: Any, words: str) -> None:
+    if not has_kernel(name, torch.get_default_device().type):
+        pytest.skip("no kernel on this device")
+    assert words in refused(name, place, value)
+
+
+@pytest.mark.parametrize("name", [name for name in defined_ops() if name.endswith("_backward")])
+def test_a_backward_asks_for_the_dtype_of_its_gradient(name: str) -> None:
+    if not has_kernel(name, torch.get_default_device().type):
+        pytest.skip("no kernel on this device")
+    if name == "spawn_group_backward":
+        pytest.skip("the gradient is its only tensor")
+    place = 1 if name == "pool3x3_backward" else 0
+    grad = valid_calls()[name][place]
+    wide = grad.double() if isinstance(grad, Tensor) else [g.double() for g in grad]
+    assert "dtype that does not fit" in refused(name, place, wide)
+
+
+@pytest.mark.parametrize("op", ["pool3x3", "grouped_batch_norm", "mixed_sum", "spawn_group", "channel_iim"])
+def test_emulated_kernels_ask_the_same(emulated: Any, op: str) -> None:
+    calls = valid_calls()
+    wrong: dict[str, tuple[int, Any]] = {
+        "pool3x3": (1, 0),
+        "pool3x3_backward": (3, 1000),
+        "grouped_batch_norm": (5, 0),
+        "grouped_batch_norm_backward": (0, calls["grouped_batch_norm_backward"][0].double()),
+        "mixed_sum": (2, [True]),
+        "mixed_sum_backward": (0, calls["mixed_sum_backward"][0].double()),
+        "spawn_group": (2, 10**9),
+        "spawn_group_backward": (3, 5),
+        "channel_iim": (3, []),
+    }
+    for name in (op, f"{op}_backward"):
+        if name not in wrong:
+            continue
+        args = list(calls[name])
+        place, value = wrong[name]
+        args[place] = value
+        with pytest.raises(RuntimeError, match=f"{name}: "):
+            emulated.op(name)(*args)
