@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--part", type=int, choices=(1, 2), required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder for all results")
     parser.add_argument("--archive", type=Path, help="also keep all of --out in this .tar.gz, after every step")
-    parser.add_argument("--seconds", type=float, help="of the whole visit (default 470; 1800 with --cpu)")
+    parser.add_argument("--seconds", type=float, help="of the whole visit (default 470; 1800 in a rehearsal)")
     parser.add_argument("--no-build", action="store_true", help="what is installed is checked as it is")
     rehearsal = parser.add_mutually_exclusive_group()
     rehearsal.add_argument("--cpu", action="store_true", help="rehearsal: the same steps on a CPU, smaller")
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     begun = time.monotonic()
     with tempfile.TemporaryDirectory() as away:  # the installed package is checked, not the source folder
         archive = options.archive.resolve() if options.archive else None
-        seconds = options.seconds or (1800.0 if options.cpu else 470.0)
+        seconds = options.seconds or (470.0 if not (options.cpu or options.no_gpu) else 1800.0)
         visit = Visit(out, begun + seconds, Path(away), archive)
         records = visit.run(steps_of(options.part, wish))
     text = summary(records, options.part, time.monotonic() - begun)
