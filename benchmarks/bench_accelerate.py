@@ -1,11 +1,14 @@
-"""``ddarts_ext.accelerate`` on other people's code: training steps of the DARTS supernet in plain PyTorch.
+"""``ddarts_ext.accelerate`` on other people's code: training steps before and after, and the call itself.
 
-The supernet is ``eager_supernet.py`` (8 cells, C=16). Logits and gradients of both are compared first.
+The DARTS supernet of ``eager_supernet.py`` (8 cells, C=16), then what ``eager_conventions.py`` holds. Outputs and
+gradients of both are compared first. These are the figures of ``docs/drop-in.md``.
 """
 
 from __future__ import annotations
 
 import copy
+import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +17,9 @@ from ddarts_ext import accelerate
 from ddarts_ext.acceleration.bench_module import Workload, rows_of
 from ddarts_ext.benchmark import Row, batches, neighbour
 
-TARGETS = {"": {"eager": 6.0}, " channels-last": {"eager channels-last": 2.5}}  # on a CPU
+TARGETS = {"": {"eager": 6.0}, " channels-last": {"eager channels-last": 3.0}}  # on a CPU
+CONVENTION_TARGETS = {"": {"eager": 1.5}}  # where anything is replaced at all
+START_UP = 2000.0  # ms
 
 
 def inputs(size: int, device: str) -> tuple[Tensor, Tensor]:
@@ -25,14 +30,38 @@ def inputs(size: int, device: str) -> tuple[Tensor, Tensor]:
 
 
 def measure(device: str, *, seconds: float = 1.0, **_: object) -> list[Row]:
-    """Rows of both layouts, before and after."""
+    """Rows of both layouts, before and after, and of the call of ``accelerate``."""
     torch.manual_seed(0)
     before: nn.Module = neighbour(__file__, "eager_supernet").EagerSupernet().to(device)
+    accelerate(neighbour(__file__, "eager_supernet").EagerSupernet(cells=1).to(device))  # loads what torch loads late
+    rows = [start_up(before, None), start_up(before, inputs(batches(device)[0], device))]
     after = copy.deepcopy(before)
     accelerate(after, strict=True)
-    targets = TARGETS if device == "cpu" else {}
-    rows = []
     for size in batches(device):
         workload = Workload("accelerate", f"DARTS 8 cells C=16 [{size},3,32,32]", before, after, inputs(size, device))
-        rows += [row for row in rows_of(workload, device, seconds, targets) if row.case.endswith("training step")]
+        rows += rows_of(workload, device, seconds, TARGETS if device == "cpu" else {}, steps=("training step",))
+    for name, make in neighbour(__file__, "eager_conventions").CONVENTIONS.items():
+        model, arguments = make()
+        rows += convention(name, model.to(device), [argument.to(device) for argument in arguments], device, seconds)
     return rows
+
+
+def start_up(model: nn.Module, example: Sequence[Tensor] | None) -> Row:
+    """The time of one call of ``accelerate``."""
+    fresh = copy.deepcopy(model)
+    start = time.perf_counter()
+    accelerate(fresh, None if example is None else tuple(example))
+    spent = 1e3 * (time.perf_counter() - start)
+    case = "DARTS 8 cells C=16 " + ("without example" if example is None else "with example")
+    speedup, required = {"2 s": START_UP / spent}, {"2 s": 1.0}
+    return Row("accelerate", case, "the call itself", spent, (spent, spent), 1, None, None, speedup, required)
+
+
+def convention(name: str, model: nn.Module, arguments: list[Tensor], device: str, seconds: float) -> list[Row]:
+    """Rows of one model; one that is left alone is timed all the same, and its name says so."""
+    after = copy.deepcopy(model)
+    report = accelerate(after, tuple(arguments))
+    case = name if report else f"{name} ({'; '.join(entry.reason for entry in report.left)})"
+    targets = CONVENTION_TARGETS if device == "cpu" and report else {}
+    workload = Workload("accelerate", case, model, after, arguments)
+    return rows_of(workload, device, seconds, targets, steps=("training step",))

@@ -85,21 +85,25 @@ def run_module(
 
 
 def rows_of(
-    workload: Workload, device: str, seconds: float, targets: Mapping[str, Mapping[str, float]] | None = None
+    workload: Workload,
+    device: str,
+    seconds: float,
+    targets: Mapping[str, Mapping[str, float]] | None = None,
+    steps: Sequence[str] = ("forward", "training step"),
 ) -> list[Row]:
-    """Rows of ``eager`` and ``accelerated`` in either layout: forward alone, then a training step.
+    """Rows of ``eager`` and ``accelerated`` in either layout, of the steps that are named.
 
     targets: by layout suffix, the speed-up over a candidate that the accelerated training step must reach.
     RuntimeError where the two models differ.
     """
     compare(workload)
     rows = []
-    for what, step_of in (("forward", _forward), ("training step", _training_step)):
-        steps = {}
+    for what in steps:
+        step_of, timed = _STEPS[what], {}
         for name, model in (("eager", workload.before), ("accelerated", workload.after)):
             for suffix, layout in LAYOUTS.items():
-                steps[name + suffix] = step_of(*_in_layout(model, workload.inputs, layout))
-        times = interleave(steps, device, seconds, warmup=2, least=3)
+                timed[name + suffix] = step_of(*_in_layout(model, workload.inputs, layout))
+        times = interleave(timed, device, seconds, warmup=2, least=3)
         medians = {name: statistics.median(values) for name, values in times.items()}
         for name, values in times.items():
             quartiles = statistics.quantiles(values, n=4)
@@ -166,3 +170,6 @@ def _training_step(model: nn.Module, inputs: Sequence[Any]) -> Callable[[], None
         optimizer.step()
 
     return step
+
+
+_STEPS = {"forward": _forward, "training step": _training_step}
