@@ -101,6 +101,7 @@ def extension_arguments() -> dict[str, Any]:
 
 # An installed `ddarts bench` reads its cases from the package: benchmarks/ travels as ddarts_ext/_benchmarks.
 setup(
+    py_modules=["ddarts_command"],
     packages=[*find_packages(include=["ddarts_ext*"]), "ddarts_ext._benchmarks"],
     package_dir={"ddarts_ext._benchmarks": "benchmarks"},
     **extension_arguments(),

@@ -1,9 +1,14 @@
-"""The command ``ddarts``. One line on standard error and exit code 2 answer wrong input."""
+"""The command ``ddarts``. One line on standard error and exit code 2 answer wrong input.
+
+``ddarts_command.py``, beside the package, is where it begins.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+from typing import Any
 
 import typer
 
@@ -19,6 +24,11 @@ from ddarts_ext.commands import (
     search,
     train,
 )
+from ddarts_ext.runs import interrupts
+from ddarts_ext.runs.failures import reason
+
+# What all wrong usage is a kind of, in click or in the copy of it within typer.
+_Usage: Any = typer.BadParameter.__mro__[typer.BadParameter.__mro__.index(Exception) - 1]
 
 app = typer.Typer(
     name="ddarts",
@@ -44,21 +54,48 @@ app.command("bench")(bench.bench)
 
 
 def main() -> None:
-    """Entry point: what the library refuses is one line and exit code 2; an interrupt is exit code 130."""
+    """Entry point: what is refused, or cannot be done here, is one line and exit code 2; an interrupt is one line and
+    128 plus the number of the signal."""
+    interrupts.listen()
     try:
-        app()
-    except (ValueError, TypeError, OSError) as error:
-        if os.environ.get("DDARTS_TRACEBACK"):
+        sys.exit(_run(sys.argv[1:]))
+    except KeyboardInterrupt as error:
+        number = int(getattr(error, "number", signal.SIGINT))
+        sys.exit(
+            _say("interrupted; a run with --out continues with --resume, score-ops with the same command", 128 + number)
+        )
+    except Exception as error:
+        if os.environ.get("DDARTS_TRACEBACK") or (line := reason(error)) is None:
             raise
-        print(f"ddarts: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("ddarts: interrupted; a run with --out continues with --resume", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(_say(line, 2))
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _run(arguments: list[str]) -> int:
+    """The command's exit code. Without typer's own end, which answers wrong usage in several lines and an interrupt in
+    none."""
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context("ddarts", list(arguments)) as context:
+            command.invoke(context)
+    except typer.Exit as error:
+        return error.exit_code
+    except typer.Abort:
+        return _say("aborted", 1)
+    except _Usage as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()
+            return int(error.exit_code)
+        return _say(error.format_message(), 2)
+    except BrokenPipeError:
+        # The reader has gone (ddarts ... | head): nobody is left to be told.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def _say(line: str, code: int) -> int:
+    print(f"ddarts: {' '.join(line.split())}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from ddarts_ext import spaces
 from ddarts_ext.data import Dataset
 from ddarts_ext.genotype import Gene, Genotype
 from ddarts_ext.genotype.start import Start
+from ddarts_ext.runs.finite import NotFiniteError
 
 _REPLACED = "simple_conv_3x3"
 
@@ -96,4 +97,8 @@ def measure(task: Task, protocol: Protocol, dataset: Dataset, device: str) -> fl
         drop_path=0.0,
         **settings,
     )
-    return 100.0 * trainer.train().accuracy
+    try:
+        return 100.0 * trainer.train().accuracy
+    except NotFiniteError as error:
+        where = f"{task.op} on cell {task.cell} {task.edge}, run {task.run}"
+        raise NotFiniteError(f"score-ops: {where} has no score: {error}") from error

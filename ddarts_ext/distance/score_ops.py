@@ -16,6 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ddarts_ext.data import load
+from ddarts_ext.data.identity import identity
+from ddarts_ext.data.order import canonical_order
 from ddarts_ext.distance.measurements import measurements
 from ddarts_ext.distance.op_scores import save_scores
 from ddarts_ext.distance.protocol import Protocol, Task
@@ -61,7 +63,7 @@ def score_ops(
     chosen = str(choose_device(device, "score-ops"))
     path = Path(out)
     dataset = load(protocol.data)
-    about = {**asdict(protocol), "images": [len(dataset.train), len(dataset.test)], "size": list(dataset.size)}
+    about = {**asdict(protocol), "images": identity(dataset, canonical_order(dataset.train))}
     tasks = protocol.tasks()
     with measurements(path.with_name(path.name + ".jsonl"), about) as (measured, append):
         left = [task for task in tasks if task not in measured]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from typing import Any, TypeVar
 
 import torch
@@ -40,17 +41,25 @@ def each(
     processes = get_context("spawn")
     count = min(jobs, len(tasks))
     threads = max(1, (os.cpu_count() or 1) // count)
+    others = {process.pid for process in active_children()}
+    finished = False
     pool = ProcessPoolExecutor(count, processes, _begin, (processes.Value("i", 0), begin, device, threads))
     try:
         futures = {pool.submit(_work, work, task): task for task in tasks}
         for future in as_completed(futures):
             yield futures[future], future.result()
+        finished = True
     except BrokenProcessPool as error:
         raise ChildProcessError(
             f"{command}: a worker process has ended (out of memory?); the same command continues, try fewer --jobs"
         ) from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+        if not finished:
+            # An interrupt, or an error: nobody waits for what the others are at.
+            for process in active_children():
+                if process.pid not in others:
+                    process.terminate()
 
 
 _kept: dict[str, Any] = {}
@@ -59,6 +68,7 @@ _kept: dict[str, Any] = {}
 
 def _begin(counter: Any, begin: Callable[[str], Any], device: str, threads: int) -> None:
     """In a new worker: its number picks its GPU, its context is made once."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
     with counter.get_lock():

@@ -132,9 +132,9 @@ def test_another_protocol_and_another_process_are_refused(images: Path, tmp_path
         measurements(path, {"epochs": 3}),
     ):
         pass
-    with pytest.raises(ValueError, match="data must be None to continue"):
+    with pytest.raises(ValueError, match="batch must be None to continue"):
         score_ops(protocol(images), out, device="cpu")
-    path.write_text('{"epochs": 2}\nnonsense\n')
+    path.write_text('{"command": "score-ops", "epochs": 2}\nnonsense\n')
     with pytest.raises(ValueError, match=r"jsonl:2 is not a measurement"), measurements(path, {"epochs": 2}):
         pass
 
