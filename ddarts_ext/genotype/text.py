@@ -87,7 +87,7 @@ def _chosen(text: str, name: str, found: dict[str, int]) -> int:
 
 
 def _places(text: str) -> dict[str, int]:
-    """Where genotypes begin, by the name that they are assigned to (empty: none); commented ones if there are only such."""
+    """Where genotypes begin, by the name they are assigned to (empty: none); commented ones if there are only such."""
     found: dict[str, int] = {}
     commented: dict[str, int] = {}
     for match in _CALL.finditer(text):
