@@ -67,7 +67,7 @@ def _member(text: str, path: str, member: str, given: str) -> tuple[str, str]:
     raise ValueError(f"genotype: {path} must be a genotype or FILE#NAME with one of {names}, got {shown(given)}")
 
 
-def decoded(path: str | os.PathLike[str]) -> str:
+def decoded(path: str | os.PathLike[str], subject: str = "genotype") -> str:
     """The text of a file, in UTF-8 or, as some systems write what a command prints, in UTF-16."""
     with open(path, "rb") as file:
         content = file.read(4 * MAX_TEXT + 1)
@@ -78,7 +78,7 @@ def decoded(path: str | os.PathLike[str]) -> str:
     try:
         text = content[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
-        raise ValueError(f"genotype: {os.fspath(path)} must be a text file: {error}") from error
+        raise ValueError(f"{subject}: {os.fspath(path)} must be a text file: {error}") from error
     if len(text) > MAX_TEXT:
-        raise ValueError(f"genotype: {os.fspath(path)} must have at most {MAX_TEXT} characters")
+        raise ValueError(f"{subject}: {os.fspath(path)} must have at most {MAX_TEXT} characters")
     return text

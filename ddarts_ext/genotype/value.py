@@ -10,6 +10,7 @@ An entry "op:to<-from" applies op to the output of node `from` and adds the resu
 
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -189,6 +190,10 @@ class Genotype:
             raise ValueError(
                 f"genotype: to_nb201 needs one cell with one input node, got {len(self.genes)} with {self.inputs}"
             )
+        if self.concat != (self.steps,):
+            raise ValueError(
+                f"genotype: to_nb201 needs the last node, {self.steps}, as output, got {list(self.concat)}"
+            )
         return nb201_to_text(self.genes[0], self.steps)
 
     @classmethod
@@ -213,10 +218,8 @@ class Genotype:
         """
         forms: list[str] = []
         if self.inputs == 1:
-            try:
+            with suppress(ValueError):
                 return self.to_nb201()
-            except ValueError:
-                return str(self)
         if len(self.genes) == 2:
             forms += pair_texts(*self.genes, *(self.concats or (self.concat, self.concat)))
         seq = "" if self.seq == tuple(range(self.layers)) else f"seq={list(self.seq)}, "
@@ -224,8 +227,9 @@ class Genotype:
         genes = [[tuple(entry) for entry in cell] for cell in self.genes]
         forms.append(f"Genotype(genes={genes}, {seq}concat={concat}, reductions={list(self.reduction_cells)})")
         for form in forms:
-            if Genotype.from_text(form, layers=self.layers) == self:
-                return form
+            with suppress(ValueError):
+                if Genotype.from_text(form, layers=self.layers) == self:
+                    return form
         return str(self)
 
     @classmethod

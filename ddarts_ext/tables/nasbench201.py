@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from ddarts_ext.genotype import Genotype
 
 DATASETS = ("cifar10", "cifar100", "imagenet16")
 SPLITS = ("valid", "test")
+MAX_ROWS = 100_000
+MAX_BYTES = 64 << 20
+"""Of a table in CSV, unpacked; the benchmark has 15,625 rows and 2 MiB."""
 COLUMNS = tuple(f"{dataset}_{split}" for dataset in DATASETS for split in SPLITS)
 # In NATS-Bench, CIFAR-10 validation accuracies are of networks that were trained on half of its training images.
 _NATS = {"cifar10": ("cifar10-valid", "cifar10"), "cifar100": ("cifar100",) * 2, "imagenet16": ("ImageNet16-120",) * 2}
@@ -140,20 +144,46 @@ class NASBench201Table:
 
 def _from_csv(path: Path) -> tuple[list[str], Values, list[int]]:
     try:
-        content = lzma.decompress(path.read_bytes()) if path.suffix == ".xz" else path.read_bytes()
-        rows = list(csv.DictReader(io.StringIO(content.decode())))
+        rows = csv.reader(io.StringIO(_content(path).decode("utf-8-sig"), newline=""))
+        header = next(rows, [])
+        lines = [row for row in islice(rows, MAX_ROWS + 1) if row]
     except (lzma.LZMAError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"nasbench201: table must be CSV or CSV.xz, and {path} cannot be read: {error}") from error
-    found = set(rows[0]) if rows else set()
+    if len(lines) > MAX_ROWS:
+        raise ValueError(f"nasbench201: table must have at most {MAX_ROWS} rows, got more in {path}")
     for column in ("index", "arch", "cifar10_valid", "cifar10_test"):
-        if column not in found:
+        if column not in header:
             raise ValueError(f"nasbench201: table must have the column {column}, got {path} without it")
-    try:
-        indices = [int(row["index"]) for row in rows]
-        values = [[float(row.get(column) or "nan") for column in COLUMNS] for row in rows]
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"nasbench201: table must have numbers in {path}: {error}") from error
-    return [row["arch"] for row in rows], np.array(values, dtype=np.float64), indices
+    places = {column: header.index(column) for column in ("index", "arch", *COLUMNS) if column in header}
+    archs, indices, values = [], [], np.full((len(lines), len(COLUMNS)), np.nan)
+    for number, row in enumerate(lines):
+        found = {column: row[place].strip() for column, place in places.items() if place < len(row)}
+        if not found.get("arch"):
+            raise ValueError(f"nasbench201: table must have an arch in every row, got none in row {number} of {path}")
+        archs.append(found["arch"])
+        try:
+            indices.append(int(found.get("index", "")))
+            values[number] = [float(found.get(column) or "nan") for column in COLUMNS]
+        except ValueError as error:
+            raise ValueError(f"nasbench201: table must have numbers in {path}, row {number}: {error}") from error
+    if np.isinf(values).any():
+        raise ValueError(f"nasbench201: table must have finite numbers, got infinity in {path}")
+    return archs, values, indices
+
+
+def _content(path: Path) -> bytes:
+    """The bytes of a file, unpacked if they are packed, as long as they are not too many."""
+    with path.open("rb") as file:
+        packed = file.read(MAX_BYTES + 1)
+    content = packed
+    if path.suffix == ".xz":
+        unpacking = lzma.LZMADecompressor(memlimit=MAX_BYTES)
+        content = unpacking.decompress(packed, MAX_BYTES + 1)
+        if not unpacking.eof and len(content) <= MAX_BYTES:
+            raise lzma.LZMAError("the file ends before its content")
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"nasbench201: table must have at most {MAX_BYTES >> 20} MiB, got more in {path}")
+    return content
 
 
 def _from_nats_bench(path: Path) -> NASBench201Table:

@@ -259,7 +259,7 @@ def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
         if existing:
             out.mkdir(parents=True)
         folder = RunFolder(out)
-        with pytest.raises(RuntimeError), folder.session():
+        with pytest.raises(RuntimeError), folder.session():  # noqa: PT012  # what fails comes after what it blocks
             folder.open(CONFIG, resume=False, **OPEN)
             folder.begin(CONFIG)
             raise RuntimeError
@@ -270,7 +270,7 @@ def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_an_interrupt_before_the_first_epoch_blocks_nothing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    with pytest.raises(KeyboardInterrupt), folder.session():
+    with pytest.raises(KeyboardInterrupt), folder.session():  # noqa: PT012
         folder.open(CONFIG, resume=False, **OPEN)
         folder.begin(CONFIG)
         raise KeyboardInterrupt

@@ -4,7 +4,6 @@ Beside this file: `median.json`, the paper's table, and `mean.json`, the one tha
 """
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from importlib import resources
@@ -12,8 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from ddarts_ext.files import write_whole
+from ddarts_ext.genotype.checks import shown
+from ddarts_ext.genotype.files import decoded
 
 BUILT_IN = ("median", "mean")
+MAX_OPS = 48
+"""Ops that an edge can be coded with."""
 
 
 def load_scores(source: Mapping[str, float] | str | os.PathLike[str] = "median") -> dict[str, float]:
@@ -26,11 +29,17 @@ def load_scores(source: Mapping[str, float] | str | os.PathLike[str] = "median")
     else:
         scores = _read(source)
     if not isinstance(scores, dict) or not scores:
-        raise ValueError(f"scores: must be a non-empty object of op names and numbers, got {scores!r}")
+        raise ValueError(f"scores: must be a non-empty object of op names and numbers, got {shown(scores)}")
+    if len(scores) > MAX_OPS:
+        raise ValueError(f"scores: must be of at most {MAX_OPS} ops, got {len(scores)}")
+    found = {}
     for op, score in scores.items():
-        if not isinstance(score, int | float) or isinstance(score, bool) or not (math.isfinite(score) and score > 0):
-            raise ValueError(f"scores: {op} must be a finite number > 0, got {score!r}")
-    return {op: float(score) for op, score in scores.items()}
+        number = isinstance(score, int | float) and not isinstance(score, bool)
+        # The bounds keep sums of scores finite and their shares above zero.
+        if not (number and 1e-100 < score < 1e100):
+            raise ValueError(f"scores: {str(op)[:60]} must be a finite number > 0, got {shown(score)}")
+        found[op] = float(score)
+    return found
 
 
 def save_scores(scores: Mapping[str, float], path: str | os.PathLike[str], **about: Any) -> None:
@@ -44,12 +53,12 @@ def _read(source: str | os.PathLike[str]) -> Any:
     if name in BUILT_IN:
         text = resources.files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8")
     elif os.path.isfile(name):
-        text = Path(name).read_text(encoding="utf-8")
+        text = decoded(name, "scores")
     else:
-        raise ValueError(f"scores: must be one of {', '.join(BUILT_IN)} or a file, got {name!r}")
+        raise ValueError(f"scores: must be one of {', '.join(BUILT_IN)} or a file, got {shown(name)}")
     try:
         data = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"scores: {name} is not JSON: {error}") from error
     if not isinstance(data, dict) or data.get("version") != 1:
         raise ValueError(f'scores: {name} must be {{"version": 1, "scores": {{...}}}}')
