@@ -32,6 +32,8 @@ def modules() -> dict[str, Path]:
     """Every module of the package by its dotted name."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
+        if "_benchmarks" in path.parts:
+            continue  # of an installed package: the files of benchmarks/, which no module imports
         parts = ("ddarts_ext", *path.relative_to(PACKAGE).with_suffix("").parts)
         found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
     return found

@@ -153,8 +153,8 @@ class RunFolder:
         self._check_command(old, config.get("command"))
         for path, before, now in sorted(differences(old, config, changeable), key=_rank):
             name, more = path.rpartition(".")[2], ""
-            if path in growing and isinstance(before, int) and isinstance(now, int):
-                if now > before:
+            if path in growing:
+                if isinstance(before, int) and isinstance(now, int) and now > before:
                     continue
                 more = " or more"
             what = f"data must be the images of the run: {name}" if path.startswith(_DERIVED) else name

@@ -117,7 +117,6 @@ def test_nan_is_not_written(tmp_path: Path) -> None:
         (changed(method__epochs="9"), "epochs must be 5 or more to resume"),
         (changed(images__digest="ee", division__weights__digest="ff"), "the images of the run: digest must be 'ab'"),
         (changed(seed=1, division__weights__digest="ff"), "seed must be None to resume"),
-        (changed(command="train"), "out must be the folder of a search, got that of 'search'"),
     ],
 )
 def test_another_setting_is_named(tmp_path: Path, config: dict[str, Any], message: str) -> None:
@@ -220,6 +219,10 @@ FAULTS: dict[str, tuple[Callable[[Path], None], int | str]] = {
         lambda f: (f / "config.json").write_text(json.dumps(changed(seed=4))),
         "seed must be 4 to resume",
     ),
+    "another command's": (
+        lambda f: (f / "config.json").write_text(json.dumps(changed(command="train"))),
+        "out must be the folder of a search, got that of 'train'",
+    ),
     "no JSON": (lambda f: (f / "config.json").write_text("{"), "config.json is not valid JSON"),
 }
 
@@ -253,16 +256,20 @@ def test_a_checkpoint_of_an_older_form_is_refused(tmp_path: Path) -> None:
         checkpoint.read(tmp_path / "checkpoint.pt")
 
 
+def begun_and_ended(folder: RunFolder, error: BaseException) -> None:
+    folder.open(CONFIG, resume=False, **OPEN)
+    folder.begin(CONFIG)
+    raise error
+
+
 def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     for existing in (False, True):
         out = tmp_path / "a" / "b"
         if existing:
             out.mkdir(parents=True)
         folder = RunFolder(out)
-        with pytest.raises(RuntimeError), folder.session():  # noqa: PT012  # what fails comes after what it blocks
-            folder.open(CONFIG, resume=False, **OPEN)
-            folder.begin(CONFIG)
-            raise RuntimeError
+        with pytest.raises(RuntimeError), folder.session():
+            begun_and_ended(folder, RuntimeError())
         assert (tmp_path / "a").exists() == existing
         assert not (out / "config.json").exists()
     run_of(tmp_path / "a" / "b", 1)
@@ -270,10 +277,8 @@ def test_a_start_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
 def test_an_interrupt_before_the_first_epoch_blocks_nothing(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
-    with pytest.raises(KeyboardInterrupt), folder.session():  # noqa: PT012
-        folder.open(CONFIG, resume=False, **OPEN)
-        folder.begin(CONFIG)
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), folder.session():
+        begun_and_ended(folder, KeyboardInterrupt())
     assert resumed(tmp_path / "run") == (None, [])
     run_of(tmp_path / "run", 1, changed(seed=2))
 

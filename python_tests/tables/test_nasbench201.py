@@ -78,7 +78,7 @@ def test_command(small: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("index,arch\n", "must have the column index"),
+        ("index,arch\n", "must have the column cifar10_valid"),
         (f"index,arch,cifar10_valid\n0,{SKIP},1\n", "must have the column cifar10_test"),
         (f"index,arch,cifar10_valid,cifar10_test\n0,{SKIP},x,1\n", "must have numbers"),
     ],
