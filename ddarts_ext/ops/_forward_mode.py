@@ -22,7 +22,7 @@ def has_tangent(args: Sequence[Any]) -> bool:
     """Whether forward mode is on and one of the tensors carries a tangent."""
     if forward_ad._current_level < 0:
         return False
-    return any(forward_ad.unpack_dual(x).tangent is not None for x in _tensors(args))  # type: ignore[no-untyped-call]
+    return any(forward_ad.unpack_dual(x).tangent is not None for x in tensors_of(args))  # type: ignore[no-untyped-call]
 
 
 def is_mapped() -> bool:
@@ -95,7 +95,8 @@ class _Context:
         """Gradients of the reference are torch's affair."""
 
 
-def _tensors(args: Sequence[Any]) -> Iterator[Tensor]:
+def tensors_of(args: Sequence[Any]) -> Iterator[Tensor]:
+    """The tensors among an op's arguments, those of its lists included."""
     for value in args:
         if isinstance(value, Tensor):
             yield value

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
+from ddarts_ext.ops import _checks, _forward_mode
 from ddarts_ext.ops._autograd import register_autograd
-from ddarts_ext.ops._forward_mode import without_gradient
 
 NAMESPACE = "ddarts_ext"
 _library = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
@@ -36,15 +36,28 @@ def define_op(
     _library.define(signature)  # type: ignore[no-untyped-call]
     name = signature.split("(", 1)[0]
     qualified = f"{NAMESPACE}::{name}"
-    _library.impl(name, reference, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
+    _library.impl(name, _dense_alone(name, reference), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(qualified, fake, lib=_library)
     _names.append(name)
     if composed_of:
         _composed[name] = composed_of
     overload: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
     if backward is None:
-        return without_gradient(overload, reference)
+        return _forward_mode.without_gradient(overload, reference)
     return register_autograd(_library, overload, backward, setup_context, reference)
+
+
+def _dense_alone(name: str, reference: Callable[..., Any]) -> Callable[..., Any]:
+    """The reference, which raw calls may hand tensors that torch's own functions do not survive (quantised ones)."""
+
+    def checked(*args: Any) -> Any:
+        for x in _forward_mode.tensors_of(args):
+            if x.is_quantized or x.is_complex() or x.layout != torch.strided:
+                got = f"{_checks.dtype_name(x.dtype)} in the layout {_checks.dtype_name(x.layout)}"
+                raise TypeError(f"{name}: tensors must be dense, real and not quantised, got {got}")
+        return reference(*args)
+
+    return checked
 
 
 def defined_ops() -> Sequence[str]:

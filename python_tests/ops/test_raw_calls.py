@@ -14,6 +14,8 @@ from ops.calls import valid_calls
 from torch import Tensor
 
 import ddarts_ext
+from ddarts_ext import ops as public
+from ddarts_ext.ops import Edges
 from ddarts_ext.ops._library import defined_ops, has_kernel
 
 CALLS = int(os.environ.get("DDARTS_FUZZ_CALLS", "4000"))
@@ -88,6 +90,60 @@ def test_a_backward_asks_for_the_dtype_of_its_gradient(name: str) -> None:
     grad = valid_calls()[name][place]
     wide = grad.double() if isinstance(grad, Tensor) else [g.double() for g in grad]
     assert "dtype that does not fit" in refused(name, place, wide)
+
+
+def tensors_that_are_refused() -> dict[str, Tensor]:
+    x = torch.randn(4, 3, 6, 5)
+    return {
+        "sparse_coo": x.to_sparse(),
+        "sparse_csr": x[0, 0].to_sparse_csr(),
+        "_mkldnn": x.to_mkldnn(),
+        "nested": torch.nested.nested_tensor([x[0], x[1]]),
+        "complex64": x.to(torch.complex64),
+        "quint8": torch.quantize_per_tensor(x, 0.1, 0, torch.quint8),
+    }
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["sparse_coo", "sparse_csr", "_mkldnn", "nested", "complex64", "quint8"])
+def test_tensors_that_are_not_dense_floats_are_refused_in_one_line(kind: str) -> None:
+    x, dense = tensors_that_are_refused()[kind], torch.randn(4, 3, 6, 5)
+    for call in (
+        lambda: public.pool3x3(x),
+        lambda: public.grouped_batch_norm(x),
+        lambda: public.mixed_sum([dense, x], torch.ones(2)),
+        lambda: public.channel_iim([dense, x]),
+        lambda: public.spawn_group(dense, x),
+        lambda: public.relu_depthwise_conv2d(x, [torch.ones(3, 1, 3, 3)], dilations=[1]),
+        lambda: public.relu_pointwise_conv2d(dense, [x]),
+    ):
+        with pytest.raises(TypeError, match=f"must be .*, got .*{kind}") as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["sparse_coo", "complex64", "quint8"])
+def test_raw_ops_refuse_them_as_well(kind: str) -> None:
+    with pytest.raises(
+        (TypeError, RuntimeError), match="^pool3x3: (tensors must be dense, real and|x must be float64)"
+    ):
+        ops.pool3x3(tensors_that_are_refused()[kind], 1, True, True)
+
+
+@pytest.mark.parametrize("eps", [float("nan"), float("inf"), -1e-5])
+def test_eps_is_finite_and_not_negative(eps: float) -> None:
+    x, filters = torch.randn(4, 3, 6, 5), [torch.ones(3, 1, 3, 3)]
+    mixing, edges = [torch.ones(3, 3, 1, 1)], Edges((0,), (0,), (True,), (1,))
+    for name, call in {
+        "grouped_batch_norm": lambda: public.grouped_batch_norm(x, eps=eps),
+        "mixed_sum": lambda: public.mixed_sum([x], torch.ones(1), eps=eps),
+        "relu_depthwise_conv2d": lambda: public.relu_depthwise_conv2d(x, filters, dilations=[1], eps=eps),
+        "relu_separable_conv2d": lambda: public.relu_separable_conv2d([x], filters, mixing, dilations=[1], eps=eps),
+        "mixed_edges": lambda: public.mixed_edges(x, edges, filters, mixing, torch.ones(1, 1), eps=eps),
+    }.items():
+        with pytest.raises(ValueError, match=f"^{name}: eps must be finite and at least 0, got {eps}"):
+            call()
 
 
 @pytest.mark.parametrize("op", ["pool3x3", "grouped_batch_norm", "mixed_sum", "spawn_group", "channel_iim"])
