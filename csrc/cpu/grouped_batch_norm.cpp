@@ -9,6 +9,7 @@
 #include "../common/simd.h"
 
 #include "../common/parallel.h"
+#include "../common/exact_moments.h"
 #include "../common/grouped_batch_norm_check.h"
 
 #include <algorithm>
@@ -159,6 +160,12 @@ void statistics(const T* x, const Geometry& g, double eps, A* mean, A* rstd) {
     tile_statistics(wide(x + at, buffer, n), n, g, lanes, centre, means.data() + partial, m2s.data() + partial);
   });
   join_statistics(g, means, m2s, eps, mean, rstd);
+  if (g.values() == 0) return;
+  const ChannelValues values{g.batch, 1, g.pixels, g.channels * g.pixels, 0, g.last ? g.channels : 1};
+  for (int64_t i = 0; i < g.groups * g.channels; ++i) {
+    const int64_t first = i / g.channels * g.batch * values.sample_stride + i % g.channels * (g.last ? 1 : g.pixels);
+    mend_moments(x + first, values, eps, mean + i, rstd + i);
+  }
 }
 
 // y = (x - mean) scale + bias; the backward repeats it to know where the ReLU cut.
@@ -255,7 +262,8 @@ Parameters<A> forward_parameters(const Geometry& g, const A* mean, const A* rstd
   for (int64_t group = 0; group < g.groups; ++group)
     for (int64_t c = 0; c < g.channels; ++c) {
       const int64_t at = group * g.channels + c;
-      table.set(g, group, c, Parameters<A>::mean, mean[at]);
+      // An rstd of 0 (see mend_moments) makes 0 of everything, x - mean may be infinite.
+      table.set(g, group, c, Parameters<A>::mean, rstd[at] == A(0) ? A(0) : mean[at]);
       table.set(g, group, c, Parameters<A>::scale, w ? rstd[at] * w[c] : rstd[at]);
       table.set(g, group, c, Parameters<A>::bias, b ? b[c] : A(0));
     }

@@ -1,6 +1,7 @@
 // The passes of mixed_sum over the blocks of its branches, see mixed_sum.cpp.
 #include "mixed_sum_passes.h"
 
+#include "../common/exact_moments.h"
 #include "mixed_sum_tiles.h"
 
 #include <array>
@@ -49,6 +50,18 @@ void merge_moments(const Geometry& geo, int64_t g, const A* means, const A* squa
   }
 }
 
+// Of one branch and group, where float32 overflowed.
+template <typename A>
+void mend_statistics(const Tensor& x, const Geometry& geo, int64_t g, double eps, A* mean, A* rstd) {
+  const auto finite = [](const A* row, int64_t size) { return std::all_of(row, row + size, [](A v) { return std::isfinite(v); }); };
+  if (geo.values() == 0 || (finite(mean, geo.channels) && finite(rstd, geo.channels))) return;
+  const ChannelValues values{geo.batch, x.size(2), x.size(3), x.stride(0), x.stride(2), x.stride(3)};
+  with_dtype(x.scalar_type(), [&](auto tag) {
+    for (int64_t c = 0; c < geo.channels; ++c)
+      mend_moments(data<decltype(tag)>(x) + g * geo.batch * x.stride(0) + c * x.stride(1), values, eps, mean + c, rstd + c);
+  });
+}
+
 }  // namespace
 
 template <typename A>
@@ -87,6 +100,7 @@ void batch_statistics_of(const Node<A>& node, const std::vector<Run>& runs, cons
     for (int64_t u = begin; u < end; ++u) {
       const int64_t g = u % geo.groups, at = node.at(g, chosen[u / geo.groups]);
       merge_moments(geo, g, means.data() + u * size, squares.data() + u * size, eps, mean + at, rstd + at);
+      mend_statistics(node.branches[chosen[u / geo.groups]], geo, g, eps, mean + at, rstd + at);
     }
   });
 }

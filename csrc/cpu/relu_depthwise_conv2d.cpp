@@ -8,6 +8,7 @@
 // the first-level cache: z is never stored. Deterministic: every output is one sum in a fixed order, and the statistics
 // are merged over samples in order.
 
+#include "../common/exact_moments.h"
 #include "../common/relu_depthwise_conv2d_check.h"
 #include "relu_depthwise_conv2d.h"
 #include "relu_depthwise_conv2d_correlation.h"
@@ -85,6 +86,10 @@ struct Forward {
       }
       mean[static_cast<size_t>(g * p.c + c)] = static_cast<A>(middle);
       rstd[static_cast<size_t>(g * p.c + c)] = static_cast<A>(1.0 / std::sqrt(squares / count + eps));
+      const ChannelValues values{batch(), p.h, p.w, x.strides.n, x.strides.h, x.strides.w};
+      if (batch() > 0)
+        mend_moments(x.data + g * batch() * x.strides.n + c * x.strides.c, values, eps, &mean[static_cast<size_t>(g * p.c + c)],
+                     &rstd[static_cast<size_t>(g * p.c + c)]);
     }
   }
 

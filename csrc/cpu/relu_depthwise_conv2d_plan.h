@@ -73,7 +73,8 @@ inline Table<A> norm_table(const Plan& p, const std::vector<A>& mean, const std:
   Table<A> table(static_cast<size_t>(groups * p.blocks * 2 * p.lanes), A(0));
   for (int64_t i = 0; i < groups * p.c; ++i) {
     A* lanes = table.data() + (i / p.c * p.blocks + i % p.c / p.lanes) * 2 * p.lanes + i % p.c % p.lanes;
-    lanes[0] = mean[static_cast<size_t>(i)], lanes[p.lanes] = rstd[static_cast<size_t>(i)];
+    // An rstd of 0 (see mend_moments) makes 0 of everything, x - mean may be infinite.
+    lanes[p.lanes] = rstd[static_cast<size_t>(i)], lanes[0] = lanes[p.lanes] == A(0) ? A(0) : mean[static_cast<size_t>(i)];
   }
   return table;
 }
