@@ -85,7 +85,7 @@ def setup(*arguments: str, folder: Path, **environment: str) -> subprocess.Compl
         [sys.executable, str(ROOT / "setup.py"), *arguments, "--build-lib", str(folder), "--build-temp", str(folder)],
         capture_output=True,
         text=True,
-        env=os.environ | environment,
+        env={name: value for name, value in os.environ.items() if name != "DDARTS_NO_EXTENSION"} | environment,
         cwd=ROOT,
         check=False,
     )

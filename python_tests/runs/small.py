@@ -13,6 +13,8 @@ from ddarts_ext.search import Searcher, Shrinker
 from ddarts_ext.training.trainer import Trainer
 
 SEARCH: dict[str, Any] = {"cells": 3, "channels": 2, "steps": 1, "batch": 4, "device": "cpu", "epochs": 3}
+# What a search takes for itself follows from its epochs; here it is said.
+SEARCH |= {"alpha_start": 0, "alpha_lr": 0.02}
 SHRINK: dict[str, Any] = {
     "space": "nasbench201", "cells": 3, "channels": 2, "batch": 4, "device": "cpu", "epochs": 3, "shrink_steps": 1,
     "shrink_interval": 1, "measure_samples": 4, "measure_curve": 0,

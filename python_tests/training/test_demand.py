@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from ddarts_ext import Searcher
+from ddarts_ext import Searcher, _extension
 from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.data.batches import judged_together
 from ddarts_ext.nn.memory import StepMemory, kept_bytes, step_memory
@@ -88,6 +88,7 @@ print(json.dumps([found[0].of(batch), status("VmHWM") - before]))
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is read from /proc")
+@pytest.mark.skipif(bool(_extension.why_not("mixed_sum", "cpu")), reason="the estimate is of the kernels")
 @pytest.mark.parametrize(
     "what",
     [
