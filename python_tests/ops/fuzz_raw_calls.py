@@ -39,7 +39,6 @@ TENSORS: tuple[Callable[[Tensor], Any], ...] = (
     lambda x: x.to(torch.complex64),
     lambda x: x.to_sparse(),
     lambda x: x.to("meta"),
-    lambda x: torch.quantize_per_tensor(x.float(), 0.1, 0, torch.quint8),
     lambda x: torch._neg_view(x),
     lambda x: x.new_full(x.shape, float("nan")),
     lambda x: x.new_empty(0),

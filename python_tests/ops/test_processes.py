@@ -1,4 +1,4 @@
-"""A process that was forked after an op ran: with one thread it computes; with more, torch itself does not survive it."""
+"""A process forked after an op ran: with one thread it computes; with more, torch itself does not survive it."""
 
 from __future__ import annotations
 

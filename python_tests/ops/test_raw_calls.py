@@ -126,7 +126,7 @@ def test_tensors_that_are_not_dense_floats_are_refused_in_one_line(kind: str) ->
 @pytest.mark.parametrize("kind", ["sparse_coo", "complex64", "quint8"])
 def test_raw_ops_refuse_them_as_well(kind: str) -> None:
     with pytest.raises(
-        (TypeError, RuntimeError), match="^pool3x3: (tensors must be dense, real and|x must be float64)"
+        (TypeError, RuntimeError), match=r"^pool3x3: (tensors must be dense, real and|x must be float64)"
     ):
         ops.pool3x3(tensors_that_are_refused()[kind], 1, True, True)
 
