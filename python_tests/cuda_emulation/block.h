@@ -5,6 +5,7 @@
 #pragma once
 
 #include "fiber.h"
+#include "laboratory.h"
 
 #include <vector_functions.h>
 #include <vector_types.h>
@@ -33,7 +34,7 @@ struct Place {
 };
 inline Place place;  // what threadIdx and its like read
 
-void poison_static_shared();  // control.cpp
+Span poison_static_shared();  // control.cpp; where they lie
 
 enum class Vote { none, any, all, count };
 enum class State : uint8_t { fresh, running, at_barrier, in_warp, returned };
@@ -54,15 +55,17 @@ struct Thread {
 
 class Block {
  public:
-  // Runs body() once for every thread of the block `at`.
-  void run(const std::function<void()>& body, uint3 at, dim3 grid, dim3 size, size_t shared_bytes, uint64_t seed) {
+  // Runs body() once for every thread of the block with this number in the grid.
+  void run(const std::function<void()>& body, uint64_t number, dim3 grid, dim3 size, size_t shared_bytes, uint64_t seed) {
+    const uint3 at = make_uint3(number % grid.x, number / grid.x % grid.y, number / (uint64_t(grid.x) * grid.y));
     body_ = &body;
     place.block = at, place.grid_size = grid, place.block_size = size;
     const int count = static_cast<int>(size.x * size.y * size.z);
     // Shared memory starts as NaN and -1, so that what nobody wrote is seen.
     shared_.assign(shared_bytes / sizeof(Slot) + 1, Slot{});
     std::memset(shared_.data(), 0xFF, shared_.size() * sizeof(Slot));
-    poison_static_shared();
+    const Span static_shared = poison_static_shared();
+    laboratory::begin_block(number, count, {reinterpret_cast<const char*>(shared_.data()), shared_bytes}, static_shared);
     threads_.assign(count, Thread{});
     order_.resize(count);
     for (int i = 0; i < count; ++i) {
@@ -89,6 +92,7 @@ class Block {
 
   // All live threads meet; gives the vote over their predicates.
   int barrier(const char* site, int predicate, Vote vote) {
+    const laboratory::Pause pause;
     Thread& self = *current_;
     self.predicate = predicate, self.vote = vote, self.site = site, self.state = State::at_barrier;
     if (++waiting_ == live_) {
@@ -96,11 +100,65 @@ class Block {
     } else {
       wait();
     }
+    laboratory::passed_barrier(self.number);
     return barrier_result_;
   }
 
   // All lanes of the mask meet; then every lane has received what lane `source` gave (source < 0: nothing).
   void collective(uint32_t mask, int source) {
+    const laboratory::Pause pause;
+    meet(mask, source);
+    laboratory::passed_collective(current_->number);
+  }
+
+  Thread& current() { return *current_; }
+  uint32_t active_lanes() const {
+    const laboratory::Pause pause;
+    uint32_t mask = 0;
+    const int first = current_->number & ~31;
+    for (int lane = 0; lane < 32 && first + lane < static_cast<int>(threads_.size()); ++lane)
+      if (threads_[first + lane].state != State::returned) mask |= 1u << lane;
+    return mask;
+  }
+  void* dynamic_shared() {
+    const laboratory::Pause pause;
+    return shared_.data();
+  }
+
+  // What a fiber does all its life: start fresh threads, then hand over to one that can go on.
+  void serve() {
+    Fiber::started(previous_ == &host_);
+    for (;;) {
+      Fiber* self = running_;
+      while (next_ < order_.size() && !error_) {
+        current_ = &threads_[order_[next_++]];
+        current_->state = State::running;
+        place.thread = current_->index;
+        try {
+          run_kernel();
+        } catch (...) {
+          error_ = std::current_exception();
+        }
+        current_->state = State::returned;
+        --live_;
+        if (error_) break;
+        if (live_ > 0 && waiting_ == live_) try_release();
+      }
+      idle_.push_back(self);
+      Fiber* next = error_ ? nullptr : pick();
+      if (next == self) {
+        continue;
+      }
+      switch_from(*self, next ? *next : host_);
+    }
+  }
+
+ private:
+  void run_kernel() {
+    const laboratory::Trace trace;
+    (*body_)();
+  }
+  void meet(uint32_t mask, int source) {
     Thread& self = *current_;
     const int first = self.number & ~31;
     if (!(mask >> (self.number & 31) & 1)) fail(name(self) + ": the warp mask does not name the calling lane");
@@ -132,46 +190,6 @@ class Block {
       if (&other != &self) ready_.push_back(&other);
     }
   }
-
-  Thread& current() { return *current_; }
-  uint32_t active_lanes() const {
-    uint32_t mask = 0;
-    const int first = current_->number & ~31;
-    for (int lane = 0; lane < 32 && first + lane < static_cast<int>(threads_.size()); ++lane)
-      if (threads_[first + lane].state != State::returned) mask |= 1u << lane;
-    return mask;
-  }
-  void* dynamic_shared() { return shared_.data(); }
-
-  // What a fiber does all its life: start fresh threads, then hand over to one that can go on.
-  void serve() {
-    Fiber::started(previous_ == &host_);
-    for (;;) {
-      Fiber* self = running_;
-      while (next_ < order_.size() && !error_) {
-        current_ = &threads_[order_[next_++]];
-        current_->state = State::running;
-        place.thread = current_->index;
-        try {
-          (*body_)();
-        } catch (...) {
-          error_ = std::current_exception();
-        }
-        current_->state = State::returned;
-        --live_;
-        if (error_) break;
-        if (live_ > 0 && waiting_ == live_) try_release();
-      }
-      idle_.push_back(self);
-      Fiber* next = error_ ? nullptr : pick();
-      if (next == self) {
-        continue;
-      }
-      switch_from(*self, next ? *next : host_);
-    }
-  }
-
- private:
   static std::string name(const Thread& thread) {
     return "block (" + std::to_string(place.block.x) + ", " + std::to_string(place.block.y) + ", " +
            std::to_string(place.block.z) + ") thread " + std::to_string(thread.number);

@@ -11,6 +11,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,43 +32,55 @@ _defined: set[str] = set()
 _loaded: dict[str, ctypes.CDLL] = {}
 
 
-def compile_library(sources: list[Path], *, sanitize: bool = False) -> Path:
-    """A shared library of these sources under the emulation. RuntimeError with the compiler's words where it fails."""
+def compile_library(sources: list[Path], *, sanitize: bool = False, laboratory: bool = False) -> Path:
+    """A shared library of these sources under the emulation. RuntimeError with the compiler's words where it fails.
+
+    sanitize: under AddressSanitizer. laboratory: every access of a kernel is recorded, see ``laboratory.cpp``.
+    """
     include = toolchain.cuda_include()
     if include is None:
         raise FileNotFoundError("no CUDA headers: install a toolkit or the nvidia-cuda-nvcc and -runtime packages")
     compiler = os.environ.get("CXX", "g++")
     lib = Path(torch.__file__).parent
-    flags = ["-x", "c++", "-std=c++20", "-O1", "-g", "-fPIC", "-shared", "-fvisibility=hidden"]
-    flags += ["-fno-strict-aliasing", "-DDDARTS_EMULATE"]
+    flags = ["-std=c++20", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-DDDARTS_EMULATE"]
     flags += [toolchain.TORCH_TARGET, f"-I{HERE}", "-isystem", str(include), "-isystem", str(lib / "include")]
-    if sanitize:
-        flags += ["-fsanitize=address", "-fno-omit-frame-pointer"]
-    sources = [*sources, HERE / "control.cpp"]
-    digest = hashlib.sha256(" ".join([compiler, torch.__version__, *flags]).encode())
+    flags += ["-fsanitize=address", "-fno-omit-frame-pointer"] if sanitize else []
+    flags += ["-DDDARTS_LABORATORY", "-gdwarf-4"] if laboratory else []  # addr2line mistakes files of version 5
+    own = [HERE / "control.cpp", *([HERE / "laboratory.cpp"] if laboratory else [])]
+    library = _cached(sources + own, [compiler, torch.__version__, *flags])
+    if library.exists():
+        return library
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        objects = []
+        for source in sources + own:
+            # The hooks are in the code of the kernels alone; the runtime that answers them has none.
+            hooks = ["-fsanitize=thread"] if laboratory and source in _with_kernels(sources) else []
+            objects.append(str(Path(folder, f"{source.name}.o")))
+            _compile([compiler, *flags, *hooks, "-x", "c++", "-c", str(source), "-o", objects[-1]])
+        partial = str(Path(folder, library.name))
+        shared = ["-shared", *(["-fsanitize=address"] if sanitize else [])]
+        _compile([compiler, *shared, *objects, f"-L{lib / 'lib'}", "-ltorch_cpu", "-pthread", "-o", partial])
+        os.replace(partial, library)
+    return library
+
+
+def _with_kernels(sources: list[Path]) -> list[Path]:
+    return [source for source in sources if source.suffix == ".cu"] or sources
+
+
+def _cached(sources: list[Path], how: list[str]) -> Path:
+    """Where a library lies that is made of these sources and all headers in this way."""
+    digest = hashlib.sha256(" ".join(how).encode())
     headers = [*(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh"), *HERE.glob("*.h"), *HERE.glob("*.cuh")]
     for path in sorted(headers) + sources:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
-    library = toolchain.cache_folder() / f"{sources[0].stem}-{digest.hexdigest()[:24]}.so"
-    if library.exists():
-        return library
-    partial = library.with_suffix(f".{os.getpid()}.tmp")
-    command = [
-        compiler,
-        *flags,
-        *map(str, sources),
-        "-x",
-        "none",
-        f"-L{lib / 'lib'}",
-        "-ltorch_cpu",
-        "-o",
-        str(partial),
-    ]
+    return Path(toolchain.cache_folder() / f"{sources[0].stem}-{digest.hexdigest()[:24]}.so")
+
+
+def _compile(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}\n{done.stderr[-8000:]}")
-    partial.rename(library)
-    return library
 
 
 def op_sources(op: str) -> list[Path]:

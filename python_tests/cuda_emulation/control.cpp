@@ -35,23 +35,30 @@ int find_image(dl_phdr_info* library, size_t, void* data) {
 
 // `__shared__` variables are this library's only thread-local ones: overwriting all of its thread-local storage
 // before each block poisons them without knowing their names.
-void poison_static_shared() {
+Span poison_static_shared() {
   volatile char* here = &anchor;
   *here = 1;  // before the first touch the storage does not exist
-  struct Span {
+  struct Layout {
     ptrdiff_t before_anchor;
     size_t size;
   };
-  static const Span span = [] {
+  static const Layout layout = [] {
     Image found{reinterpret_cast<uintptr_t>(&find_image)};
     ::dl_iterate_phdr(&find_image, &found);
     if (found.begin == nullptr) fail("no thread-local storage found");
-    return Span{&anchor - found.begin, found.size};
+    return Layout{&anchor - found.begin, found.size};
   }();
-  std::memset(&anchor - span.before_anchor, 0xFF, span.size);
+  char* begin = &anchor - layout.before_anchor;
+  std::memset(begin, 0xFF, layout.size);
+  return {begin, layout.size};
 }
 
+uint64_t launches = 0;
+
 }  // namespace emulation
+
+// Kernels and memsets that launchers have put on the stream since the library was loaded.
+extern "C" __attribute__((visibility("default"))) uint64_t emulation_launches() { return emulation::launches; }
 
 extern "C" __attribute__((visibility("default"))) void emulation_set_order(int order, uint64_t seed) {
   emulation::settings = {static_cast<emulation::Order>(order), seed};

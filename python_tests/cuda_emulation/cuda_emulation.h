@@ -22,6 +22,8 @@
 
 namespace emulation {
 
+extern uint64_t launches;  // control.cpp
+
 constexpr size_t most_shared_bytes = 163 * 1024;  // what one block may have on sm_80
 
 template <class... Parameters, class... Arguments>
@@ -35,6 +37,7 @@ void launch(dim3 grid, dim3 size, size_t shared_bytes, cudaStream_t, void (*kern
   const std::lock_guard<std::mutex> lock(one_launch_at_a_time);
   static Block runner;
   block = &runner;
+  ++launches;
   const std::tuple<Parameters...> copy(static_cast<Parameters>(arguments)...);
   const std::function<void()> body = [&] { std::apply(kernel, copy); };
   std::vector<uint64_t> blocks(uint64_t(grid.x) * grid.y * grid.z);
@@ -43,17 +46,20 @@ void launch(dim3 grid, dim3 size, size_t shared_bytes, cudaStream_t, void (*kern
     std::mt19937_64 random(settings.seed);
     std::shuffle(blocks.begin(), blocks.end(), random);
   }
-  for (const uint64_t b : blocks) {
-    const uint3 at = make_uint3(b % grid.x, b / grid.x % grid.y, b / (uint64_t(grid.x) * grid.y));
-    runner.run(body, at, grid, size, shared_bytes, settings.seed + b);
-  }
+  laboratory::begin_launch(reinterpret_cast<const void*>(kernel), grid, size, shared_bytes);
+  for (const uint64_t b : blocks) runner.run(body, b, grid, size, shared_bytes, settings.seed + b);
+  laboratory::end_launch();
 }
 
 inline int barrier(const char* site, int predicate = 0, Vote vote = Vote::none) {
   return block->barrier(site, predicate, vote);
 }
-inline int lane() { return block->current().number & 31; }
+inline int lane() {
+  const laboratory::Pause pause;
+  return block->current().number & 31;
+}
 inline uint32_t ballot(uint32_t mask, int predicate) {
+  const laboratory::Pause pause;
   Thread& self = block->current();
   self.predicate = predicate;
   block->collective(mask, -1);
@@ -62,6 +68,7 @@ inline uint32_t ballot(uint32_t mask, int predicate) {
 template <class T>
 T shuffle(uint32_t mask, T value, int source) {
   static_assert(sizeof(T) <= sizeof(Slot) && std::is_trivially_copyable_v<T>);
+  const laboratory::Pause pause;
   Thread& self = block->current();
   std::memcpy(&self.given, static_cast<const void*>(&value), sizeof(T));
   block->collective(mask, source);
@@ -71,6 +78,7 @@ T shuffle(uint32_t mask, T value, int source) {
 // Replaces *address by f(old), gives old. One thread runs at a time, so nothing need be atomic.
 template <class T, class F>
 T exchange(T* address, F f) {
+  const laboratory::Atomic atomic;
   const T old = *address;
   *address = f(old);
   return old;
@@ -93,7 +101,11 @@ T exchange(T* address, F f) {
 #define __shared__ static thread_local
 #define __constant__ static const
 #define __launch_bounds__(...)
+#if defined(DDARTS_LABORATORY)
+#define __forceinline__ inline __attribute__((always_inline))  // a site is then told apart by the call it comes from
+#else
 #define __forceinline__ inline
+#endif
 #define __align__(n) __attribute__((aligned(n)))
 #define threadIdx (::emulation::place.thread)
 #define blockIdx (::emulation::place.block)
@@ -111,7 +123,9 @@ static constexpr int warpSize = 32;
 
 inline unsigned __activemask() { return ::emulation::block->active_lanes(); }
 inline void __syncwarp(unsigned mask = 0xffffffffu) {
+  const ::emulation::laboratory::Pause pause;
   ::emulation::block->collective(mask == 0xffffffffu ? __activemask() : mask, -1);
+  ::emulation::laboratory::passed_warp_barrier(::emulation::block->current().number);
 }
 inline void __threadfence() {}
 inline void __threadfence_block() {}
@@ -191,9 +205,11 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
   return cudaSuccess;
 }
 inline cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
+  ++::emulation::launches;
   return std::memset(to, value, bytes), cudaSuccess;
 }
 inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
+  ++::emulation::launches;
   return std::memcpy(to, from, bytes), cudaSuccess;
 }
 template <class Kernel>

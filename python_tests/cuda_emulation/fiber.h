@@ -1,6 +1,8 @@
 // Stacks that one operating-system thread switches between: each emulated CUDA thread that waits keeps its own.
 #pragma once
 
+#include "laboratory.h"
+
 #include <sys/mman.h>
 
 #include <cstddef>
@@ -45,6 +47,7 @@ class Fiber {
         ::mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (memory == MAP_FAILED) fail("no memory for the stack of a thread");
     stack_ = static_cast<char*>(memory);
+    laboratory::add_stack(stack_, stack_bytes);
 #if defined(__x86_64__)
     void** top = reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(stack_ + stack_bytes) & ~uintptr_t(15));
     *--top = nullptr;                         // return address of entry, never used
@@ -64,6 +67,7 @@ class Fiber {
 #if defined(__SANITIZE_ADDRESS__)
     __asan_unpoison_memory_region(stack_, stack_bytes);
 #endif
+    laboratory::drop_stack(stack_);
     ::munmap(stack_, stack_bytes);
   }
   Fiber(const Fiber&) = delete;

@@ -1,0 +1,99 @@
+"""The shapes whose kernels the report is about: those of a search at 16 channels, small enough for the emulation.
+
+Every case runs an op forward and backward through its public function, with the emulated CUDA kernels in place of the
+CPU's; every grid has more than one block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ddarts_ext import ops
+
+BATCH, CHANNELS, SIDE = 4, 32, 16
+
+
+@dataclass(frozen=True)
+class Case:
+    """``run()`` calls ``op`` once, and its gradient where it has one."""
+
+    op: str
+    text: str
+    run: Callable[[], None]
+
+
+def cases(dtype: torch.dtype, format_: torch.memory_format) -> Iterator[Case]:
+    """All cases in one dtype and layout."""
+    for stride in (1, 2):
+        yield Case("relu_depthwise_conv2d", f"stride {stride}", _depthwise(dtype, format_, stride, normalize=False))
+    yield Case("relu_depthwise_conv2d", "with batch norm", _depthwise(dtype, format_, 1, normalize=True))
+    for stride in (1, 2):
+        yield Case("pool3x3", f"stride {stride}", _pool(dtype, format_, stride))
+    yield Case("mixed_sum", "8 branches", _mixed_sum(dtype, format_))
+    yield Case("grouped_batch_norm", "2 groups", _norm(dtype, format_))
+    yield Case("channel_iim", "3 maps", _iim(dtype, format_))
+    yield Case("spawn_group", "stride 2", _spawn(dtype, format_))
+
+
+def _image(dtype: torch.dtype, format_: torch.memory_format, batch: int = BATCH) -> Tensor:
+    image = torch.randn(batch, CHANNELS, SIDE, SIDE).to(dtype).contiguous(memory_format=format_)
+    return image.requires_grad_()
+
+
+def _backward(outputs: list[Tensor], format_: torch.memory_format) -> None:
+    torch.autograd.backward(outputs, [torch.ones_like(out).contiguous(memory_format=format_) for out in outputs])
+
+
+def _depthwise(dtype: torch.dtype, format_: torch.memory_format, stride: int, *, normalize: bool) -> Callable[[], None]:
+    def run() -> None:
+        x = _image(dtype, format_)
+        sides, dilations = ((3, 5), [1, 1]) if normalize else ((3, 5, 3, 5), [1, 1, 2, 2])
+        weights = [torch.randn(CHANNELS, 1, k, k, dtype=dtype).requires_grad_() for k in sides]
+        found = ops.relu_depthwise_conv2d(x, weights, dilations=dilations, stride=stride, normalize=normalize, groups=2)
+        _backward(list(found.outputs), format_)
+
+    return run
+
+
+def _pool(dtype: torch.dtype, format_: torch.memory_format, stride: int) -> Callable[[], None]:
+    def run() -> None:
+        found = ops.pool3x3(_image(dtype, format_), stride=stride)
+        _backward([out for out in found if out is not None], format_)
+
+    return run
+
+
+def _mixed_sum(dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
+    def run() -> None:
+        branches = [_image(dtype, format_) for _ in range(8)]
+        weights = torch.rand(2, 8).requires_grad_()
+        _backward([ops.mixed_sum(branches, weights, normalize=[k > 1 for k in range(8)]).out], format_)
+
+    return run
+
+
+def _norm(dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
+    def run() -> None:
+        _backward([ops.grouped_batch_norm(_image(dtype, format_), groups=2, relu=True).out], format_)
+
+    return run
+
+
+def _iim(dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
+    def run() -> None:
+        with torch.no_grad():
+            ops.channel_iim([_image(dtype, format_) for _ in range(3)])
+
+    return run
+
+
+def _spawn(dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
+    def run() -> None:
+        groups = torch.randn(BATCH, CHANNELS, SIDE // 2, SIDE // 2).to(dtype).contiguous(memory_format=format_)
+        _backward([ops.spawn_group(groups, _image(dtype, format_), copies=3, stride=2)], format_)
+
+    return run

@@ -1,0 +1,101 @@
+"""Runs the cases of every op in the laboratory and joins what was seen with what nvcc says of the same kernels."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from cuda_emulation import build, cases, laboratory
+from cuda_emulation.laboratory import Kernel
+
+OPS = ("relu_depthwise_conv2d", "pool3x3", "mixed_sum", "grouped_batch_norm", "channel_iim", "spawn_group")
+VARIANTS = (
+    (torch.float32, torch.channels_last),
+    (torch.bfloat16, torch.channels_last),
+    (torch.float32, torch.contiguous_format),
+)
+SHORTER = {"__nv_bfloat16": "bf16", "unsigned int": "u32", "true": "1", "false": "0", "unsigned short": "u16"}
+LAYOUTS = {torch.channels_last: "channels-last", torch.contiguous_format: "contiguous"}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a kernel takes for one architecture; spills, static_shared: bytes."""
+
+    registers: int
+    spills: int
+    static_shared: int
+
+    def blocks(self, threads: int, dynamic_shared: int, architecture: str) -> int:
+        """Blocks that one multiprocessor holds at once, by registers, threads and shared memory."""
+        shared_memory = {"sm_80": 164, "sm_86": 100, "sm_89": 100, "sm_90": 228}[architecture] * 1024
+        most_threads = {"sm_86": 1536, "sm_89": 1536}.get(architecture, 2048)
+        warps = -(-threads // 32)
+        by_registers = 65536 // (-(-self.registers * 32 // 256) * 256) // 4 * 4 // warps  # four schedulers, 256 at a time
+        shared = -(-(self.static_shared + dynamic_shared + 1024) // 128) * 128  # 1 KiB is the system's
+        return min(by_registers, most_threads // (warps * 32), shared_memory // shared, 32)
+
+
+def resources(architecture: str) -> dict[tuple[str, str], Resources] | str:
+    """(op, kernel) -> what ptxas reports, or why there is nothing: no nvcc."""
+    cuda = build.toolchain.find_cuda()
+    if isinstance(cuda, str):
+        return cuda
+    found: dict[tuple[str, str], Resources] = {}
+    entry = re.compile(
+        rf"entry function '(\S+)' for '{architecture}'\n.*\n\s*\d+ bytes stack frame, (\d+) bytes spill stores.*\n"
+        r".*Used (\d+) registers(?:.*?(\d+) bytes smem)?"
+    )
+    for source, text in build.toolchain.compile_cuda().items():
+        matches = entry.findall(text)
+        names = subprocess.run(
+            ["c++filt"], input="\n".join(m[0] for m in matches), capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for name, (_, spills, registers, shared) in zip(names, matches, strict=True):
+            key = Path(source).stem, readable(laboratory.short_name(name))
+            found[key] = Resources(int(registers), int(spills), int(shared or 0))
+    return found
+
+
+def readable(name: str) -> str:
+    """A kernel's name with short template arguments."""
+    for long, short in SHORTER.items():
+        name = re.sub(rf"\b{long}\b", short, name)
+    return re.sub(r"ddarts::|, ", lambda m: "," if m[0] == ", " else "", name)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A kernel in one case."""
+
+    op: str
+    case: str
+    kernel: Kernel
+
+
+def look(op_names: Iterable[str] = OPS) -> Iterator[Seen]:
+    """Runs all cases of these ops. Only in a process of its own: it puts the emulated kernels into ``ddarts_ext``."""
+    wanted = tuple(op_names)
+    libraries: dict[str, tuple[ctypes.CDLL, Path]] = {}
+    into = torch.library.Library("ddarts_ext", "IMPL")  # type: ignore[no-untyped-call]
+    for op in wanted:
+        path = build.compile_library(build.op_sources(op), laboratory=True)
+        libraries[op] = build.load(path), path
+        for name in (op, f"{op}_backward"):
+            if hasattr(torch.ops.ddarts_ext, name):
+                into.impl(name, getattr(getattr(torch.ops, build.NAMESPACE), name).default, "CPU")  # type: ignore[no-untyped-call]
+    for dtype, format_ in VARIANTS:
+        for case in cases.cases(dtype, format_):
+            if case.op not in wanted:
+                continue
+            library, path = libraries[case.op]
+            laboratory.forget(library)
+            case.run()
+            text = f"{str(dtype).removeprefix('torch.')} {LAYOUTS[format_]}, {case.text}"
+            for kernel in laboratory.read(library, path):
+                yield Seen(case.op, text, kernel)
