@@ -21,6 +21,7 @@ ddarts::DepthwiseProblem problem_of(const Tensor& x, int64_t stride, int64_t gro
   ddarts::DepthwiseProblem p{};
   p.x = x.const_data_ptr();
   p.strides = strides_of(x);
+  p.packets = ddarts::depthwise_packets(ddarts::dtype_of(x), p.x, p.strides, x.size(1));
   p.n = x.size(0), p.c = x.size(1), p.h = x.size(2), p.w = x.size(3);
   p.out_h = (p.h + stride - 1) / stride, p.out_w = (p.w + stride - 1) / stride;
   p.batch = std::max<int64_t>(1, p.n / groups), p.stride = static_cast<int>(stride);
@@ -48,7 +49,7 @@ std::vector<ddarts::DepthwiseFilter> filters_of(const std::vector<Tensor>& weigh
   int64_t taps = 0;
   for (size_t f = 0; f < weights.size(); ++f) {
     const int64_t k = weights[f].size(3);
-    filters.push_back({weights[f].const_data_ptr(), nullptr, {}, static_cast<int>(k), static_cast<int>(dilations[f]), taps});
+    filters.push_back({weights[f].const_data_ptr(), nullptr, {}, static_cast<int>(k), static_cast<int>(dilations[f]), taps, false});
     taps += k * k;
   }
   return filters;
@@ -128,6 +129,7 @@ std::tuple<Tensor, std::vector<Tensor>> relu_depthwise_conv2d_backward(
   for (size_t f = 0; f < filters.size(); ++f) {
     filters[f].data = const_cast<void*>(grads[f].const_data_ptr());
     filters[f].strides = strides_of(grads[f]);
+    filters[f].packets = ddarts::depthwise_packets(ddarts::dtype_of(grads[f]), filters[f].data, filters[f].strides, p.c);
   }
   const int64_t taps = filters.back().first + filters.back().k * filters.back().k;
   std::vector<Tensor> dweights;

@@ -13,7 +13,8 @@ void launch_forward(const DepthwiseProblem& p, cudaStream_t stream) {
   using A = accumulate_t<T>;
   const int rows = tile_rows(S), columns = tile_columns(S);
   const int64_t tiles = p.n * ceil_div(p.out_h, rows) * ceil_div(p.out_w, columns);
-  const size_t bytes = 64 * ((rows - 1) * S + 1 + 2 * p.pad) * ((columns - 1) * S + 1 + 2 * p.pad);
+  const size_t pitch = 64 * ((columns - 1) * S + 1 + 2 * p.pad) + row_padding_bytes(S);
+  const size_t bytes = pitch * ((rows - 1) * S + 1 + 2 * p.pad);
   const dim3 grid(extent(tiles), extent(ceil_div(p.c, kChannels<A>)));
   DDARTS_LAUNCH((forward_kernel<T, S>), grid, dim3(kThreads), bytes, stream, p);
 }
@@ -59,7 +60,7 @@ cudaError_t depthwise_input_gradient(DType dtype, const DepthwiseProblem& p, voi
   if (p.n == 0) return cudaSuccess;
   DDARTS_DISPATCH_DTYPE(dtype, T, {
     using A = accumulate_t<T>;
-    const size_t bytes = 64 * (tile_rows(1) + 2 * p.pad) * (tile_columns(1) + 2 * p.pad);
+    const size_t bytes = (64 * (tile_columns(1) + 2 * p.pad) + row_padding_bytes(1)) * (tile_rows(1) + 2 * p.pad);
     const dim3 grid(extent(depthwise_input_tiles(p)), extent(ceil_div(p.c, kChannels<A>)));
     DDARTS_LAUNCH((input_gradient_kernel<T>), grid, dim3(kThreads), bytes, stream, p, static_cast<A*>(dz), strides, add,
                   last, sums);

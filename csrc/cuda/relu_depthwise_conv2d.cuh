@@ -4,7 +4,10 @@
 // the input tile with its halo is brought into shared memory once, prologue applied on the way, zeros outside of the
 // image; every filter is computed from it. grid: x = (sample, tile row, tile column), y = block of channels.
 // A thread owns one channel and 8 neighbouring pixels: of each input row it reads 8 s + (k - 1) d values into registers
-// and uses them for all k taps. Shared memory [row][column][channel] is free of bank conflicts: lanes are channels.
+// and uses them for all k taps. Shared memory is [row][column][channel], so that half of a warp reads 64 dense bytes; rows
+// are padded so that the other half, one row of outputs below, reads the other 16 banks. The taps of a filter pass through
+// shared memory too, [tap][channel], as in global memory neighbouring channels are k k values apart. Channels-last maps are
+// read by packets of 4 channels (2 of float64) where addresses allow it. docs/kernels/report.md has what is left.
 // The input gradient is the same on tiles of g, mirrored filters, zeros put between the pixels of g at stride 2.
 // Weight gradient: a thread owns one channel and a few taps; a block adds up tiles in order, and a second kernel adds the
 // blocks in order. No atomics anywhere: deterministic. Bytes: x once and F outputs; halos come out of the L2 cache.
@@ -23,6 +26,14 @@ constexpr int kChannels = 64 / static_cast<int>(sizeof(A));
 template <typename A>
 constexpr int kGradientChannels = 32 / static_cast<int>(sizeof(A));
 constexpr int kGradientTile = 8;
+// Between the rows of the tile, after `columns` pixels of 64 bytes: rows of outputs, `stride` rows of the tile apart, lie
+// 64 bytes apart modulo 128. Columns are even in number at stride 1 and odd at stride 2.
+constexpr int row_padding_bytes(int stride) { return 64 / stride; }
+constexpr int kMostTaps = 49;
+template <typename A>
+constexpr int kTapPitch = kChannels<A> + 1;  // taps are written along the taps
+template <typename A>
+constexpr int kPacket = 16 / static_cast<int>(sizeof(A));
 __host__ __device__ constexpr int tile_rows(int stride) { return stride == 1 ? 8 : 4; }
 __host__ __device__ constexpr int tile_columns(int stride) { return stride == 1 ? 16 : 8; }
 
@@ -38,26 +49,63 @@ __device__ __forceinline__ Affine<A> affine(const DepthwiseProblem& p, int64_t n
   return {static_cast<const A*>(p.mean)[at], static_cast<const A*>(p.rstd)[at]};
 }
 
-// shared[r][j][l] = f(row, column, channel) of the image at (top + r, left + j); threads walk along what is dense.
+// The tile of a block in shared memory: [rows][columns][channels], rows `pitch` values apart.
+struct Tile {
+  int rows, columns, channels, pitch;
+};
+
+// shared[r][j][l] = f(r, j, l); threads walk along what is dense.
 template <typename A, typename F>
-__device__ __forceinline__ void fill_tile(A* shared, int rows, int columns, int channels, bool channels_dense, F f) {
-  const int total = rows * columns * channels;
+__device__ __forceinline__ void fill_tile(A* shared, const Tile& tile, bool channels_dense, F f) {
+  const int total = tile.rows * tile.columns * tile.channels;
   for (int i = threadIdx.x; i < total; i += kThreads) {
     int r, j, l;
     if (channels_dense) {
-      l = i % channels, j = i / channels % columns, r = i / channels / columns;
+      l = i % tile.channels, j = i / tile.channels % tile.columns, r = i / tile.channels / tile.columns;
     } else {
-      j = i % columns, r = i / columns % rows, l = i / columns / rows;
+      j = i % tile.columns, r = i / tile.columns % tile.rows, l = i / tile.columns / tile.rows;
     }
-    shared[(r * columns + j) * channels + l] = f(r, j, l);
+    shared[r * tile.pitch + j * tile.channels + l] = f(r, j, l);
   }
+}
+// The same by packets of channels: f(r, j, l, values).
+template <typename A, typename F>
+__device__ __forceinline__ void fill_packets(A* shared, const Tile& tile, F f) {
+  constexpr int V = kPacket<A>;
+  const int across = tile.channels / V, total = tile.rows * tile.columns * across;
+  for (int i = threadIdx.x; i < total; i += kThreads) {
+    const int l = i % across * V, j = i / across % tile.columns, r = i / across / tile.columns;
+    Packed<A, V> values{};
+    f(r, j, l, values.v);
+    *reinterpret_cast<Packed<A, V>*>(shared + r * tile.pitch + j * tile.channels + l) = values;
+  }
+}
+template <typename T, typename A>
+__device__ __forceinline__ void load_packet(const T* from, A (&values)[kPacket<A>]) {
+  const auto packet = *reinterpret_cast<const Packed<T, kPacket<A>>*>(from);
+#pragma unroll
+  for (int v = 0; v < kPacket<A>; ++v) values[v] = static_cast<A>(widen(packet.v[v]));
 }
 
 template <typename T, typename A>
-__device__ __forceinline__ void fill_activation(const DepthwiseProblem& p, A* shared, int64_t n, int64_t top, int64_t left,
-                                                int rows, int columns, int64_t first, int channels) {
+__device__ __forceinline__ void fill_activation(const DepthwiseProblem& p, A* shared, const Tile& tile, int64_t n, int64_t top,
+                                                int64_t left, int64_t first) {
   const T* x = static_cast<const T*>(p.x) + n * p.strides.n;
-  fill_tile(shared, rows, columns, channels, p.strides.c == 1, [&](int r, int j, int l) {
+  if (p.packets) {
+    fill_packets(shared, tile, [&](int r, int j, int l, A(&values)[kPacket<A>]) {
+      const int64_t i = top + r, q = left + j, c = first + l;
+      if (i < 0 || i >= p.h || q < 0 || q >= p.w || c >= p.c) return;
+      load_packet(x + c + i * p.strides.h + q * p.strides.w, values);
+#pragma unroll
+      for (int v = 0; v < kPacket<A>; ++v) {
+        const Affine<A> s = affine<A>(p, n, c + v);
+        const A z = (values[v] - s.mean) * s.rstd;
+        values[v] = z < A(0) ? A(0) : z;
+      }
+    });
+    return;
+  }
+  fill_tile(shared, tile, p.strides.c == 1, [&](int r, int j, int l) {
     const int64_t i = top + r, q = left + j, c = first + l;
     if (i < 0 || i >= p.h || q < 0 || q >= p.w || c >= p.c) return A(0);
     const Affine<A> s = affine<A>(p, n, c);
@@ -66,7 +114,17 @@ __device__ __forceinline__ void fill_activation(const DepthwiseProblem& p, A* sh
   });
 }
 
-// acc[t] += sum_{y,x} in[y D][(t S + x D)] w[y][x]; in: this thread's channel, strides of rows and columns in scalars.
+// taps[t][l] = the filter's tap t of channel first + l.
+template <typename A>
+__device__ __forceinline__ void load_taps(A* taps, const DepthwiseFilter& filter, int64_t first, int64_t channels) {
+  const int area = filter.k * filter.k;
+  const A* w = static_cast<const A*>(filter.weight) + first * area;
+  const int total = static_cast<int>(min(static_cast<int64_t>(kChannels<A>), channels - first)) * area;
+  for (int i = threadIdx.x; i < total; i += kThreads) taps[i % area * kTapPitch<A> + i / area] = w[i];
+}
+
+// acc[t] += sum_{y,x} in[y D][(t S + x D)] w[y][x]; in, w: this thread's channel in shared memory, strides of rows and
+// columns in values.
 template <typename A, int K, int D, int S, bool Mirror>
 __device__ __forceinline__ void correlate(A (&acc)[kPixels], const A* in, int row, int column, const A* w) {
   constexpr int kWindow = (kPixels - 1) * S + (K - 1) * D + 1;
@@ -77,7 +135,7 @@ __device__ __forceinline__ void correlate(A (&acc)[kPixels], const A* in, int ro
     for (int j = 0; j < kWindow; ++j) window[j] = in[y * D * row + j * column];
 #pragma unroll
     for (int x = 0; x < K; ++x) {
-      const A tap = w[Mirror ? (K - 1 - y) * K + K - 1 - x : y * K + x];
+      const A tap = w[(Mirror ? (K - 1 - y) * K + K - 1 - x : y * K + x) * kTapPitch<A>];
 #pragma unroll
       for (int t = 0; t < kPixels; ++t) acc[t] += tap * window[t * S + x * D];
     }
@@ -86,8 +144,7 @@ __device__ __forceinline__ void correlate(A (&acc)[kPixels], const A* in, int ro
 
 template <typename A, int S, bool Mirror>
 __device__ __forceinline__ void correlate(A (&acc)[kPixels], const A* in, int row, int column, const DepthwiseFilter& f,
-                                          int64_t c) {
-  const A* w = static_cast<const A*>(f.weight) + c * f.k * f.k;
+                                          const A* w) {
   switch (f.k * 2 + f.dilation) {
     case 7: return correlate<A, 3, 1, S, Mirror>(acc, in, row, column, w);
     case 8: return correlate<A, 3, 2, S, Mirror>(acc, in, row, column, w);
@@ -113,21 +170,24 @@ template <typename T, int S>
 __global__ void __launch_bounds__(kThreads, 2) forward_kernel(DepthwiseProblem p) {
   using A = accumulate_t<T>;
   constexpr int kC = kChannels<A>, kRows = tile_rows(S), kColumns = tile_columns(S);
+  __shared__ A taps[2][kMostTaps * kTapPitch<A>];
   DDARTS_DYNAMIC_SHARED(A, tile);
   const Place at = place<A>(blockIdx.x, p.out_h, p.out_w, kRows, kColumns, kC);
   const int columns = (kColumns - 1) * S + 1 + 2 * p.pad, rows = (kRows - 1) * S + 1 + 2 * p.pad;
-  fill_activation<T, A>(p, tile, at.n, at.top * S - p.pad, at.left * S - p.pad, rows, columns, at.first, kC);
-  __syncthreads();
-  const int lane = threadIdx.x % kC, segment = threadIdx.x / kC;
-  const int row = segment / (kColumns / kPixels), column = segment % (kColumns / kPixels) * kPixels;
+  const int pitch = columns * kC + row_padding_bytes(S) / static_cast<int>(sizeof(A));
+  fill_activation<T, A>(p, tile, {rows, columns, kC, pitch}, at.n, at.top * S - p.pad, at.left * S - p.pad, at.first);
+  const int lane = threadIdx.x % kC, row = threadIdx.x / kC % kRows, column = threadIdx.x / kC / kRows * kPixels;
   const int64_t c = at.first + lane, i = at.top + row;
-  if (c >= p.c || row >= kRows || i >= p.out_h) return;
+  const bool mine = c < p.c && column < kColumns && i < p.out_h;
   for (int f = 0; f < p.count; ++f) {
     const DepthwiseFilter& filter = p.filters[f];
+    load_taps<A>(taps[f % 2], filter, at.first, p.c);
+    __syncthreads();  // the tile and these taps are there; those of two filters ago are no longer read
+    if (!mine) continue;
     const int skip = p.pad - filter.dilation * (filter.k - 1) / 2;
     A acc[kPixels] = {};
-    const A* in = tile + ((row * S + skip) * columns + column * S + skip) * kC + lane;
-    correlate<A, S, false>(acc, in, columns * kC, kC, filter, c);
+    const A* in = tile + (row * S + skip) * pitch + (column * S + skip) * kC + lane;
+    correlate<A, S, false>(acc, in, pitch, kC, filter, taps[f % 2] + lane);
     T* out = static_cast<T*>(filter.data) + at.n * filter.strides.n + c * filter.strides.c + i * filter.strides.h;
 #pragma unroll
     for (int t = 0; t < kPixels; ++t) {
@@ -145,26 +205,41 @@ __global__ void __launch_bounds__(kThreads) input_gradient_kernel(DepthwiseProbl
   using A = accumulate_t<T>;
   constexpr int kC = kChannels<A>, kRows = tile_rows(1), kColumns = tile_columns(1);
   __shared__ double parts[kThreads][2];
+  __shared__ A taps[kMostTaps * kTapPitch<A>];
   DDARTS_DYNAMIC_SHARED(A, tile);
   const Place at = place<A>(blockIdx.x, p.h, p.w, kRows, kColumns, kC);
-  const int lane = threadIdx.x % kC, segment = threadIdx.x / kC;
-  const int row = segment / (kColumns / kPixels), column = segment % (kColumns / kPixels) * kPixels;
+  const int lane = threadIdx.x % kC, row = threadIdx.x / kC % kRows, column = threadIdx.x / kC / kRows * kPixels;
   const int64_t c = at.first + lane, i = at.top + row;
-  const bool mine = c < p.c && row < kRows && i < p.h;
+  const bool mine = c < p.c && column < kColumns && i < p.h;
   A acc[kPixels] = {};
   for (int f = 0; f < p.count; ++f) {
     const DepthwiseFilter& filter = p.filters[f];
     const int pad = filter.dilation * (filter.k - 1) / 2, columns = kColumns + 2 * pad;
     const T* g = static_cast<const T*>(filter.data) + at.n * filter.strides.n;
-    __syncthreads();  // the tile may still be read for the filter before
-    fill_tile(tile, kRows + 2 * pad, columns, kC, filter.strides.c == 1, [&](int r, int q, int l) {
+    const int pitch = columns * kC + row_padding_bytes(1) / static_cast<int>(sizeof(A));
+    const Tile shape{kRows + 2 * pad, columns, kC, pitch};
+    // Offset of the value of the gradient at this place of the tile, or -1 where a zero is.
+    const auto source = [&](int r, int q, int l) {
       const int64_t y = at.top - pad + r, x = at.left - pad + q, channel = at.first + l;
       const bool on = y >= 0 && x >= 0 && y % p.stride == 0 && x % p.stride == 0 && channel < p.c;
-      if (!on || y / p.stride >= p.out_h || x / p.stride >= p.out_w) return A(0);
-      return static_cast<A>(widen(g[channel * filter.strides.c + y / p.stride * filter.strides.h + x / p.stride * filter.strides.w]));
-    });
+      if (!on || y / p.stride >= p.out_h || x / p.stride >= p.out_w) return int64_t(-1);
+      return channel * filter.strides.c + y / p.stride * filter.strides.h + x / p.stride * filter.strides.w;
+    };
+    __syncthreads();  // tile and taps may still be read for the filter before
+    load_taps<A>(taps, filter, at.first, p.c);
+    if (filter.packets) {
+      fill_packets(tile, shape, [&](int r, int q, int l, A(&values)[kPacket<A>]) {
+        const int64_t from = source(r, q, l);
+        if (from >= 0) load_packet(g + from, values);
+      });
+    } else {
+      fill_tile(tile, shape, filter.strides.c == 1, [&](int r, int q, int l) {
+        const int64_t from = source(r, q, l);
+        return from < 0 ? A(0) : static_cast<A>(widen(g[from]));
+      });
+    }
     __syncthreads();
-    if (mine) correlate<A, 1, true>(acc, tile + (row * columns + column) * kC + lane, columns * kC, kC, filter, c);
+    if (mine) correlate<A, 1, true>(acc, tile + row * pitch + column * kC + lane, pitch, kC, filter, taps + lane);
   }
   A sum = A(0), product = A(0);
   if (mine) {
@@ -255,12 +330,25 @@ __global__ void __launch_bounds__(kThreads, 2) weight_gradient_kernel(DepthwiseP
     const Place at = place<A>(t, p.out_h, p.out_w, kTile, kTile, kC);
     const T* g = static_cast<const T*>(filter.data) + at.n * filter.strides.n;
     __syncthreads();  // the tiles may still be read
-    fill_tile(gradient, kTile, kTile, kC, filter.strides.c == 1, [&](int r, int q, int l) {
+    // Offset of a value of the gradient, or -1 outside.
+    const auto source = [&](int r, int q, int l) {
       const int64_t i = at.top + r, j = at.left + q, c = at.first + l;
-      if (i >= p.out_h || j >= p.out_w || c >= p.c) return A(0);
-      return static_cast<A>(widen(g[c * filter.strides.c + i * filter.strides.h + j * filter.strides.w]));
-    });
-    fill_activation<T, A>(p, tile, at.n, at.top * p.stride - pad, at.left * p.stride - pad, side, side, at.first, kC);
+      if (i >= p.out_h || j >= p.out_w || c >= p.c) return int64_t(-1);
+      return c * filter.strides.c + i * filter.strides.h + j * filter.strides.w;
+    };
+    const Tile of_gradient{kTile, kTile, kC, kTile * kC};
+    if (filter.packets) {
+      fill_packets(gradient, of_gradient, [&](int r, int q, int l, A(&values)[kPacket<A>]) {
+        const int64_t from = source(r, q, l);
+        if (from >= 0) load_packet(g + from, values);
+      });
+    } else {
+      fill_tile(gradient, of_gradient, filter.strides.c == 1, [&](int r, int q, int l) {
+        const int64_t from = source(r, q, l);
+        return from < 0 ? A(0) : static_cast<A>(widen(g[from]));
+      });
+    }
+    fill_activation<T, A>(p, tile, {side, side, kC, side * kC}, at.n, at.top * p.stride - pad, at.left * p.stride - pad, at.first);
     __syncthreads();
     for (int i = 0; i < kTile; ++i)
       for (int j = 0; j < kTile; ++j) {
@@ -293,8 +381,8 @@ __global__ void __launch_bounds__(kThreads) weight_sum_kernel(DepthwiseProblem p
 // scratch[n][c] = mean and sum of squares about it, of one image: a block a (sample, 8 channels), two passes.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) image_statistics_kernel(DepthwiseProblem p, double* scratch) {
-  constexpr int kC = 8, kSlots = kThreads / kC;
-  __shared__ double parts[kThreads];
+  constexpr int kC = 8, kSlots = kThreads / kC, kPitch = kSlots + 1;  // one more: the 8 channels lie in different banks
+  __shared__ double parts[kC * kPitch];
   const bool dense = p.strides.c == 1;
   const int lane = dense ? threadIdx.x % kC : threadIdx.x / kSlots, slot = dense ? threadIdx.x / kC : threadIdx.x % kSlots;
   const int64_t n = blockIdx.x, c = static_cast<int64_t>(blockIdx.y) * kC + lane, pixels = p.h * p.w;
@@ -307,10 +395,10 @@ __global__ void __launch_bounds__(kThreads) image_statistics_kernel(DepthwisePro
       sum += pass == 0 ? value : value * value;
     }
     __syncthreads();  // parts may still be read
-    parts[lane * kSlots + slot] = sum;
+    parts[lane * kPitch + slot] = sum;
     __syncthreads();
     result = 0;
-    for (int q = 0; q < kSlots; ++q) result += parts[lane * kSlots + q];
+    for (int q = 0; q < kSlots; ++q) result += parts[lane * kPitch + q];
     if (pass == 0) mean = result / static_cast<double>(pixels);
   }
   if (slot != 0 || c >= p.c) return;

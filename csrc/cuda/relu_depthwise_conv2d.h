@@ -17,6 +17,7 @@ struct DepthwiseFilter {
   DepthwiseStrides strides;
   int k, dilation;
   int64_t first;  // of its taps in the partial sums of the weight gradients
+  bool packets;   // backward: as depthwise_packets says of data
 };
 
 struct DepthwiseProblem {
@@ -28,7 +29,16 @@ struct DepthwiseProblem {
   const void *mean, *rstd;  // [G,C], or null
   DepthwiseFilter filters[kDepthwiseFilters];
   int count, pad;  // filters of this launch, their largest padding
+  bool packets;    // as depthwise_packets says of x
 };
+
+// Whether channels lie densely and 4 of them (2 of float64) may be read at once.
+inline bool depthwise_packets(DType dtype, const void* data, const DepthwiseStrides& strides, int64_t channels) {
+  const int64_t count = dtype == DType::float64 ? 2 : 4;
+  const bool aligned = reinterpret_cast<uintptr_t>(data) % (static_cast<size_t>(count) * size_of(dtype)) == 0;
+  const bool whole = channels % count == 0 && strides.n % count == 0 && strides.h % count == 0 && strides.w % count == 0;
+  return strides.c == 1 && aligned && whole;
+}
 
 // Blocks over pixels of the input-gradient launch, and over chunks of the weight-gradient launch: sizes of scratch.
 int64_t depthwise_input_tiles(const DepthwiseProblem& p);
