@@ -45,7 +45,8 @@ def compile_library(sources: list[Path], *, sanitize: bool = False, laboratory: 
     flags = ["-std=c++20", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-DDDARTS_EMULATE"]
     flags += [toolchain.TORCH_TARGET, f"-I{HERE}", "-isystem", str(include), "-isystem", str(lib / "include")]
     flags += ["-fsanitize=address", "-fno-omit-frame-pointer"] if sanitize else []
-    flags += ["-DDDARTS_LABORATORY", "-gdwarf-4"] if laboratory else []  # addr2line mistakes files of version 5
+    # addr2line mistakes files in DWARF 5; a packet that is broken into its values would not be seen as one access
+    flags += ["-DDDARTS_LABORATORY", "-gdwarf-4", "-fno-tree-sra"] if laboratory else []
     own = [HERE / "control.cpp", *([HERE / "laboratory.cpp"] if laboratory else [])]
     library = _cached(sources + own, [compiler, torch.__version__, *flags])
     if library.exists():

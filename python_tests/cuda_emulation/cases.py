@@ -93,7 +93,7 @@ def _iim(dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]
 
 def _spawn(dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
     def run() -> None:
-        groups = torch.randn(BATCH, CHANNELS, SIDE // 2, SIDE // 2).to(dtype).contiguous(memory_format=format_)
+        groups = torch.randn(BATCH, 3 * CHANNELS, SIDE // 2, SIDE // 2).to(dtype).contiguous(memory_format=format_)
         _backward([ops.spawn_group(groups, _image(dtype, format_), copies=3, stride=2)], format_)
 
     return run

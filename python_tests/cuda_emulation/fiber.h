@@ -29,8 +29,13 @@ constexpr size_t stack_bytes = 64 * 1024;
 #endif
 
 #if defined(__x86_64__)
+#if defined(__clang__)
+#define DDARTS_OPAQUE noinline
+#else
+#define DDARTS_OPAQUE noipa  // other threads run meanwhile: the caller may assume nothing of what this leaves unchanged
+#endif
 // Saves the callee-saved registers on this stack, its pointer in *save (rdi), and resumes the stack `load` (rsi).
-__attribute__((naked, noinline)) inline void switch_stack(void** /*save*/, void* /*load*/) {
+__attribute__((naked, DDARTS_OPAQUE)) inline void switch_stack(void** /*save*/, void* /*load*/) {
   asm volatile(
       "pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
       "movq %rsp, (%rdi)\n movq %rsi, %rsp\n"

@@ -25,7 +25,7 @@
 
 namespace emulation::laboratory {
 
-bool tracing = false;
+volatile bool tracing = false;
 
 namespace {
 

@@ -18,7 +18,8 @@ namespace laboratory {
 
 #if defined(DDARTS_LABORATORY)
 
-extern bool tracing;  // a kernel's own code runs
+// A kernel's own code runs. Volatile: the hooks read it, which the compiler does not see.
+extern volatile bool tracing;
 
 // The emulation's own accesses, inside calls from a kernel, are not the kernel's.
 class Pause {

@@ -91,7 +91,7 @@ def forget(library: ctypes.CDLL) -> None:
 
 
 def read(library: ctypes.CDLL, path: Path) -> list[Kernel]:
-    """The kernels launched since :func:`forget`, in order; path: the library's file, whose debug information names them."""
+    """The kernels launched since :func:`forget`, in order; path: the library's file, which has the names."""
     library.laboratory_report.restype = ctypes.c_char_p
     seen: list[dict[str, Any]] = json.loads(library.laboratory_report())
     places = {kernel["kernel"] for kernel in seen}
@@ -137,7 +137,7 @@ def _kernel(seen: dict[str, Any], frames: dict[int, list[tuple[str, str]]]) -> K
 
 
 def _where(frames: list[tuple[str, str]]) -> str:
-    """``file.cuh:78 < 110``: lines from the access outwards; frames of the emulation and of CUDA's headers are left out."""
+    """``file.cuh:78 < 110``: lines from the access outwards, those of kernels alone."""
     parts: list[str] = []
     last = ""
     for _, place in frames:

@@ -77,6 +77,15 @@ __global__ void warp_barrier(const float* x, float* out) {
 __global__ void race_of_blocks(const float* x, float* out) { out[threadIdx.x] = x[threadIdx.x] + static_cast<float>(blockIdx.x); }
 __global__ void atomic_of_blocks(const float* x, float* out) { atomicAdd(&out[threadIdx.x], x[threadIdx.x]); }
 
+// What a kernel does between two barriers is seen as well.
+__global__ void between_barriers(const float* x, float* out) {
+  __shared__ float tile[1024];
+  __syncthreads();
+  tile[threadIdx.x] = x[threadIdx.x];
+  __syncthreads();
+  out[threadIdx.x] = tile[blockDim.x - 1 - threadIdx.x];
+}
+
 // Lanes leave the loop at different times, and meet again at the barrier: the second copy is coalesced for all.
 __global__ void ragged_loop(const float* x, float* out) {
   __shared__ float tile[1024];

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
+import math
 import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,7 +36,9 @@ class Resources:
         shared_memory = {"sm_80": 164, "sm_86": 100, "sm_89": 100, "sm_90": 228}[architecture] * 1024
         most_threads = {"sm_86": 1536, "sm_89": 1536}.get(architecture, 2048)
         warps = -(-threads // 32)
-        by_registers = 65536 // (-(-self.registers * 32 // 256) * 256) // 4 * 4 // warps  # four schedulers, 256 at a time
+        by_registers = (
+            65536 // (-(-self.registers * 32 // 256) * 256) // 4 * 4 // warps
+        )  # four schedulers, 256 at a time
         shared = -(-(self.static_shared + dynamic_shared + 1024) // 128) * 128  # 1 KiB is the system's
         return min(by_registers, most_threads // (warps * 32), shared_memory // shared, 32)
 
@@ -62,6 +64,12 @@ def resources(architecture: str) -> dict[tuple[str, str], Resources] | str:
     return found
 
 
+def nvcc_version() -> str:
+    """``nvcc 13.0``, or why there is none."""
+    cuda = build.toolchain.find_cuda()
+    return cuda if isinstance(cuda, str) else f"nvcc {cuda.version}"
+
+
 def readable(name: str) -> str:
     """A kernel's name with short template arguments."""
     for long, short in SHORTER.items():
@@ -71,31 +79,91 @@ def readable(name: str) -> str:
 
 @dataclass(frozen=True)
 class Seen:
-    """A kernel in one case."""
+    """A kernel in all cases of one dtype and layout."""
 
     op: str
-    case: str
+    variant: str
     kernel: Kernel
 
 
 def look(op_names: Iterable[str] = OPS) -> Iterator[Seen]:
     """Runs all cases of these ops. Only in a process of its own: it puts the emulated kernels into ``ddarts_ext``."""
     wanted = tuple(op_names)
-    libraries: dict[str, tuple[ctypes.CDLL, Path]] = {}
     into = torch.library.Library("ddarts_ext", "IMPL")  # type: ignore[no-untyped-call]
     for op in wanted:
         path = build.compile_library(build.op_sources(op), laboratory=True)
-        libraries[op] = build.load(path), path
+        library = build.load(path)
         for name in (op, f"{op}_backward"):
             if hasattr(torch.ops.ddarts_ext, name):
-                into.impl(name, getattr(getattr(torch.ops, build.NAMESPACE), name).default, "CPU")  # type: ignore[no-untyped-call]
-    for dtype, format_ in VARIANTS:
-        for case in cases.cases(dtype, format_):
-            if case.op not in wanted:
-                continue
-            library, path = libraries[case.op]
+                emulated = getattr(getattr(torch.ops, build.NAMESPACE), name).default
+                into.impl(name, emulated, "CPU")  # type: ignore[no-untyped-call]
+        for dtype, format_ in VARIANTS:
             laboratory.forget(library)
-            case.run()
-            text = f"{str(dtype).removeprefix('torch.')} {LAYOUTS[format_]}, {case.text}"
+            for case in cases.cases(dtype, format_):
+                if case.op == op:
+                    case.run()
+            variant = f"{str(dtype).removeprefix('torch.')} {LAYOUTS[format_]}"
             for kernel in laboratory.read(library, path):
-                yield Seen(case.op, text, kernel)
+                yield Seen(op, variant, kernel)
+
+
+def markdown(seen: Iterable[Seen], known: dict[tuple[str, str], Resources] | str, architecture: str) -> Iterator[str]:
+    """Lines of the report: for every op a table of its kernels, then what is wasteful in them."""
+    everything = list(seen)
+    for op in dict.fromkeys(one.op for one in everything):
+        own = [one for one in everything if one.op == op]
+        yield from (
+            "",
+            f"## {op}",
+            "",
+            f"| {' | '.join(COLUMNS)} |",
+            f"|{' --- |' * 2}{' ---: |' * (len(COLUMNS) - 2)}",
+        )
+        yield from (_row(one, known, architecture) for one in own)
+        yield from ("", *(list(_findings(own)) or ["Nothing is wasteful."]))
+
+
+COLUMNS = (
+    "kernel", "dtype, layout", "sectors", "used", "moved / needed", "ways", "races",
+    "registers", "spills", "shared", "blocks",
+)  # fmt: skip
+
+
+def _row(one: Seen, known: dict[tuple[str, str], Resources] | str, architecture: str) -> str:
+    kernel, name = one.kernel, readable(one.kernel.name)
+    cells = [f"`{name}`", one.variant]
+    cells += [_number(kernel.mean("sectors", shared=False), ".1f"), _number(kernel.mean("used", shared=False), ".0%")]
+    cells += [f"{sum(kernel.moved) / max(1, sum(kernel.needed)):.1f}", _number(kernel.mean("ways", shared=True), ".2f")]
+    cells += [str(sum(race.count for race in kernel.races))]
+    if isinstance(known, str):
+        cells += ["no nvcc"] * 4
+    else:
+        own = known[one.op, name]
+        cells += [str(own.registers), str(own.spills), f"{own.static_shared + kernel.dynamic_shared}"]
+        cells += [str(own.blocks(kernel.threads, kernel.dynamic_shared, architecture))]
+    return f"| {' | '.join(cells)} |"
+
+
+def _findings(seen: Sequence[Seen], least: float = 0.05) -> Iterator[str]:
+    """What is wasteful, a line for each place and fault with the kernels it was seen in."""
+    found: dict[tuple[str, str], dict[str, float]] = {}
+    for one in seen:
+        for share, site in one.kernel.findings():
+            line = site.where.split(" < ")[0]
+            what = (
+                f"{'write' if site.write else 'read'} of {'shared' if site.shared else 'global'} memory: {site.finding}"
+            )
+            kernels = found.setdefault((line, what), {})
+            name = f"`{readable(one.kernel.name)}` {one.variant}"
+            kernels[name] = kernels.get(name, 0.0) + share
+        for race in one.kernel.races:
+            name = f"`{readable(one.kernel.name)}` {one.variant}"
+            found.setdefault((race.first, f"RACE with {race.second}, {race.count} bytes"), {})[name] = 1.0
+    for (line, what), kernels in sorted(found.items()):
+        costly = [f"{name} {share:.0%}" for name, share in kernels.items() if share >= least]
+        if costly:
+            yield f"- {line}, {what}: {'; '.join(costly)}"
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)

@@ -114,6 +114,15 @@ def test_barriers_of_block_and_warp_order_accesses(run: Run) -> None:
         assert run(name).races == ()
 
 
+def test_accesses_between_two_barriers_are_seen(run: Run) -> None:
+    kernel = run("between_barriers")
+    assert {(site.write, site.shared) for site in kernel.sites} == {
+        (a, b) for a in (False, True) for b in (False, True)
+    }
+    assert {site.requests for site in kernel.sites} == {8}
+    assert kernel.races == ()
+
+
 def test_blocks_race_in_global_memory_but_not_with_atomics(run: Run) -> None:
     (race,) = run("race_of_blocks", blocks=3).races
     assert not race.shared
@@ -138,7 +147,10 @@ def test_lanes_that_left_a_loop_early_are_matched_again_after_a_barrier(run: Run
         ),
         ("void ddarts::(anonymous namespace)::rows<float, (int)4, (bool)1>(float const*)", "rows<float, 4, 1>"),
         ("void ddarts::_INTERNAL_a1_2_b_cu_3::rows<float, (int)4, true>(float*)", "rows<float, 4, true>"),
-        ("void ddarts::spawn::forward_kernel<uint4, unsigned int>(uint4 const*)", "forward_kernel<uint4, unsigned int>"),
+        (
+            "void ddarts::spawn::forward_kernel<uint4, unsigned int>(uint4 const*)",
+            "forward_kernel<uint4, unsigned int>",
+        ),
         ("ddarts::plain(float const*, float*)", "plain"),
     ],
 )

@@ -1,0 +1,57 @@
+"""The report of real kernels: it has every kernel of an op, what nvcc says of it, and no races."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pytest
+from cuda_emulation import build, report
+from cuda_emulation.report import Resources
+
+
+def test_the_report_has_every_kernel_of_an_op(emulated: build.Emulated) -> None:
+    command = [sys.executable, str(build.ROOT / "scripts" / "kernel_report"), "--op", "channel_iim"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| `")]
+    assert {re.match(r"\| `(\w+)<", row[0])[1] for row in rows} == {"channels_last_kernel", "contiguous_kernel"}  # type: ignore[index]
+    assert {row[1] for row in rows} == {"float32 channels-last", "bfloat16 channels-last", "float32 contiguous"}
+    for row in rows:
+        assert float(row[4]) < 1.2, row  # every map is read once
+        assert row[6] == "0", row
+        assert row[7:] == ["no nvcc"] * 4 or int(row[7]) > 0, row
+
+
+def test_the_committed_report_has_all_ops_and_no_race() -> None:
+    text = (build.ROOT / "docs" / "kernels" / "report.md").read_text()
+    assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == list(report.OPS)
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `")]
+    assert {row[6] for row in rows} == {"0"}
+    assert {row[8] for row in rows} == {"0"}  # spills
+
+
+def test_the_forward_of_the_depthwise_convolution_reads_without_bank_conflicts() -> None:
+    text = (build.ROOT / "docs" / "kernels" / "report.md").read_text()
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith("| `forward_kernel<float,")]
+    ways = [float(row[5]) for row in rows if row[1] == "float32 channels-last" and row[5] != "-"]
+    assert len(ways) == 2
+    assert max(ways) < 1.1
+
+
+@pytest.mark.parametrize(
+    ("registers", "static", "threads", "dynamic", "architecture", "blocks"),
+    [
+        (32, 0, 256, 0, "sm_90", 8),  # 2048 threads
+        (128, 0, 256, 0, "sm_90", 2),  # 65536 registers
+        (32, 0, 64, 0, "sm_90", 32),  # the most that there are
+        (32, 4096, 256, 40960, "sm_80", 3),  # 164 KiB of shared memory, one of each block is the system's
+        (32, 4096, 256, 40960, "sm_90", 5),
+        (33, 0, 256, 0, "sm_90", 6),  # registers are given to a warp by 256
+    ],
+)
+def test_blocks_of_a_multiprocessor(
+    registers: int, static: int, threads: int, dynamic: int, architecture: str, blocks: int
+) -> None:
+    assert Resources(registers, 0, static).blocks(threads, dynamic, architecture) == blocks
