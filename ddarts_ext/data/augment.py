@@ -78,9 +78,17 @@ def suited(size: tuple[int, int], channels: int) -> Augmentation:
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 [B, C, H, W] to float32: (x / 255 - mean) / std per channel, in the layout of the input."""
-    shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)]).to(images.device, non_blocking=True)
-    scale = torch.tensor([1 / (255 * s) for s in std]).to(images.device, non_blocking=True)
-    return images.to(torch.float32).mul_(scale[:, None, None]).sub_(shift[:, None, None])
+    scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device)
+    return images.to(torch.float32).mul_(scale).sub_(shift)
+
+
+@functools.lru_cache(maxsize=32)
+def _scale_and_shift(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Both [C, 1, 1], made once: a copy from the host for every batch would keep a step out of a CUDA graph."""
+    with torch.inference_mode(False):
+        scale = torch.tensor([1 / (255 * s) for s in std], device=device)
+        shift = torch.tensor([m / s for m, s in zip(mean, std, strict=True)], device=device)
+        return scale[:, None, None], shift[:, None, None]
 
 
 def augment(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from ddarts_ext.data import Dataset, load
 from ddarts_ext.data.batches import in_order, judged_together, permuted, redrawn, skipping, steps_in
@@ -25,7 +24,7 @@ from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
-from ddarts_ext.runs.sums import Sums, judge
+from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.decisions import one_hot
 from ddarts_ext.search.figures import figures, line, named_in
@@ -290,14 +289,11 @@ class Searcher:
     @torch.no_grad()
     def _judge_with(self, weights: torch.Tensor, stepper: Stepper, part: torch.Tensor, sums: Sums) -> None:
         """Loss and accuracy with op weights [cells, E, O]."""
-        state, p = stepper.state, Pass(statistics=self.config.judge_statistics)  # type: ignore[arg-type]
+        p = Pass(statistics=self.config.judge_statistics)  # type: ignore[arg-type]
         # Batches of nearly equal size: a last one of few images would have statistics of its own.
         for rows in in_order(part, judged_together(self.config.method.batch, self.dataset.size)):
             for images, labels in self.dataset.train.batches(rows):
-                with stepper.autocast():
-                    logits = state.net(self.dataset.normalise(images), weights, p)
-                    loss = F.cross_entropy(logits, labels)
-                judge(sums, "valid", logits, labels, loss)
+                stepper.judge((self.dataset.normalise(images), labels), weights, p, sums)
 
     def _warn(self, record: Mapping[str, Any]) -> None:
         """Say so where validation is worse than guessing: the two parts of the images then differ in kind."""

@@ -157,8 +157,11 @@ def assembled(
             lr=method.architect.alpha_lr,
             betas=method.architect.alpha_betas,
             weight_decay=method.architect.alpha_weight_decay,
+            # Otherwise its count of steps lies on the CPU, and every step reads it.
+            fused=device.type != "cpu",
         ),
         order=torch.Generator().manual_seed(settings.seed),
-        augmentation=torch.Generator(device).manual_seed(settings.seed + 1),
+        # Meta tensors, by which a step is counted, have no generator and draw nothing.
+        augmentation=torch.Generator("cpu" if device.type == "meta" else device).manual_seed(settings.seed + 1),
         parts=parts,
     )

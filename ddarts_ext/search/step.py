@@ -84,6 +84,14 @@ class Stepper:
         if norm is not None:
             sums.add("gradient", norm)
 
+    def judge(self, batch: Batch, weights: Tensor, p: Pass, sums: Sums) -> None:
+        """Add loss and accuracy of a batch of normalised images, with op weights [cells, E, O], as ``valid``."""
+        images, labels = batch
+        with torch.no_grad(), self.autocast():
+            logits = self.state.net(images, weights, p)
+            loss = F.cross_entropy(logits, labels)
+        judge(sums, "valid", logits, labels, loss)
+
     def _ablated(self, valid: Batch, sums: Sums) -> Tensor:
         """Contributions of all cells: holds the ablation loss and its gradient, returns that of the cross-entropy."""
         state, objectives = self.state, self.method.objectives

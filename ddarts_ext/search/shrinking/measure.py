@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,8 @@ class Scorer:
     def __init__(self, owner: Sequence[int], edges: int, ops: int, form: str = "code") -> None:
         self.owner, self.form = tuple(owner), form
         self.shape = (max(owner) + 1, edges, ops)
-        self.cells = torch.tensor([self.owner.count(row) for row in range(self.shape[0])])
-        self._columns: dict[tuple[torch.device, tuple[int, ...]], Tensor] = {}
+        self.cells = tuple(self.owner.count(row) for row in range(self.shape[0]))
+        self._tables: dict[object, Tensor] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -39,11 +40,16 @@ class Scorer:
         if self._total is None:
             rows, edges, ops = self.shape
             self._total = values.new_zeros((rows, edges * ops, values.shape[1]), dtype=torch.float64)
-        row, place = self.owner[key.cell], (values.device, key.columns)
-        if place not in self._columns:
-            self._columns[place] = torch.tensor(key.columns, device=values.device)
-        self._total[row].index_add_(0, self._columns[place], values.double())
+        row = self.owner[key.cell]
+        columns = self._table(key.columns, key.columns, values.device)
+        self._total[row].index_add_(0, columns, values.double())
         self._seen.update((row, column) for column in key.columns)
+
+    def _table(self, key: Hashable, values: Sequence[Any], device: torch.device) -> Tensor:
+        """A small tensor of constants, made once: a copy from the host for every batch would make it wait."""
+        if (key, device) not in self._tables:
+            self._tables[key, device] = torch.tensor(values, device=device)
+        return self._tables[key, device]
 
     def table(self) -> Tensor:
         """[rows, E, O, samples] of the batch since :meth:`reset`: the mean over the cells of a row.
@@ -52,12 +58,11 @@ class Scorer:
         """
         if self._total is None:
             raise RuntimeError("Scorer: a network must run with the scorer as observer before its table is read")
-        mean = self._total / self.cells.to(self._total.device)[:, None, None]
-        missing = torch.ones(mean.shape[:2], dtype=torch.bool)
-        for row, column in self._seen:
-            missing[row, column] = False
-        mean[missing.to(mean.device)] = worst(self.form)
-        return mean.view(*self.shape, -1)
+        rows, columns, _ = self._total.shape
+        mean = self._total / self._table("cells", self.cells, self._total.device)[:, None, None]
+        seen = tuple(tuple((row, column) in self._seen for column in range(columns)) for row in range(rows))
+        missing = ~self._table(seen, seen, mean.device)
+        return mean.masked_fill(missing[..., None], worst(self.form)).view(*self.shape, -1)
 
 
 def worst(form: str) -> float:
