@@ -3,7 +3,8 @@
 An edge is the set of its ops, and two edges are the weighted Hamming distance apart,
 d(u, v) = sum_k w_k [u_k != v_k] / sum_k w_k, with the op scores w. A cell is the set of its edges, empty ones included;
 two cells are the symmetric Hausdorff distance apart. Two architectures: the mean over the cells at equal positions.
-Where an edge sits plays no part, so that different architectures may be at distance 0. `positional=True` is a metric:
+Where an edge sits plays no part, nor which nodes a cell joins, so that different architectures may be at distance 0.
+`positional=True` is a metric of cells as sets of edges at their places:
 two cells are the mean over the edge positions of d apart.
 
 An edge is coded as an integer, one bit per op, so that d is a table over the exclusive or of two codes.

@@ -19,6 +19,13 @@ def check_layers(layers: int, name: str = "genotype: layers") -> None:
         raise ValueError(f"{name} must be in 1..{MAX_LAYERS}, got {layers}")
 
 
+def check_entries(genes: Sequence[Sequence[object]]) -> None:
+    """Raise ValueError for more entries than any genotype has, before they are looked at one by one."""
+    entries = sum(map(len, genes))
+    if entries > MAX_ENTRIES:
+        raise ValueError(f"genotype: genes must hold at most {MAX_ENTRIES} entries together, got {entries}")
+
+
 def check_genotype(
     genes: Sequence[Cell],
     seq: Sequence[int],
@@ -63,9 +70,6 @@ def _check_sizes(genes: Sequence[Cell], seq: Sequence[int], inputs: int, steps: 
     check_layers(len(seq))
     if not 1 <= steps <= MAX_NODES - inputs:
         raise ValueError(f"genotype: steps must be in 1..{MAX_NODES - inputs}, got {steps}")
-    entries = sum(map(len, genes))
-    if entries > MAX_ENTRIES:
-        raise ValueError(f"genotype: genes must hold at most {MAX_ENTRIES} entries together, got {entries}")
     edges = len(genes) * sum(range(inputs, inputs + steps))
     if edges > MAX_EDGES:
         raise ValueError(

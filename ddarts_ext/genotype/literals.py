@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from ddarts_ext.genotype.checks import MAX_NODES
 
-MAX_VALUES = 1_000_000
+MAX_VALUES = 500_000
 MAX_DEPTH = 20
 _SPACE = re.compile(r"(?:\s|#[^\n]*)*")
 _STRING = re.compile(r"""'([^'\\\n]{0,100})'|"([^"\\\n]{0,100})\"""")

@@ -18,7 +18,7 @@ from typing import Any, Literal
 from ddarts_ext import spaces
 from ddarts_ext.files import write_whole
 from ddarts_ext.genotype.cell import Cell, Gene, computable, reaching
-from ddarts_ext.genotype.checks import check_genotype, check_layers
+from ddarts_ext.genotype.checks import check_entries, check_genotype, check_layers
 from ddarts_ext.genotype.files import text_of
 from ddarts_ext.genotype.json_form import VERSION, fields_from_json, to_json_lines
 from ddarts_ext.genotype.nb201 import fields_from_nb201, nb201_to_text
@@ -53,7 +53,9 @@ class Genotype:
     def __post_init__(self) -> None:
         # Lists are welcome, the value holds tuples: it is hashable.
         set_ = object.__setattr__
-        set_(self, "genes", tuple(tuple(Gene(*entry) for entry in cell) for cell in self.genes))
+        genes = tuple(tuple(cell) for cell in self.genes)
+        check_entries(genes)
+        set_(self, "genes", tuple(tuple(Gene(*entry) for entry in cell) for cell in genes))
         set_(self, "seq", tuple(self.seq) if self.seq else tuple(range(len(self.genes))))
         set_(self, "reductions", None if self.reductions is None else tuple(sorted(set(self.reductions))))
         concats = tuple(tuple(concat) for concat in self.concats) or (tuple(self.concat),)

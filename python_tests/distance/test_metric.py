@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
 from itertools import combinations, permutations, zip_longest
 from pathlib import Path
@@ -219,6 +220,20 @@ def test_different_lengths_are_truncated_or_padded() -> None:
         architecture_distance(short, long, positional=True)
 
 
+def test_what_a_cell_joins_plays_no_part() -> None:
+    """Own concats per cell, and nodes beyond the last one that is joined: the edges are those of all steps."""
+    genotype = Genotype.load("D-DARTS_edge_cifar10")
+    other = Genotype.load("D-DARTS_sparse_cifar10")
+    concats = tuple(((5,), (2, 3), (4, 5))[i % 3] for i in range(8))
+    short = tuple(((2,), (3, 2))[i % 2] for i in range(8))
+    for positional in (False, True):
+        expected = architecture_distance(genotype, other, positional=positional)
+        for changed in (replace(genotype, concats=concats), replace(genotype, concats=short)):
+            assert changed.steps == 4
+            assert architecture_distance(changed, other, positional=positional) == expected
+            assert architecture_distance(changed, genotype, positional=positional) == 0
+
+
 def test_wrong_scores_are_named(tmp_path: Path) -> None:
     a = Genotype.load("ResNet18")
     bad = tmp_path / "bad.json"
@@ -231,6 +246,11 @@ def test_wrong_scores_are_named(tmp_path: Path) -> None:
         architecture_distance(a, a, scores={"skip_connect": 1.0})
     with pytest.raises(ValueError, match="over must be one of seq, genes, got 'cells'"):
         architecture_distance(a, a, over="cells")  # type: ignore[arg-type]
+    for score in (0, True, "80", None, 1e300, 10**400):
+        with pytest.raises(ValueError, match="scores: skip_connect must be a finite number > 0"):
+            load_scores({"skip_connect": score})  # type: ignore[dict-item]
+    with pytest.raises(ValueError, match="scores: must be of at most 48 ops, got 49"):
+        load_scores({f"op_{k}": 1.0 for k in range(49)})
     bad.write_text("{")
     with pytest.raises(ValueError, match=r"scores: .*bad.json is not JSON"):
         load_scores(bad)
