@@ -18,6 +18,8 @@ OPS = (
     *("relu_pointwise_conv2d", "relu_separable_conv2d", "spawn_group"),
 )
 PATIENCE = 4  # times the limits, in a rehearsal, whose machine may be a slow one
+SHORT = {"tests": "python_tests/ops/test_spawn_group.py", "networks": "python_tests/nn/test_golden.py"}
+"""What a rehearsal on a CPU runs instead."""
 CAPTURED = [
     "python_tests/ops/test_captured.py",
     "python_tests/benchmark/test_kernels.py",
@@ -51,6 +53,8 @@ def _first_part(wish: Wish) -> list[Step]:
         _task("small_shapes", wish, 60),
         _tests("tests", wish, 180, ["python_tests/ops"]),
         _tests("captured", wish, 60, CAPTURED),
+        _tests("networks", wish, 90, ["python_tests/nn"]),
+        _task("searches", wish, 120),
         _benchmarks("whole-steps", wish, 170, ["iteration"]),
         _benchmarks("shrinking-and-training", wish, 90, ["shrinking", "trainer"]),
     ]
@@ -99,8 +103,8 @@ def _build(part: int, wish: Wish) -> list[Step]:
 
 def _tests(name: str, wish: Wish, limit: float, paths: list[str]) -> Step:
     """pytest over the installed package with 8 workers; a rehearsal collects, or on a CPU runs one op's tests."""
-    if wish.device == "cpu" and name == "tests":
-        paths = ["python_tests/ops/test_spawn_group.py"]
+    if wish.device == "cpu" and name in SHORT:
+        paths = [SHORT[name]]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not emulation"]
     command += ["-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
     command += ["--junit-xml", str(wish.out / f"{name}.xml")]

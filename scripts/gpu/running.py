@@ -19,6 +19,7 @@ from typing import IO, Any
 RESULT = "DDARTS_STEP_RESULT"  # in the environment of a step: where it writes its JSON, as often as it likes
 LIMIT = "DDARTS_STEP_LIMIT"  # and how many seconds it has
 LEAST = 5.0  # seconds: less is not worth beginning a step
+PATIENCE = 8.0  # seconds that a step has to tell what it knows once its time is over
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ def _watched(
         code: int | None = process.wait(limit)
     except subprocess.TimeoutExpired:
         code = None
+        process.send_signal(signal.SIGINT)  # pytest then says what failed so far
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(PATIENCE)
     _end_group(process)
     reader.join(5.0)
     if code is None:
