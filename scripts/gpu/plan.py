@@ -54,8 +54,8 @@ def _first_part(wish: Wish) -> list[Step]:
         _tests("tests", wish, 180, ["python_tests/ops"]),
         _tests("captured", wish, 60, CAPTURED),
         _tests("networks", wish, 90, ["python_tests/nn"]),
+        _benchmarks("whole-steps", wish, 150, ["iteration"]),
         _task("searches", wish, 120),
-        _benchmarks("whole-steps", wish, 170, ["iteration"]),
         _benchmarks("shrinking-and-training", wish, 90, ["shrinking", "trainer"]),
     ]
 
