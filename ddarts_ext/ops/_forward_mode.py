@@ -45,6 +45,15 @@ def check_trace(op: str, args: Sequence[Any]) -> None:
         raise NotImplementedError(f"{op}: torch.jit.trace cannot record this op; use torch.compile or torch.export")
 
 
+def check_composed(op: str, *args: Any) -> None:
+    """The same for an op that is made of others here, so that it is named as it was called."""
+    if torch.compiler.is_compiling():
+        return
+    if torch._C._are_functorch_transforms_active():
+        check_transforms(op, True)
+    check_trace(op, [list(value) for value in args])
+
+
 def through_reference(
     reference: Callable[..., Any], setup_context: Callable[..., None] | None, args: Sequence[Any]
 ) -> Any:

@@ -22,6 +22,7 @@ from ddarts_ext.ops import _checks
 from ddarts_ext.ops._columns import take_columns
 from ddarts_ext.ops._double_backward import through_reference
 from ddarts_ext.ops._edges import AVERAGE, MAXIMUM, Edges
+from ddarts_ext.ops._forward_mode import check_composed
 from ddarts_ext.ops._library import define_op
 from ddarts_ext.ops._mixed_edges_reference import (
     branch_of,
@@ -81,6 +82,7 @@ def mixed_edges(
     _check(x, edges, depthwise, pointwise, weights, previous, statistics)
     _checks.check_eps(_OP, eps)
     if x.device.type != "cpu" or _checks.autocasts("cpu"):  # under autocast the ops cast, each in its own way
+        check_composed(_OP, edges.normalize)
         return composed(x, edges, depthwise, pointwise, weights, previous, statistics, eps)
     tensors, *found = _forward(
         x, previous, depthwise, pointwise, weights, list(edges.targets), list(edges.kinds), list(edges.dilations),

@@ -61,14 +61,15 @@ def pool3x3_reference(x: Tensor, stride: int, maximum: bool, average: bool) -> t
     if x.numel() == 0:
         return max_out, avg_out, argmax
     if maximum:
-        values, flat = F.max_pool2d(x, 3, stride, 1, return_indices=True)
+        # contiguous: in channels-last, torch on a GPU gives windows of nothing but -inf a position outside of them
+        values, flat = F.max_pool2d(x.contiguous(), 3, stride, 1, return_indices=True)
         rows = torch.arange(values.shape[2], device=x.device)[:, None] * stride - 1
         columns = torch.arange(values.shape[3], device=x.device) * stride - 1
         position = (flat // x.shape[3] - rows) * 3 + (flat % x.shape[3] - columns)
         max_out.copy_(values)
         argmax.copy_(position)
     if average:
-        wide = x.to(accumulate_dtype(x.dtype))
+        wide = x.contiguous().to(accumulate_dtype(x.dtype))
         avg_out.copy_(F.avg_pool2d(wide, 3, stride, 1, count_include_pad=False))
     return max_out, avg_out, argmax
 

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from ddarts_ext.ops import _checks
 from ddarts_ext.ops._double_backward import through_reference
+from ddarts_ext.ops._forward_mode import check_composed
 from ddarts_ext.ops._library import define_op
-from ddarts_ext.ops._pointwise import pointwise
+from ddarts_ext.ops._pointwise import in_channels_last, in_last, pointwise
 from ddarts_ext.ops.relu_depthwise_conv2d import autocast
 
 _OP = "relu_pointwise_conv2d"
@@ -38,6 +39,7 @@ def relu_pointwise_conv2d(x: Tensor, weights: Sequence[Tensor], *, stride: int =
     _check(x, weights, stride)
     x, *weights = autocast(x, *weights)
     if x.device.type != "cpu":
+        check_composed(_OP)
         return composed(x, weights, stride)
     out: Tensor = _forward(x, weights, stride)
     return out
@@ -45,19 +47,25 @@ def relu_pointwise_conv2d(x: Tensor, weights: Sequence[Tensor], *, stride: int =
 
 def composed(x: Tensor, weights: list[Tensor], stride: int) -> Tensor:
     """The same by the library."""
+    if in_channels_last(x):  # cut as [N,H,W,C]: the gradient of a slice is dense in the layout of what is cut
+        parts = _parts(x.permute(0, 2, 3, 1), weights, stride, channels=3)
+        last = [in_last(part, weight) for part, weight in zip(parts, weights, strict=True)]
+        return (last[0] if len(last) == 1 else torch.cat(last, 3)).permute(0, 3, 1, 2)
     found = [pointwise(part, weight) for part, weight in zip(_parts(x, weights, stride), weights, strict=True)]
     return found[0] if len(found) == 1 else torch.cat(found, 1)
 
 
-def _parts(x: Tensor, weights: list[Tensor], stride: int) -> list[Tensor]:
-    """relu(x) as each weight reads it, all of one size."""
+def _parts(x: Tensor, weights: list[Tensor], stride: int, channels: int = 1) -> list[Tensor]:
+    """relu(x) as each weight reads it, all of one size; channels: which axis they are, 1 or 3."""
     if stride == 1:
         return [x.relu()]
-    rows, columns = (x.shape[2] + 1) // 2, (x.shape[3] + 1) // 2
+    first = 2 if channels == 1 else 1
+    rows, columns = (x.shape[first] + 1) // 2, (x.shape[first + 1] + 1) // 2
     parts = []
     for f in range(len(weights)):
-        part = x[:, :, f::2, f::2].relu()
-        missing = (0, columns - part.shape[3], 0, rows - part.shape[2])
+        part = (x[:, :, f::2, f::2] if channels == 1 else x[:, f::2, f::2]).relu()
+        missing = (0, columns - part.shape[first + 1], 0, rows - part.shape[first])
+        missing = missing if channels == 1 else (0, 0, *missing)
         parts.append(F.pad(part, missing) if any(missing) else part)
     return parts
 

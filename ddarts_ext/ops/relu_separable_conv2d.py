@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ddarts_ext.ops import _checks
 from ddarts_ext.ops._double_backward import through_reference
+from ddarts_ext.ops._forward_mode import check_composed
 from ddarts_ext.ops._library import define_op
 from ddarts_ext.ops._pointwise import pointwise as mix
 from ddarts_ext.ops.relu_depthwise_conv2d import (
@@ -69,6 +70,7 @@ def relu_separable_conv2d(
     _check(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups)
     _checks.check_eps(_OP, eps)
     if inputs[0].device.type != "cpu":
+        check_composed(_OP)
         return composed(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups, eps)
     cast = autocast(*inputs, *weights, *pointwise)
     if cast[0] is not inputs[0]:

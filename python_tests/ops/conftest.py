@@ -35,12 +35,16 @@ def _device(request: pytest.FixtureRequest, _seed: None) -> Iterator[None]:
         yield
 
 
+def _there(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor if tensor.is_meta else tensor.to(DEVICE)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     """Tensors among the parameters were made when the file was read, on a CPU."""
     if DEVICE != "cpu" and hasattr(pyfuncitem, "callspec"):
         for name, value in pyfuncitem.callspec.params.items():
-            pyfuncitem.funcargs[name] = pytree.tree_map_only(torch.Tensor, lambda tensor: tensor.to(DEVICE), value)
+            pyfuncitem.funcargs[name] = pytree.tree_map_only(torch.Tensor, _there, value)
     try:
         return (yield)
     except Exception as error:

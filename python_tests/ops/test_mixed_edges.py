@@ -114,9 +114,9 @@ def definition(p: Problem) -> list[Tensor]:
 
     def branch(x: Tensor, kind: int, g: int) -> Tensor:
         if kind == MAXIMUM:
-            return F.max_pool2d(x, 3, stride, 1)
+            return F.max_pool2d(x.contiguous(), 3, stride, 1)  # contiguous: see test_pool3x3.py
         if kind == AVERAGE:
-            return F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
+            return F.avg_pool2d(x.contiguous(), 3, stride, 1, count_include_pad=False)
         if kind == SKIP:
             return x
         y = stage(x, kind, p.edges.dilations[kind], stride)
@@ -236,8 +236,11 @@ def test_unused_sums_get_no_gradient() -> None:
     leaves = [t.requires_grad_() for t in p.tensors()]
     found = torch.autograd.grad(p.run().sums[1].square().sum(), leaves, allow_unused=True)
     want = torch.autograd.grad(definition(p)[1].square().sum(), leaves, allow_unused=True)
+    assert any(a is not None for a in found)
     for a, b in zip(found, want, strict=True):
-        assert_close(torch.zeros(()) if a is None else a, torch.zeros_like(a) if b is None else b, gradient=True)  # type: ignore[arg-type]
+        if a is not None or b is not None:  # zeros and none are the same
+            like = b if a is None else a
+            assert_close(*(torch.zeros_like(like) if t is None else t for t in (a, b)), gradient=True)  # type: ignore[arg-type, misc]
 
 
 def test_only_what_is_asked_for_has_a_gradient() -> None:

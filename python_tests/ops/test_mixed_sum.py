@@ -273,9 +273,12 @@ X = torch.zeros(4, 3, 2, 2)
     ],
 )
 def test_errors_name_what_came(error: type[Exception], message: str, arguments: tuple, options: dict) -> None:
+    device = torch.empty(0).device
+    if "got meta" in message and device.type == "meta":
+        pytest.skip("both are on the meta device")
     with pytest.raises(error) as raised:
         mixed_sum(*arguments, **options)
-    assert str(raised.value) == f"mixed_sum: {message}"
+    assert str(raised.value) == f"mixed_sum: {message.replace('on cpu', f'on {device}')}"
 
 
 def test_double_backward_recovers_the_epsilon_of_given_statistics() -> None:

@@ -47,6 +47,7 @@ def values(shape: tuple[int, ...], dtype: torch.dtype, kind: str) -> Tensor:
 
 
 def torch_pools(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    x = x.contiguous()  # on a GPU torch 2.11's gradients in channels-last are wrong for a gradient in the other layout
     return F.max_pool2d(x, 3, stride, 1), F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
 
 
