@@ -311,6 +311,7 @@ void join_gradient(const Geometry& g, const std::vector<A>& sums, const std::vec
       }
     for (int64_t c = 0; c < g.channels; ++c) {
       const A r = rstd[group * g.channels + c];
+      if (r == A(0)) sum[c] = product[c] = A(0);  // see mend_moments: the sums may have overflowed, and count nothing
       parameters.set(g, group, c, Parameters<A>::shift, sum[c] * inverse);
       parameters.set(g, group, c, Parameters<A>::slope, product[c] * r * r * inverse);
       if (dweight) dweight[c] += product[c] * r;

@@ -185,7 +185,10 @@ void gradient_sums(const Node<A>& node, const std::vector<Run>& runs, const Tens
       const int64_t k = row == rows - 1 ? -1 : index[row];
       A* into = k < 0 ? &g0[g * geo.channels] : &g1[node.at(g, k)];
       const A* scale = k < 0 ? nullptr : &rstd[node.at(g, k)];
-      for (int64_t c = 0; c < geo.channels; ++c) into[c] = static_cast<A>(scale ? total[c] * scale[c] : total[c]);
+      for (int64_t c = 0; c < geo.channels; ++c) {
+        const bool none = scale && scale[c] == A(0);  // see mend_moments: the sum may have overflowed, and counts nothing
+        into[c] = static_cast<A>(none ? 0.0 : scale ? total[c] * scale[c] : total[c]);
+      }
     }
   });
 }

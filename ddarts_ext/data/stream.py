@@ -22,8 +22,8 @@ TIMEOUT = 600
 class StreamSplit:
     """Images that are decoded when they are needed, by worker processes; nothing random happens in a worker.
 
-    ``batches`` raises :class:`UnreadableImage` for a file that was changed since, and ValueError when a batch takes
-    longer than ten minutes.
+    ``batches`` raises :class:`UnreadableImage` for a file that was changed since, and when a batch takes longer than
+    ten minutes.
     """
 
     files: tuple[ImageFile, ...]
@@ -91,7 +91,7 @@ def _together(items: list[Any]) -> Any:
 
 
 def _in_time(batches: Iterator[Any]) -> Iterator[Any]:
-    """The same batches; a worker that died or does not answer is a ValueError in one line."""
+    """The same batches; a worker that died or does not answer is an :class:`UnreadableImage` in one line."""
     while True:
         try:
             batch = next(batches)
@@ -99,5 +99,5 @@ def _in_time(batches: Iterator[Any]) -> Iterator[Any]:
             return
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"data: images could not be streamed by worker processes: {reason}") from error
+            raise UnreadableImage(f"data: images could not be streamed by worker processes: {reason}") from error
         yield batch

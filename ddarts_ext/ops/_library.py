@@ -42,6 +42,7 @@ def define_op(
     if composed_of:
         _composed[name] = composed_of
     overload: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
+    _library.impl(name, _negated_resolved(name, overload), "Negative", with_keyset=True)  # type: ignore[no-untyped-call]
     if backward is None:
         return _forward_mode.without_gradient(overload, reference)
     return register_autograd(_library, overload, backward, setup_context, reference)
@@ -51,13 +52,38 @@ def _dense_alone(name: str, reference: Callable[..., Any]) -> Callable[..., Any]
     """The reference, which raw calls may hand tensors that torch's own functions do not survive (quantised ones)."""
 
     def checked(*args: Any) -> Any:
-        for x in _forward_mode.tensors_of(args):
-            if x.is_quantized or x.is_complex() or x.layout != torch.strided:
-                got = f"{_checks.dtype_name(x.dtype)} in the layout {_checks.dtype_name(x.layout)}"
-                raise TypeError(f"{name}: tensors must be dense, real and not quantised, got {got}")
+        _check_dense(name, args)
         return reference(*args)
 
     return checked
+
+
+def _negated_resolved(name: str, overload: Any) -> Callable[..., Any]:
+    """What torch does for a negated view (of a complex tensor's imaginary part, say) where an op does nothing.
+
+    Its own way never ends for a quantised one, as it asks the view for its scheme on the way to resolve it.
+    """
+    after = torch._C._dispatch_keyset_full_after(torch._C.DispatchKey.Negative)
+
+    def resolved(keyset: Any, *args: Any) -> Any:
+        _check_dense(name, args)
+        plain = [value.resolve_neg() if isinstance(value, torch.Tensor) else _resolved_entries(value) for value in args]
+        return overload.redispatch(keyset & after, *plain)
+
+    return resolved
+
+
+def _resolved_entries(value: Any) -> Any:
+    if not isinstance(value, (list, tuple)):
+        return value
+    return [entry.resolve_neg() if isinstance(entry, torch.Tensor) else entry for entry in value]
+
+
+def _check_dense(name: str, args: Sequence[Any]) -> None:
+    for x in _forward_mode.tensors_of(args):
+        if x.is_quantized or x.is_complex() or x.layout != torch.strided:
+            got = f"{_checks.dtype_name(x.dtype)} in the layout {_checks.dtype_name(x.layout)}"
+            raise TypeError(f"{name}: tensors must be dense, real and not quantised, got {got}")
 
 
 def defined_ops() -> Sequence[str]:

@@ -69,14 +69,15 @@ class Keeping:
         if self.folder is not None:
             self.folder.begin(config)
 
-    def start(self, state: RunState, config: Mapping[str, Any], *, resume: bool) -> None:
-        """Open the folder, take up what is there, and begin."""
+    def start(self, state: RunState, config: Mapping[str, Any], *, resume: bool, announce: Callable[[], None]) -> None:
+        """Open the folder, take up what is there, and begin. announce: before anything is written; may refuse."""
         saved, folder = self.open(config, resume=resume), self.folder
         if saved is not None and folder is not None:
             with folder.restoring():
                 state.restore(saved.content, saved.history)
             if self.epochs is not None and folder.config_file.is_file():
                 self._say_epochs(state, _at(folder.config(), self.epochs), _at(config, self.epochs))
+        announce()
         self.begin(config)
         if state.step:
             self.say(f"{self.command}: continues within epoch {state.epoch + 1}, after step {state.step}")
@@ -94,10 +95,18 @@ class Keeping:
             self.folder.save(state.checkpoint(), state.history)
 
     @contextmanager
-    def interruptible(self, state: RunState) -> Iterator[None]:
-        """Within it, an interrupt between two steps keeps the steps that are done, if that is quick."""
+    def interruptible(self, state: RunState, *outside: type[Exception]) -> Iterator[None]:
+        """Within it, an interrupt between two steps keeps the steps that are done, if that is quick.
+
+        outside: errors that come from outside the run, such as a file that cannot be read: they keep the steps too.
+        """
         try:
             yield
+        except outside:
+            if self.folder is not None and state.step and not state.under_way:
+                self.folder.save(state.checkpoint(), state.history)
+                self.say(f"{self.command}: saved after step {state.step} of epoch {state.epoch + 1}")
+            raise
         except KeyboardInterrupt:
             # A step that is under way has changed a part of the state.
             if (

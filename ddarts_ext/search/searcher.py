@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ddarts_ext.data import Dataset, load
+from ddarts_ext.data import Dataset, UnreadableImage, load
 from ddarts_ext.data.batches import in_order, judged_together, permuted, redrawn, skipping, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order, digest, divided
@@ -35,6 +35,9 @@ from ddarts_ext.search.settings import MAY_CHANGE, OPTIONS, SearchSettings, reso
 from ddarts_ext.search.state import SearchState, initial_state
 from ddarts_ext.search.step import Stepper
 from ddarts_ext.training.demand import announce
+
+EXACT_HESSIAN = 3.5
+"""Memory of the exact second-order step in passes of the network, as measured."""
 
 
 @takes(OPTIONS)
@@ -136,8 +139,7 @@ class Searcher:
 
     def _start(self) -> SearchState:
         state = self._initial()
-        self._announce(state)
-        self.keeping.start(state, self._about(), resume=self.resume)
+        self.keeping.start(state, self._about(), resume=self.resume, announce=lambda: self._announce(state))
         return state
 
     def _about(self) -> dict[str, Any]:
@@ -156,6 +158,8 @@ class Searcher:
         method, weights = self.config.method, state.architecture.weights().detach()
         # The ablated groups may take more than the pass they branch from.
         factor = max(1.0, method.objectives.ablation_memory) if method.objectives.ablation_weight else 1.0
+        if method.architect.order == 2 and method.architect.hessian == "exact":
+            factor = max(factor, EXACT_HESSIAN)
         runs = autocast(self.device, self.config.precision)
 
         def forward(images: torch.Tensor) -> torch.Tensor:
@@ -204,7 +208,7 @@ class Searcher:
             for part in self._parts:
                 part.before_epoch(state, epoch)
             sums = Sums()
-            with self.keeping.interruptible(state):
+            with self.keeping.interruptible(state, UnreadableImage):
                 self._train(stepper, weight_part, alpha_part, epoch)
                 self._judge(stepper, alpha_part, sums)
             with interrupts.held():
@@ -264,12 +268,13 @@ class Searcher:
         decides = epoch >= first + method.objectives.zero_one_start * (method.epochs - first)
         for part in skipping(rows, state.step):
             for train_batch in split.batches(part):
+                valid_batch = None if valid is None else next(valid)  # a file may be broken: not in a step
                 with interrupts.held():
                     state.under_way = True
                     batch = self._prepared(train_batch, state)
-                    if valid is not None:
-                        number, valid_batch = epoch * steps + state.step, self._prepared(next(valid), state)
-                        stepper.architecture(number, batch, valid_batch, state.sums, decides=decides)
+                    if valid_batch is not None:
+                        number, judging = epoch * steps + state.step, self._prepared(valid_batch, state)
+                        stepper.architecture(number, batch, judging, state.sums, decides=decides)
                     stepper.weights(batch, state.sums)
                     state.step += 1
                     state.under_way = False

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddarts_ext.data import Augmentation, Dataset, load
+from ddarts_ext.data import Augmentation, Dataset, UnreadableImage, load
 from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.batches import in_order, judged_together, permuted, skipping, steps_in
 from ddarts_ext.data.identity import identity
@@ -113,7 +113,6 @@ class Trainer:
                 config.auxiliary_weight > 0 and self.genotype.inputs == 2,
                 config.stem,
             ).to(self.device)
-        self._announce(network)
         optimizer = torch.optim.SGD(
             network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
         )
@@ -128,7 +127,7 @@ class Trainer:
         known = {**config.to_json(), "source": self.source, "genotype": self.genotype.to_json()}
         if self.folder is not None:
             known["images"] = identity(self.dataset, self.order)
-        self.keeping.start(run, known, resume=self.resume)
+        self.keeping.start(run, known, resume=self.resume, announce=lambda: self._announce(network))
         if self.folder is not None:
             self.genotype.save(self.folder.genotype_file)
         return run
@@ -167,7 +166,7 @@ class Trainer:
             if hasattr(run.network, "drop_path"):
                 run.network.drop_path = config.drop_path * run.epoch / config.epochs
             judged = Sums()
-            with self.keeping.interruptible(run):
+            with self.keeping.interruptible(run, UnreadableImage):
                 self._train(run)
                 self._judge(run, judged)
             with interrupts.held():

@@ -38,6 +38,7 @@ TENSORS: tuple[Callable[[Tensor], Any], ...] = (
     lambda x: x.contiguous(memory_format=torch.channels_last),
     lambda x: x.to(torch.complex64),
     lambda x: x.to_sparse(),
+    lambda x: torch.quantize_per_tensor(x.float(), 0.1, 0, torch.quint8),
     lambda x: x.to("meta"),
     lambda x: torch._neg_view(x),
     lambda x: x.new_full(x.shape, float("nan")),

@@ -135,6 +135,27 @@ def test_raw_ops_refuse_them_as_well(kind: str) -> None:
         ops.pool3x3(refused_tensor(kind), 1, True, True)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_negated_view_is_resolved_unless_it_is_quantised() -> None:
+    image = torch.randn(4, 3, 6, 5, dtype=torch.complex64).conj().imag
+    plain = image.resolve_neg().clone()
+    assert image.is_neg()
+    assert not plain.is_neg()
+    assert torch.equal(ops.pool3x3(image, 1, True, False)[0], ops.pool3x3(plain, 1, True, False)[0])
+    weights, flags = torch.rand(1, 2, requires_grad=True), [True, False]
+    found = ops.mixed_sum([image, image], weights, flags, None, None, 1e-5)[0]
+    torch.testing.assert_close(found, ops.mixed_sum([plain, plain], weights, flags, None, None, 1e-5)[0])
+    compiled = torch.compile(lambda x: public.pool3x3(x).average, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(image), ops.pool3x3(plain, 1, False, True)[1])
+
+    x = torch._neg_view(tensors_that_are_refused()["quint8"])
+    for name, place in {"pool3x3": 0, "spawn_group_backward": 0, "channel_iim": 0, "mixed_edges": 0}.items():
+        args = list(valid_calls()[name])
+        args[place] = [x, *args[place][1:]] if isinstance(args[place], list) else x
+        with pytest.raises(TypeError, match=f"^{name}: tensors must be dense, real and not quantised, got quint8"):
+            getattr(ops, name)(*args)
+
+
 @pytest.mark.parametrize("eps", [float("nan"), float("inf"), -1e-5])
 def test_eps_is_finite_and_not_negative(eps: float) -> None:
     x, filters = torch.randn(4, 3, 6, 5), [torch.ones(3, 1, 3, 3)]

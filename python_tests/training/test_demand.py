@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ddarts_ext import Searcher, _extension
+from ddarts_ext.cli import main
 from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.data.batches import judged_together
 from ddarts_ext.nn.memory import StepMemory, kept_bytes, step_memory
@@ -59,6 +60,7 @@ import json, resource, sys
 import torch
 from pathlib import Path
 from ddarts_ext import Searcher
+from ddarts_ext.cli import main
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.runs.progress import Progress
@@ -77,13 +79,15 @@ found, plain = [], demand.step_memory
 def noted(*arguments, **sizes):
     found.append(plain(*arguments, **sizes))
     return found[-1]
+plain_times = demand.StepMemory.times
+demand.StepMemory.times = lambda self, factor: found.append(plain_times(self, factor)) or found[-1]
 demand.step_memory = noted
 before = status("VmRSS")
 if kind == "train":
     Trainer("DARTS_V2", data, epochs=1, **what).train()
 else:
     Searcher(data, kind, epochs=1, **what).search()
-print(json.dumps([found[0].of(batch), status("VmHWM") - before]))
+print(json.dumps([found[-1].of(batch), status("VmHWM") - before]))
 """
 
 
@@ -95,9 +99,10 @@ print(json.dumps([found[0].of(batch), status("VmHWM") - before]))
         {"kind": "ddarts", "size": 16, "cells": 3, "channels": 8, "batch": 96},
         {"kind": "ddarts", "size": 32, "cells": 3, "channels": 16, "batch": 48},
         {"kind": "darts", "size": 96, "cells": 3, "channels": 16, "batch": 24, "stem": "imagenet"},
+        {"kind": "darts", "size": 32, "cells": 2, "channels": 8, "batch": 32, "order": 2, "hessian": "exact"},
         {"kind": "train", "size": 32, "channels": 8, "batch": 32, "auxiliary_weight": 0.4},
     ],
-    ids=lambda what: f"{what['kind']}-{what['size']}",
+    ids=lambda what: f"{what['kind']}-{what['size']}-{what.get('hessian', 'first')}",
 )
 def test_the_estimate_is_what_a_step_takes(what: dict[str, Any]) -> None:
     done = subprocess.run(
@@ -162,22 +167,30 @@ def test_large_images_are_judged_in_small_batches() -> None:
     assert [judged_together(batch, size) for batch, size in sizes] == [256, 256, 64, 5, 300, 2]
 
 
-def test_the_image_size_belongs_to_the_run(tmp_path: Path) -> None:
+def test_the_image_size_belongs_to_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = pytest.importorskip("PIL.Image")
     for name in "ab":
         (tmp_path / "pets" / name).mkdir(parents=True)
         for i in range(10):
             image.new("L", (20, 20), i).save(tmp_path / "pets" / name / f"{i}.png")
-    command = ["-m", "ddarts_ext.cli", "search", "--epochs", "1", "--cells", "2", "--channels", "4", "--batch", "4"]
-    run = [sys.executable, *command, "--method", "darts", "--out", str(tmp_path / "run")]
-    first = [*run, "--data", str(tmp_path / "pets"), "--image-size", "12"]
-    done = subprocess.run(first, capture_output=True, text=True, check=True)
-    assert "search: images of 12x12, grey, to which 20 of 20 files are scaled and cut; no test or val" in done.stderr
-    assert "16 images 12x12 grey in 2 classes" in done.stderr
+
+    def said(*more: str) -> tuple[int, str]:
+        sizes = ("--epochs", "1", "--cells", "2", "--channels", "4", "--batch", "4", "--method", "darts")
+        monkeypatch.setattr(sys, "argv", ["ddarts", "search", *sizes, "--out", str(tmp_path / "run"), *more])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), capsys.readouterr().err
+
+    code, lines = said("--data", str(tmp_path / "pets"), "--image-size", "12")
+    assert code == 0
+    assert "search: images of 12x12, grey, to which 20 of 20 files are scaled and cut; no test or val" in lines
+    assert "16 images 12x12 grey in 2 classes" in lines
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert (config["image_size"], config["stem"]) == (12, "cifar")
-    again = subprocess.run([*run, "--resume"], capture_output=True, text=True, check=True)
-    assert "16 images 12x12 grey" in again.stderr
-    other = subprocess.run([*run, "--resume", "--image-size", "16"], capture_output=True, text=True)
-    assert (other.returncode, len(other.stderr.splitlines()[-1:])) == (2, 1)
-    assert "image_size" in other.stderr
+    code, lines = said("--resume")
+    assert (code, "16 images 12x12 grey" in lines) == (0, True)
+    code, lines = said("--resume", "--image-size", "16")
+    assert (code, len(lines.splitlines())) == (2, 1)
+    assert "image_size" in lines
