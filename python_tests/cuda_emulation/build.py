@@ -108,10 +108,15 @@ class Emulated:
 
     def op(self, name: str) -> torch._ops.OpOverloadPacket:
         """The op with this name; ``<op>_backward`` comes from the files of ``<op>``."""
+        self.library(name)
+        return getattr(getattr(torch.ops, NAMESPACE), name)
+
+    def library(self, name: str) -> ctypes.CDLL:
+        """The library that has the op."""
         owner = name.removesuffix("_backward")
         if owner not in _loaded:
             _loaded[owner] = load(compile_library(op_sources(owner)))
-        return getattr(getattr(torch.ops, NAMESPACE), name)
+        return _loaded[owner]
 
     def set_order(self, order: str, seed: int = 0) -> None:
         """In which order blocks and threads take their turns: ``forward``, ``reverse`` or ``random``."""

@@ -1,0 +1,226 @@
+"""How many launches every op puts on a CUDA stream: its own kernels, and the copies that it asks torch for.
+
+What stands here is what csrc/cuda does; the tests run the emulated launchers and count. Ops that have no entry are made
+of others on CUDA.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddarts_ext.ops._checks import accumulate_dtype, memory_format_of
+
+MOST_FILTERS, MOST_BRANCHES, MOST_MAPS = 32, 96, 64
+"""Of one launch, as csrc/cuda has them: kDepthwiseFilters, kMixedBranches, kIimMaps."""
+
+
+def _dense(x: Tensor | None, dtype: torch.dtype) -> int:
+    """Copies that make a contiguous tensor of this dtype."""
+    if x is None or x.numel() == 0:
+        return 0
+    return int(x.dtype != dtype) + int(not x.is_contiguous())
+
+
+def _in_layout(x: Tensor | None, layout: torch.memory_format) -> int:
+    """Copies that put an image into a layout."""
+    return 0 if x is None or x.numel() == 0 or x.is_contiguous(memory_format=layout) else 1
+
+
+def _batches(count: int, most: int) -> int:
+    return math.ceil(count / most)
+
+
+def _depthwise(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    dilations: Sequence[int],
+    stride: int,
+    normalize: bool,
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    groups: int,
+    eps: float,
+) -> int:
+    own = _batches(len(weights), MOST_FILTERS) if x.shape[0] else 0
+    converted = sum(_dense(weight, accumulate_dtype(x.dtype)) for weight in weights)
+    statistics = 0
+    if normalize:
+        statistics = int(x.shape[0] > 0) + 1 if mean is None else 2 * groups
+    return own + converted + statistics
+
+
+def _depthwise_backward(
+    grads: Sequence[Tensor],
+    x: Tensor,
+    weights: Sequence[Tensor],
+    dilations: Sequence[int],
+    stride: int,
+    normalize: bool,
+    mean: Tensor,
+    rstd: Tensor,
+    batch_statistics: bool,
+    groups: int,
+    input_grad: bool,
+    weights_grad: bool,
+) -> int:
+    accumulate = accumulate_dtype(x.dtype)
+    batches = _batches(len(weights), MOST_FILTERS)
+    count = sum(_dense(weight, accumulate) for weight in weights)
+    count += _dense(mean, mean.dtype) + _dense(rstd, rstd.dtype)
+    if weights_grad:
+        count += 2 * batches + len(weights)
+    if input_grad and x.shape[0]:
+        count += batches
+        if normalize or x.dtype != accumulate:
+            count += 1 + int(batch_statistics and normalize)
+    return count
+
+
+def _pool(x: Tensor, stride: int, maximum: bool, average: bool) -> int:
+    return _in_layout(x, memory_format_of(x)) + int(x.numel() > 0)
+
+
+def _pool_backward(
+    grad_maximum: Tensor | None,
+    grad_average: Tensor | None,
+    argmax: Tensor,
+    height: int,
+    width: int,
+    stride: int,
+    channels_last: bool,
+) -> int:
+    either = grad_maximum if grad_maximum is not None else grad_average
+    assert either is not None
+    if either.numel() == 0:
+        return 0
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    positions = argmax if grad_maximum is not None else None
+    return 1 + sum(_in_layout(image, layout) for image in (grad_maximum, grad_average, positions))
+
+
+def _mixed_sum(
+    branches: Sequence[Tensor],
+    weights: Tensor,
+    normalize: Sequence[bool],
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    eps: float,
+) -> int:
+    first, sums = branches[0], _sums_of(branches)
+    layout = memory_format_of(first)
+    count = sum(_in_layout(branch, layout) for branch in branches) + _dense(weights, sums)
+    count += _dense(mean, sums) + _dense(rstd, sums)
+    tables, channels = _batches(len(branches), MOST_BRANCHES), first.shape[1]
+    if weights.shape[0] and channels:
+        count += tables
+        if mean is None:
+            count += _batches(sum(normalize), MOST_BRANCHES) * (2 if first.numel() else 1)
+    return count + (tables if first.numel() else 0)
+
+
+def _mixed_sum_backward(
+    grad: Tensor,
+    branches: Sequence[Tensor],
+    weights: Tensor,
+    normalize: Sequence[bool],
+    mean: Tensor,
+    rstd: Tensor,
+    batch_statistics: bool,
+    weights_grad: bool,
+) -> int:
+    first, sums = branches[0], _sums_of(branches)
+    layout = memory_format_of(first)
+    count = sum(_in_layout(image, layout) for image in (*branches, grad))
+    count += _dense(weights, sums) + _dense(mean, sums) + _dense(rstd, sums)
+    summed = len(branches) if weights_grad else sum(normalize) if batch_statistics else 0
+    if first.numel():
+        count += 2 * _batches(summed, MOST_BRANCHES) + _batches(len(branches), MOST_BRANCHES)
+    else:
+        count += int(weights.shape[0] * (len(branches) + 1) * first.shape[1] > 0)  # sums of nothing are zeros
+    if not weights_grad:
+        return count + int(weights.numel() > 0)
+    return count + int(weights.shape[0] > 0) + int(weights.dtype != sums and weights.numel() > 0)
+
+
+def _sums_of(branches: Sequence[Tensor]) -> torch.dtype:
+    return torch.float64 if any(branch.dtype == torch.float64 for branch in branches) else torch.float32
+
+
+def _norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    groups: int,
+    eps: float,
+    relu: bool,
+) -> int:
+    accumulate = accumulate_dtype(x.dtype)
+    count = _in_layout(x, memory_format_of(x)) + _dense(weight, accumulate) + _dense(bias, accumulate)
+    return count + (2 if groups * x.shape[1] else 0) + int(x.numel() > 0)
+
+
+def _norm_backward(
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    batch_statistics: bool,
+    groups: int,
+    relu: bool,
+) -> int:
+    accumulate, layout = accumulate_dtype(x.dtype), memory_format_of(x)
+    count = _in_layout(x, layout) + _in_layout(grad, layout)
+    count += sum(_dense(row, accumulate) for row in (mean, rstd, weight, bias))
+    affine = [row for row in (weight, bias) if row is not None]
+    count += sum(int(row.numel() > 0) * (1 + int(row.dtype != accumulate)) for row in affine)  # zeros, and back
+    if x.numel():
+        count += 1 + (2 if batch_statistics or affine else 0)
+    return count
+
+
+def _iim(
+    maps: Sequence[Tensor], mean: Tensor | None, rstd: Tensor | None, normalize: Sequence[bool], paper: bool
+) -> int:
+    kinds: dict[tuple[torch.dtype, torch.memory_format], int] = {}
+    for image in maps:
+        kind = image.dtype, memory_format_of(image)
+        kinds[kind] = kinds.get(kind, 0) + 1
+    count = sum(_in_layout(image, memory_format_of(image)) for image in maps)
+    count += sum(_dense(row, row.dtype) for row in (mean, rstd) if row is not None)
+    return count + (sum(_batches(n, MOST_MAPS) for n in kinds.values()) if maps[0].shape[0] else 0)
+
+
+def _spawn(groups: Tensor | None, source: Tensor, copies: int, stride: int, zero: bool) -> int:
+    layout = memory_format_of(source)
+    if not source.numel():
+        return _in_layout(groups, layout)
+    return _in_layout(groups, layout) + (0 if zero else _in_layout(source, layout)) + 1
+
+
+def _spawn_backward(grad: Tensor, height: int, width: int, copies: int, stride: int) -> int:
+    return _in_layout(grad, memory_format_of(grad)) + int(grad.numel() > 0)
+
+
+LAUNCHES: dict[str, Callable[..., Any]] = {
+    "relu_depthwise_conv2d": _depthwise,
+    "relu_depthwise_conv2d_backward": _depthwise_backward,
+    "pool3x3": _pool,
+    "pool3x3_backward": _pool_backward,
+    "mixed_sum": _mixed_sum,
+    "mixed_sum_backward": _mixed_sum_backward,
+    "grouped_batch_norm": _norm,
+    "grouped_batch_norm_backward": _norm_backward,
+    "channel_iim": _iim,
+    "spawn_group": _spawn,
+    "spawn_group_backward": _spawn_backward,
+}
+"""The launches of every op that has kernels, of the op's arguments."""
