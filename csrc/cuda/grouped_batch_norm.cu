@@ -57,8 +57,8 @@ cudaError_t norm_statistics(DType dtype, const void* x, void* partial, void* mea
       DDARTS_LAUNCH((norm_statistics_parts<T, N, kLast>), grid.blocks, grid.threads, 0, stream, static_cast<const T*>(x), part, shape,
                     Divisor(shape.pixels / N));
     });
-    DDARTS_LAUNCH((norm_statistics_join<A>), dim3(grid_size(shape.groups * shape.channels, kNormThreads)), dim3(kNormThreads),
-                  0, stream, part, parts, static_cast<A*>(mean), static_cast<A*>(rstd), static_cast<A>(eps), shape);
+    DDARTS_LAUNCH((norm_statistics_join<A>), dim3(static_cast<unsigned>(ceil_div(shape.groups * shape.channels, kJoinColumns))),
+                  join_block(), 0, stream, part, parts, static_cast<A*>(mean), static_cast<A*>(rstd), static_cast<A>(eps), shape);
   });
   return cudaGetLastError();
 }
@@ -90,8 +90,12 @@ cudaError_t norm_gradient_sums(DType dtype, const void* grad, const void* x, con
                     static_cast<const T*>(x), parameters, relu, part, shape,
                     Divisor(shape.pixels / N));
     });
-    DDARTS_LAUNCH((norm_gradient_join<A>), dim3(grid_size(shape.channels, kNormThreads)), dim3(kNormThreads), 0, stream, part,
-                  parts, static_cast<const A*>(parameters.rstd), static_cast<A*>(sums), static_cast<A*>(dweight),
+    int team = 1;
+    while (team < kJoinRows && team < parts) team *= 2;
+    const unsigned groups = dweight || dbias ? 1 : grid_size(shape.groups, kJoinRows / team, 32768);
+    const dim3 grid(static_cast<unsigned>(ceil_div(shape.channels, kJoinColumns)), groups);
+    DDARTS_LAUNCH((norm_gradient_join<A>), grid, join_block(), 0, stream, part, parts, team,
+                  static_cast<const A*>(parameters.rstd), static_cast<A*>(sums), static_cast<A*>(dweight),
                   static_cast<A*>(dbias), shape);
   });
   return cudaGetLastError();

@@ -12,6 +12,7 @@
 
 #include "../common/cuda_compat.cuh"
 #include "../common/divisor.cuh"
+#include "../common/joined_rows.cuh"
 #include "grouped_batch_norm.h"
 
 #include <cstdint>
@@ -158,23 +159,23 @@ __global__ void __launch_bounds__(kNormThreads, 2) norm_statistics_parts(const T
   }
 }
 
-// One thread a group and channel: mean = sum n_i mean_i / M; M2 = sum M2_i + n_i (mean_i - mean)^2.
+// mean = sum n_i mean_i / M; M2 = sum M2_i + n_i (mean_i - mean)^2. Grid: 32 of the groups' channels a block.
 template <typename A>
-__global__ void __launch_bounds__(kNormThreads, 2) norm_statistics_join(const A* __restrict__ partial, int64_t parts, A* mean, A* rstd, A eps, NormShape s) {
+__global__ void __launch_bounds__(kJoinColumns* kJoinRows)
+    norm_statistics_join(const A* __restrict__ partial, int64_t parts, A* mean, A* rstd, A eps, NormShape s) {
   const int64_t plane = s.groups * s.channels, all = parts * plane;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < plane; i += static_cast<int64_t>(gridDim.x) * blockDim.x) {
-    const A m = static_cast<A>(s.batch * s.pixels), inverse = m > A(0) ? A(1) / m : A(0);
-    A mu = A(0), square = A(0);
-#pragma unroll 4
-    for (int64_t p = 0; p < parts; ++p) mu += partial[2 * all + p * plane + i] * inverse * partial[p * plane + i];
-#pragma unroll 4
-    for (int64_t p = 0; p < parts; ++p) {
-      const A d = partial[p * plane + i] - mu;
-      square += partial[all + p * plane + i] + partial[2 * all + p * plane + i] * d * d;
-    }
-    mean[i] = mu;
-    rstd[i] = A(1) / sqrt(square * inverse + eps);
-  }
+  const int64_t i = static_cast<int64_t>(blockIdx.x) * kJoinColumns + threadIdx.x;
+  const A m = static_cast<A>(s.batch * s.pixels), inverse = m > A(0) ? A(1) / m : A(0);
+  const A* const from = partial + i;
+  A mu[1], square[1];
+  join_rows(i < plane ? parts : 0, mu, [&](int64_t p, A(&sum)[1]) { sum[0] += from[2 * all + p * plane] * inverse * from[p * plane]; });
+  join_rows(i < plane ? parts : 0, square, [&](int64_t p, A(&sum)[1]) {
+    const A d = from[p * plane] - mu[0];
+    sum[0] += from[all + p * plane] + from[2 * all + p * plane] * d * d;
+  });
+  if (threadIdx.y != 0 || i >= plane) return;
+  mean[i] = mu[0];
+  rstd[i] = A(1) / sqrt(square[0] * inverse + eps);
 }
 
 template <typename T, int N, bool kLast>
@@ -239,24 +240,39 @@ __global__ void __launch_bounds__(kNormThreads, 2)
   }
 }
 
-// One thread a channel: sums [2][G*C] over the parts, then the gradients of weight and bias over the groups.
+// sums [2][G*C] over the parts, then the gradients of weight and bias over the groups. Grid: x = 32 channels, y = groups,
+// one where they are added up. `team` threads of a column, a power of two, share a group's parts; the other threads of
+// the column have other groups.
 template <typename A>
-__global__ void __launch_bounds__(kNormThreads, 2)
-    norm_gradient_join(const A* __restrict__ partial, int64_t parts, const A* __restrict__ rstd, A* sums, A* dweight, A* dbias, NormShape s) {
-  const int64_t plane = s.groups * s.channels, all = parts * plane;
-  for (int64_t c = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; c < s.channels; c += static_cast<int64_t>(gridDim.x) * blockDim.x) {
-    A dw = A(0), db = A(0);
-    for (int64_t g = 0; g < s.groups; ++g) {
-      const int64_t i = g * s.channels + c;
-      A sum = A(0), product = A(0);
+__global__ void __launch_bounds__(kJoinColumns* kJoinRows)
+    norm_gradient_join(const A* __restrict__ partial, int64_t parts, int team, const A* __restrict__ rstd, A* sums, A* dweight,
+                       A* dbias, NormShape s) {
+  __shared__ A shared[2][kJoinRows][kJoinColumns];
+  const int64_t plane = s.groups * s.channels, all = parts * plane, c = static_cast<int64_t>(blockIdx.x) * kJoinColumns + threadIdx.x;
+  const int x = threadIdx.x, y = threadIdx.y, member = y % team, at_once = kJoinRows / team;
+  A dw = A(0), db = A(0);
+  for (int64_t base = static_cast<int64_t>(blockIdx.y) * at_once; base < s.groups; base += static_cast<int64_t>(gridDim.y) * at_once) {
+    const int64_t g = base + y / team, i = g * s.channels + c;
+    const bool mine = g < s.groups && c < s.channels;
+    A sum = A(0), product = A(0);
 #pragma unroll 4
-      for (int64_t p = 0; p < parts; ++p) sum += partial[p * plane + i], product += partial[all + p * plane + i];
-      sums[i] = sum, sums[plane + i] = product;
-      db += sum, dw += product * rstd[i];
-    }
-    if (dweight) dweight[c] = dw;
-    if (dbias) dbias[c] = db;
+    for (int64_t p = member; mine && p < parts; p += team) sum += partial[p * plane + i], product += partial[all + p * plane + i];
+    __syncthreads();  // those of the groups before may still be read
+    shared[0][y][x] = sum, shared[1][y][x] = product;
+    __syncthreads();
+    if (member != 0 || !mine) continue;
+    for (int t = 1; t < team; ++t) sum += shared[0][y + t][x], product += shared[1][y + t][x];
+    sums[i] = sum, sums[plane + i] = product;
+    db += sum, dw += product * rstd[i];
   }
+  if (dweight == nullptr && dbias == nullptr) return;
+  __syncthreads();
+  shared[0][y][x] = dw, shared[1][y][x] = db;
+  __syncthreads();
+  if (y != 0 || c >= s.channels) return;
+  for (int t = team; t < kJoinRows; t += team) dw += shared[0][t][x], db += shared[1][t][x];
+  if (dweight) dweight[c] = dw;
+  if (dbias) dbias[c] = db;
 }
 
 // dx = (d - G0/M - (x - mean) r^2 G/M) scale with G the sum of d (x - mean); with given statistics dx = d scale.

@@ -6,7 +6,7 @@
 namespace ddarts {
 namespace {
 
-constexpr int64_t kMostTiles = 512;
+constexpr int64_t kMostTiles = 512, kMostGroups = 65535;  // of a grid in z
 
 int packet_of(const MixedShape& s) { return s.packets ? (s.wide ? 2 : 4) : 1; }
 
@@ -47,12 +47,21 @@ void with_sums(const MixedShape& s, const F& f) {
   s.wide ? f(double()) : f(float());
 }
 
+// Grids but for their groups, which by_groups gives.
 dim3 elementwise_grid(const mixed::Frame& f) {
   const int64_t each = static_cast<int64_t>(f.depth) * mixed::kFlight;
-  return dim3(whole((f.positions + each - 1) / each * f.column_blocks), 1, whole(f.shape.groups));
+  return dim3(whole((f.positions + each - 1) / each * f.column_blocks));
 }
-dim3 merge_grid(const mixed::Frame& f, int rows) {
-  return dim3(whole((f.shape.channels + 31) / 32), whole(rows), whole(f.shape.groups));
+dim3 reduction_grid(const mixed::Frame& f, int rows) { return dim3(whole(f.tiles * f.column_blocks), whole(rows)); }
+dim3 merge_grid(const mixed::Frame& f, int rows) { return dim3(whole(ceil_div(f.shape.channels, kJoinColumns)), whole(rows)); }
+
+// launch(frame, grid) for as many groups at a time as a grid has room for.
+template <typename F>
+void by_groups(mixed::Frame f, dim3 grid, const F& launch) {
+  for (; f.first_group < f.shape.groups; f.first_group += kMostGroups) {
+    grid.z = whole(std::min(kMostGroups, f.shape.groups - f.first_group));
+    launch(f, grid);
+  }
 }
 
 }  // namespace
@@ -66,19 +75,21 @@ bool mixed_sum_packets(const MixedShape& shape) {
 cudaError_t mixed_sum_statistics(const MixedShape& s, const MixedTable& table, void* partial, double eps, void* mean,
                                  void* rstd, cudaStream_t stream) {
   if (s.groups == 0 || s.channels == 0 || table.count == 0) return cudaSuccess;
-  const mixed::Frame f = frame_of(s);
+  const mixed::Frame frame = frame_of(s);
   with_packet(s, [&](auto acc, auto v) {
     using A = decltype(acc);
     constexpr int V = decltype(v)::value;
-    if (f.tiles > 0) {
-      const dim3 grid(whole(f.tiles * f.column_blocks), whole(table.count), whole(s.groups));
+    if (frame.tiles == 0) return;
+    by_groups(frame, reduction_grid(frame, table.count), [&](const mixed::Frame& f, dim3 grid) {
       DDARTS_LAUNCH((mixed::moments_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, static_cast<A*>(partial));
-    }
+    });
   });
   with_sums(s, [&](auto acc) {
     using A = decltype(acc);
-    DDARTS_LAUNCH((mixed::statistics_kernel<A>), merge_grid(f, table.count), dim3(32, mixed::kMergers), 0, stream, f, table,
-                  static_cast<const A*>(partial), eps, static_cast<A*>(mean), static_cast<A*>(rstd));
+    by_groups(frame, merge_grid(frame, table.count), [&](const mixed::Frame& f, dim3 grid) {
+      DDARTS_LAUNCH((mixed::statistics_kernel<A>), grid, join_block(), 0, stream, f, table, static_cast<const A*>(partial), eps,
+                    static_cast<A*>(mean), static_cast<A*>(rstd));
+    });
   });
   return cudaGetLastError();
 }
@@ -86,12 +97,13 @@ cudaError_t mixed_sum_statistics(const MixedShape& s, const MixedTable& table, v
 cudaError_t mixed_sum_given(const MixedShape& s, const MixedTable& table, const void* given_mean, const void* given_rstd,
                             int64_t given_groups, void* mean, void* rstd, cudaStream_t stream) {
   if (s.groups == 0 || s.channels == 0 || table.count == 0) return cudaSuccess;
-  const dim3 grid(grid_size(s.channels, mixed::kThreads), whole(table.count), whole(s.groups));
   with_sums(s, [&](auto acc) {
     using A = decltype(acc);
-    DDARTS_LAUNCH((mixed::given_kernel<A>), grid, dim3(mixed::kThreads), 0, stream, frame_of(s), table,
-                  static_cast<const A*>(given_mean), static_cast<const A*>(given_rstd), given_groups,
-                  static_cast<A*>(mean), static_cast<A*>(rstd));
+    by_groups(frame_of(s), dim3(grid_size(s.channels, mixed::kThreads), whole(table.count)), [&](const mixed::Frame& f, dim3 grid) {
+      DDARTS_LAUNCH((mixed::given_kernel<A>), grid, dim3(mixed::kThreads), 0, stream, f, table,
+                    static_cast<const A*>(given_mean), static_cast<const A*>(given_rstd), given_groups,
+                    static_cast<A*>(mean), static_cast<A*>(rstd));
+    });
   });
   return cudaGetLastError();
 }
@@ -100,13 +112,15 @@ cudaError_t mixed_sum_output(const MixedShape& s, const MixedTable& table, const
                              const void* rstd, void* carry, bool first, bool last, void* out, DType out_dtype,
                              cudaStream_t stream) {
   if (empty(s)) return cudaSuccess;
-  const mixed::Frame f = frame_of(s);
+  const mixed::Frame frame = frame_of(s);
   with_packet(s, [&](auto acc, auto v) {
     using A = decltype(acc);
     constexpr int V = decltype(v)::value;
-    DDARTS_LAUNCH((mixed::output_kernel<A, V>), elementwise_grid(f), dim3(mixed::kThreads), 0, stream, f, table,
-                  static_cast<const A*>(weights), static_cast<const A*>(mean), static_cast<const A*>(rstd),
-                  static_cast<A*>(carry), first, last, out, out_dtype);
+    by_groups(frame, elementwise_grid(frame), [&](const mixed::Frame& f, dim3 grid) {
+      DDARTS_LAUNCH((mixed::output_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table,
+                    static_cast<const A*>(weights), static_cast<const A*>(mean), static_cast<const A*>(rstd),
+                    static_cast<A*>(carry), first, last, out, out_dtype);
+    });
   });
   return cudaGetLastError();
 }
@@ -115,27 +129,30 @@ cudaError_t mixed_sum_products(const MixedShape& s, const MixedTable& table, con
                                const void* mean, const void* rstd, void* partial, bool sum_grad, void* sums,
                                cudaStream_t stream) {
   if (empty(s)) return cudaSuccess;
-  const mixed::Frame f = frame_of(s);
+  const mixed::Frame frame = frame_of(s);
   const int fours = (table.count + mixed::kTogether - 1) / mixed::kTogether;
   with_packet(s, [&](auto acc, auto v) {
     using A = decltype(acc);
     constexpr int V = decltype(v)::value;
-    const dim3 grid(whole(f.tiles * f.column_blocks), whole(fours), whole(s.groups));
-    DDARTS_LAUNCH((mixed::products_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, grad, grad_dtype,
-                  static_cast<const A*>(mean), static_cast<A*>(partial), sum_grad);
-    DDARTS_LAUNCH((mixed::products_merge_kernel<A>), merge_grid(f, table.count + (sum_grad ? 1 : 0)),
-                  dim3(32, mixed::kMergers), 0, stream, f, table, static_cast<const A*>(partial),
-                  static_cast<const A*>(rstd), static_cast<A*>(sums));
+    by_groups(frame, reduction_grid(frame, fours), [&](const mixed::Frame& f, dim3 grid) {
+      DDARTS_LAUNCH((mixed::products_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, grad, grad_dtype,
+                    static_cast<const A*>(mean), static_cast<A*>(partial), sum_grad);
+    });
+    by_groups(frame, merge_grid(frame, table.count + (sum_grad ? 1 : 0)), [&](const mixed::Frame& f, dim3 grid) {
+      DDARTS_LAUNCH((mixed::products_merge_kernel<A>), grid, join_block(), 0, stream, f, table, static_cast<const A*>(partial),
+                    static_cast<const A*>(rstd), static_cast<A*>(sums));
+    });
   });
   return cudaGetLastError();
 }
 
 cudaError_t mixed_sum_weights(const MixedShape& s, const void* sums, void* d_weights, cudaStream_t stream) {
-  if (s.groups == 0) return cudaSuccess;
   with_sums(s, [&](auto acc) {
     using A = decltype(acc);
-    DDARTS_LAUNCH((mixed::weights_kernel<A>), dim3(whole(s.branches), whole(s.groups)), dim3(32), 0, stream, frame_of(s),
-                  static_cast<const A*>(sums), static_cast<A*>(d_weights));
+    by_groups(frame_of(s), dim3(whole(s.branches)), [&](const mixed::Frame& f, dim3 grid) {
+      DDARTS_LAUNCH((mixed::weights_kernel<A>), grid, dim3(32), 0, stream, f, static_cast<const A*>(sums),
+                    static_cast<A*>(d_weights));
+    });
   });
   return cudaGetLastError();
 }
@@ -144,13 +161,15 @@ cudaError_t mixed_sum_gradients(const MixedShape& s, const MixedTable& table, co
                                 const void* weights, const void* mean, const void* rstd, const void* sums,
                                 cudaStream_t stream) {
   if (empty(s)) return cudaSuccess;
-  const mixed::Frame f = frame_of(s);
+  const mixed::Frame frame = frame_of(s);
   with_packet(s, [&](auto acc, auto v) {
     using A = decltype(acc);
     constexpr int V = decltype(v)::value;
-    DDARTS_LAUNCH((mixed::gradients_kernel<A, V>), elementwise_grid(f), dim3(mixed::kThreads), 0, stream, f, table, grad,
-                  grad_dtype, static_cast<const A*>(weights), static_cast<const A*>(mean), static_cast<const A*>(rstd),
-                  static_cast<const A*>(sums));
+    by_groups(frame, elementwise_grid(frame), [&](const mixed::Frame& f, dim3 grid) {
+      DDARTS_LAUNCH((mixed::gradients_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, grad, grad_dtype,
+                    static_cast<const A*>(weights), static_cast<const A*>(mean), static_cast<const A*>(rstd),
+                    static_cast<const A*>(sums));
+    });
   });
   return cudaGetLastError();
 }

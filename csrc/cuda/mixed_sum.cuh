@@ -10,12 +10,13 @@
 #pragma once
 
 #include "../common/cuda_compat.cuh"
+#include "../common/joined_rows.cuh"
 #include "mixed_sum.h"
 
 namespace ddarts {
 namespace mixed {
 
-constexpr int kThreads = 256, kFlight = 4, kTogether = 4, kMergers = 8;
+constexpr int kThreads = 256, kFlight = 4, kTogether = 4;
 
 struct Frame {
   MixedShape shape;
@@ -24,6 +25,7 @@ struct Frame {
   int lanes, depth;
   int64_t column_blocks, tiles;
   double share;  // 1 / values of a channel of a group
+  int64_t first_group;  // of a launch, which takes as many groups as a grid has room for in z
 };
 
 // Where a thread stands: its column, its channels, the position it starts at and the stride to the next.
@@ -37,7 +39,7 @@ struct Place {
     level = static_cast<int>(threadIdx.x) / f.lanes;
     column = blockIdx.x % f.column_blocks * f.lanes + lane;
     tile = blockIdx.x / f.column_blocks;
-    group = blockIdx.z;
+    group = f.first_group + blockIdx.z;
     channel = f.shape.channels_last ? column * V : column;
     inside = column < f.columns;
   }
@@ -173,34 +175,37 @@ __global__ void __launch_bounds__(kThreads) moments_kernel(Frame f, MixedTable t
   }
 }
 
-// Block (32 channels, 8 mergers); grid (channel blocks, entries of the table, groups).
+// mean = sum n_t mean_t / n, then the squares about it. Grid (blocks of 32 channels, entries of the table, groups).
 template <typename A>
-__global__ void __launch_bounds__(32 * kMergers)
+__global__ void __launch_bounds__(kJoinColumns* kJoinRows)
     statistics_kernel(Frame f, MixedTable table, const A* partial, double eps, A* mean, A* rstd) {
-  __shared__ double all[3][kMergers][32];
-  const int64_t channels = f.shape.channels, c = static_cast<int64_t>(blockIdx.x) * 32 + threadIdx.x;
-  const A* from = partial + (blockIdx.y * f.shape.groups + blockIdx.z) * f.tiles * 3 * channels + c;
-  double n = 0, centre = 0, squares = 0;
-  for (int64_t t = threadIdx.y; c < channels && t < f.tiles; t += kMergers) {
+  const int64_t channels = f.shape.channels, c = static_cast<int64_t>(blockIdx.x) * kJoinColumns + threadIdx.x;
+  const int64_t group = f.first_group + blockIdx.z, tiles = c < channels ? f.tiles : 0;
+  const A* from = partial + (blockIdx.y * f.shape.groups + group) * f.tiles * 3 * channels + c;
+  double centre[1], squares[1];
+  join_rows(tiles, centre, [&](int64_t t, double(&sum)[1]) {
     const A* at = from + t * 3 * channels;
-    merge<double>(n, centre, squares, at[0], at[channels], at[2 * channels]);
-  }
-  all[0][threadIdx.y][threadIdx.x] = n, all[1][threadIdx.y][threadIdx.x] = centre, all[2][threadIdx.y][threadIdx.x] = squares;
-  __syncthreads();
+    sum[0] += static_cast<double>(at[0]) * static_cast<double>(at[channels]);
+  });
+  centre[0] *= f.share;
+  join_rows(tiles, squares, [&](int64_t t, double(&sum)[1]) {
+    const A* at = from + t * 3 * channels;
+    const double delta = static_cast<double>(at[channels]) - centre[0];
+    sum[0] += static_cast<double>(at[2 * channels]) + static_cast<double>(at[0]) * delta * delta;
+  });
   if (threadIdx.y != 0 || c >= channels) return;
-  for (int j = 1; j < kMergers; ++j)
-    merge<double>(n, centre, squares, all[0][j][threadIdx.x], all[1][j][threadIdx.x], all[2][j][threadIdx.x]);
-  const int64_t to = (blockIdx.z * f.shape.branches + table.branch[blockIdx.y].index) * channels + c;
-  mean[to] = static_cast<A>(centre);
-  rstd[to] = static_cast<A>(1.0 / sqrt(squares / (n > 0 ? n : 1.0) + eps));
+  const int64_t to = (group * f.shape.branches + table.branch[blockIdx.y].index) * channels + c;
+  mean[to] = static_cast<A>(centre[0]);
+  rstd[to] = static_cast<A>(1.0 / sqrt(squares[0] * f.share + eps));
 }
 
 template <typename A>
 __global__ void __launch_bounds__(kThreads) given_kernel(Frame f, MixedTable table, const A* given_mean,
                                                          const A* given_rstd, int64_t given_groups, A* mean, A* rstd) {
   const MixedBranch branch = table.branch[blockIdx.y];
-  const int64_t row = f.shape.channels, from = ((given_groups == 1 ? 0 : blockIdx.z) * f.shape.branches + branch.index) * row;
-  const int64_t to = (blockIdx.z * f.shape.branches + branch.index) * row;
+  const int64_t row = f.shape.channels, group = f.first_group + blockIdx.z;
+  const int64_t from = ((given_groups == 1 ? 0 : group) * f.shape.branches + branch.index) * row;
+  const int64_t to = (group * f.shape.branches + branch.index) * row;
   for (int64_t c = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; c < row; c += static_cast<int64_t>(gridDim.x) * kThreads) {
     mean[to + c] = branch.flag ? given_mean[from + c] : A(0);
     rstd[to + c] = branch.flag ? given_rstd[from + c] : A(1);
@@ -305,33 +310,31 @@ __global__ void __launch_bounds__(kThreads) products_kernel(Frame f, MixedTable 
   }
 }
 
-// Block (32 channels, 8 mergers); grid (channel blocks, rows of the partial sums, groups). sums [G,K+1,C].
+// Grid (blocks of 32 channels, rows of the partial sums, groups). sums [G,K+1,C].
 template <typename A>
-__global__ void __launch_bounds__(32 * kMergers)
+__global__ void __launch_bounds__(kJoinColumns* kJoinRows)
     products_merge_kernel(Frame f, MixedTable table, const A* partial, const A* rstd, A* sums) {
-  __shared__ double all[kMergers][32];
-  const int64_t channels = f.shape.channels, c = static_cast<int64_t>(blockIdx.x) * 32 + threadIdx.x;
-  const A* from = partial + (blockIdx.y * f.shape.groups + blockIdx.z) * f.tiles * channels + c;
-  double total = 0;
-  for (int64_t t = threadIdx.y; c < channels && t < f.tiles; t += kMergers) total += static_cast<double>(from[t * channels]);
-  all[threadIdx.y][threadIdx.x] = total;
-  __syncthreads();
+  const int64_t channels = f.shape.channels, c = static_cast<int64_t>(blockIdx.x) * kJoinColumns + threadIdx.x;
+  const int64_t group = f.first_group + blockIdx.z;
+  const A* from = partial + (blockIdx.y * f.shape.groups + group) * f.tiles * channels + c;
+  double total[1];
+  join_rows(c < channels ? f.tiles : 0, total, [&](int64_t t, double(&sum)[1]) { sum[0] += static_cast<double>(from[t * channels]); });
   if (threadIdx.y != 0 || c >= channels) return;
-  for (int j = 1; j < kMergers; ++j) total += all[j][threadIdx.x];
   const bool is_grad = static_cast<int>(blockIdx.y) == table.count;
   const int64_t k = is_grad ? f.shape.branches : table.branch[blockIdx.y].index;
-  const double scale = is_grad ? 1.0 : static_cast<double>(rstd[(blockIdx.z * f.shape.branches + k) * channels + c]);
-  sums[(blockIdx.z * (f.shape.branches + 1) + k) * channels + c] = static_cast<A>(total * scale);
+  const double scale = is_grad ? 1.0 : static_cast<double>(rstd[(group * f.shape.branches + k) * channels + c]);
+  sums[(group * (f.shape.branches + 1) + k) * channels + c] = static_cast<A>(total[0] * scale);
 }
 
-// One warp a weight; grid (K, G).
+// One warp a weight; grid (K, 1, groups).
 template <typename A>
 __global__ void __launch_bounds__(32) weights_kernel(Frame f, const A* sums, A* d_weights) {
-  const A* row = sums + (blockIdx.y * (f.shape.branches + 1) + blockIdx.x) * f.shape.channels;
+  const int64_t group = f.first_group + blockIdx.z;
+  const A* row = sums + (group * (f.shape.branches + 1) + blockIdx.x) * f.shape.channels;
   double total = 0;
   for (int64_t c = threadIdx.x; c < f.shape.channels; c += 32) total += static_cast<double>(row[c]);
   for (int d = 16; d > 0; d >>= 1) total += __shfl_down_sync(0xffffffffu, total, d);
-  if (threadIdx.x == 0) d_weights[blockIdx.y * f.shape.branches + blockIdx.x] = static_cast<A>(total);
+  if (threadIdx.x == 0) d_weights[group * f.shape.branches + blockIdx.x] = static_cast<A>(total);
 }
 
 // dx_k = w r (g - g0/M - xhat g1/M), or w r g where the statistics are constants; kFlight packets of g stay in registers.

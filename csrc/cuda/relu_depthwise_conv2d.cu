@@ -37,8 +37,8 @@ cudaError_t depthwise_statistics(DType dtype, const DepthwiseProblem& p, int64_t
     using A = accumulate_t<T>;
     const dim3 grid(extent(p.n), extent(ceil_div(p.c, 8)));
     if (p.n > 0) DDARTS_LAUNCH((image_statistics_kernel<T>), grid, dim3(kThreads), 0, stream, p, scratch);
-    DDARTS_LAUNCH((merge_statistics_kernel<A>), dim3(extent(ceil_div(groups * p.c, kThreads))), dim3(kThreads), 0, stream,
-                  scratch, groups, p.n / groups, p.c, pixels, eps, static_cast<A*>(mean), static_cast<A*>(rstd));
+    DDARTS_LAUNCH((merge_statistics_kernel<A>), dim3(extent(groups * ceil_div(p.c, kJoinColumns))), join_block(), 0, stream,
+                  scratch, p.n / groups, p.c, pixels, eps, static_cast<A*>(mean), static_cast<A*>(rstd));
   })
   return cudaGetLastError();
 }
@@ -73,8 +73,8 @@ cudaError_t depthwise_finish(DType dtype, const DepthwiseProblem& p, const void*
   if (p.n == 0) return cudaSuccess;
   const int64_t groups = p.n / p.batch;
   if (sums != nullptr)
-    DDARTS_LAUNCH((mean_kernel), dim3(extent(ceil_div(groups * p.c * 2, kThreads))), dim3(kThreads), 0, stream, sums,
-                  depthwise_input_tiles(p) / groups, groups, p.c, static_cast<double>(p.batch * p.h * p.w), means);
+    DDARTS_LAUNCH((mean_kernel), dim3(extent(groups * ceil_div(p.c * 2, kJoinColumns))), join_block(), 0, stream, sums,
+                  depthwise_input_tiles(p) / groups, p.c * 2, static_cast<double>(p.batch * p.h * p.w), means);
   DDARTS_DISPATCH_DTYPE(dtype, T, {
     using A = accumulate_t<T>;
     DDARTS_LAUNCH((finish_kernel<T>), dim3(grid_size(p.n * p.c * p.h * p.w, kThreads)), dim3(kThreads), 0, stream, p,
@@ -91,9 +91,10 @@ cudaError_t depthwise_weight_gradient(DType dtype, const DepthwiseProblem& p, vo
     const size_t bytes = 32 * (kGradientTile * kGradientTile + side * side);
     const dim3 grid(extent(chunks), extent(ceil_div(p.c, kGradientChannels<A>)), extent(p.count));
     DDARTS_LAUNCH((weight_gradient_kernel<T>), grid, dim3(kThreads), bytes, stream, p, static_cast<A*>(partial), taps);
-    const dim3 sums(extent(ceil_div(49 * p.c, kThreads)), extent(p.count));
-    DDARTS_LAUNCH((weight_sum_kernel<A>), sums, dim3(kThreads), 0, stream, p, static_cast<const A*>(partial), chunks, taps,
-                  static_cast<A*>(dw));
+    const DepthwiseFilter& end = p.filters[p.count - 1];
+    const int64_t columns = (end.first + end.k * end.k - p.filters[0].first) * p.c;
+    DDARTS_LAUNCH((weight_sum_kernel<A>), dim3(extent(ceil_div(columns, kJoinColumns))), join_block(), 0, stream, p,
+                  static_cast<const A*>(partial), chunks, taps, static_cast<A*>(dw));
   })
   return cudaGetLastError();
 }

@@ -9,11 +9,12 @@
 // shared memory too, [tap][channel], as in global memory neighbouring channels are k k values apart. Channels-last maps are
 // read by packets of 4 channels (2 of float64) where addresses allow it. docs/kernels/report.md has what is left.
 // The input gradient is the same on tiles of g, mirrored filters, zeros put between the pixels of g at stride 2.
-// Weight gradient: a thread owns one channel and a few taps; a block adds up tiles in order, and a second kernel adds the
-// blocks in order. No atomics anywhere: deterministic. Bytes: x once and F outputs; halos come out of the L2 cache.
+// Weight gradient: a thread owns one channel and a few taps; a block adds up tiles in order, and a second kernel joins the
+// blocks in a fixed order. No atomics anywhere: deterministic. Bytes: x once and F outputs; halos come out of the L2 cache.
 #pragma once
 
 #include "../common/cuda_compat.cuh"
+#include "../common/joined_rows.cuh"
 #include "relu_depthwise_conv2d.h"
 
 namespace ddarts {
@@ -271,15 +272,15 @@ __global__ void __launch_bounds__(kThreads) input_gradient_kernel(DepthwiseProbl
   }
 }
 
-// One thread a (group, channel, which): means of the tiles' sums, in order.
-__global__ void __launch_bounds__(kThreads) mean_kernel(const double* sums, int64_t tiles_of_group, int64_t groups,
-                                                        int64_t channels, double values, double* means) {
-  const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
-  if (i >= groups * channels * 2) return;
-  const int64_t group = i / (channels * 2), at = i % (channels * 2);
-  double total = 0;
-  for (int64_t t = 0; t < tiles_of_group; ++t) total += sums[(group * tiles_of_group + t) * channels * 2 + at];
-  means[i] = total / values;
+// means [G,C,2] of the tiles' sums. Grid: 32 of a group's 2 C columns a block, group after group.
+__global__ void __launch_bounds__(kJoinColumns* kJoinRows)
+    mean_kernel(const double* sums, int64_t tiles_of_group, int64_t columns, double values, double* means) {
+  const int64_t across = (columns + kJoinColumns - 1) / kJoinColumns, group = blockIdx.x / across;
+  const int64_t at = blockIdx.x % across * kJoinColumns + threadIdx.x;
+  const double* from = sums + group * tiles_of_group * columns + at;
+  double total[1];
+  join_rows(at < columns ? tiles_of_group : 0, total, [&](int64_t t, double(&sum)[1]) { sum[0] += from[t * columns]; });
+  if (threadIdx.y == 0 && at < columns) means[group * columns + at] = total[0] / values;
 }
 
 // dx = r dz, or r (dz - mean(dz) - xhat mean(dz xhat)); without a norm dx = dz, rounded.
@@ -366,16 +367,21 @@ __global__ void __launch_bounds__(kThreads, 2) weight_gradient_kernel(DepthwiseP
   }
 }
 
-// dw[first * C + c k k + tap] = sum over chunks, in order; grid: x = elements of a filter, y = filter.
+// dw[first * C + c k k + tap] = sum over chunks. Grid: 32 columns a block, of the taps x channels of these filters.
 template <typename A>
-__global__ void __launch_bounds__(kThreads) weight_sum_kernel(DepthwiseProblem p, const A* partial, int64_t chunks, int64_t taps, A* dw) {
-  const DepthwiseFilter& filter = p.filters[blockIdx.y];
-  const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x, area = filter.k * filter.k;
-  if (i >= area * p.c) return;
-  const int64_t c = i % p.c, tap = i / p.c;
-  double total = 0;
-  for (int64_t chunk = 0; chunk < chunks; ++chunk) total += partial[(chunk * taps + filter.first + tap) * p.c + c];
-  dw[filter.first * p.c + c * area + tap] = static_cast<A>(total);
+__global__ void __launch_bounds__(kJoinColumns* kJoinRows)
+    weight_sum_kernel(DepthwiseProblem p, const A* partial, int64_t chunks, int64_t taps, A* dw) {
+  const DepthwiseFilter& end = p.filters[p.count - 1];
+  const int64_t i = p.filters[0].first * p.c + static_cast<int64_t>(blockIdx.x) * kJoinColumns + threadIdx.x;
+  const bool mine = i < (end.first + end.k * end.k) * p.c;
+  double total[1];
+  join_rows(mine ? chunks : 0, total, [&](int64_t chunk, double(&sum)[1]) { sum[0] += partial[chunk * taps * p.c + i]; });
+  if (threadIdx.y != 0 || !mine) return;
+  const int64_t row = i / p.c, c = i - row * p.c;
+  int f = 0;
+  while (f + 1 < p.count && p.filters[f + 1].first <= row) ++f;
+  const DepthwiseFilter& filter = p.filters[f];
+  dw[filter.first * p.c + c * (filter.k * filter.k) + row - filter.first] = static_cast<A>(total[0]);
 }
 
 // scratch[n][c] = mean and sum of squares about it, of one image: a block a (sample, 8 channels), two passes.
@@ -406,21 +412,24 @@ __global__ void __launch_bounds__(kThreads) image_statistics_kernel(DepthwisePro
   scratch[(n * p.c + c) * 2 + 1] = result;
 }
 
-// One thread a (group, channel): Chan's rule over the group's images, in order.
+// Mean of the group's images, then the squares about it: all images have as many pixels. Grid as of mean_kernel.
 template <typename A>
-__global__ void __launch_bounds__(kThreads) merge_statistics_kernel(const double* scratch, int64_t groups, int64_t batch,
-                                                                    int64_t channels, double pixels, double eps, A* mean, A* rstd) {
-  const int64_t i = blockIdx.x * static_cast<int64_t>(kThreads) + threadIdx.x;
-  if (i >= groups * channels) return;
-  double count = 0, middle = 0, squares = 0;
-  for (int64_t n = i / channels * batch; n < (i / channels + 1) * batch; ++n, count += pixels) {
-    const double* part = scratch + (n * channels + i % channels) * 2;
-    const double delta = part[0] - middle;
-    middle += delta * pixels / (count + pixels);
-    squares += part[1] + delta * delta * count * pixels / (count + pixels);
-  }
-  mean[i] = static_cast<A>(batch ? middle : squares / count);
-  rstd[i] = static_cast<A>(1.0 / sqrt(squares / count + eps));
+__global__ void __launch_bounds__(kJoinColumns* kJoinRows)
+    merge_statistics_kernel(const double* scratch, int64_t batch, int64_t channels, double pixels, double eps, A* mean, A* rstd) {
+  const int64_t across = (channels + kJoinColumns - 1) / kJoinColumns, group = blockIdx.x / across;
+  const int64_t c = blockIdx.x % across * kJoinColumns + threadIdx.x;
+  const double* from = scratch + (group * batch * channels + c) * 2;
+  const int64_t images = c < channels ? batch : 0;
+  double middle[1], squares[1];
+  join_rows(images, middle, [&](int64_t n, double(&sum)[1]) { sum[0] += from[n * channels * 2]; });
+  middle[0] /= static_cast<double>(batch);  // of no image: NaN
+  join_rows(images, squares, [&](int64_t n, double(&sum)[1]) {
+    const double delta = from[n * channels * 2] - middle[0];
+    sum[0] += from[n * channels * 2 + 1] + pixels * delta * delta;
+  });
+  if (threadIdx.y != 0 || c >= channels) return;
+  mean[group * channels + c] = static_cast<A>(middle[0]);
+  rstd[group * channels + c] = static_cast<A>(1.0 / sqrt(squares[0] / (pixels * static_cast<double>(batch)) + eps));
 }
 
 }  // namespace depthwise

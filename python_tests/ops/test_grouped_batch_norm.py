@@ -222,11 +222,20 @@ def test_cuda_kernels_equal_the_reference(emulated: Any, dtype: torch.dtype) -> 
         ((3, 2, 16, 16), 1),
         ((0, 3, 4, 4), 2),
         ((20, 70, 1, 1), 2),
+        ((40, 4, 4, 4), 20),
     ]
     for _ in emulated.orders():
         for (shape, groups), layout, statistics in itertools.product(shapes, LAYOUTS[:2], STATISTICS[:2]):
             affine = shape[1] > 2
             check(op, backward, arguments(shape, groups, dtype, layout, affine, statistics), groups, relu=affine)
+
+
+def test_cuda_kernels_join_many_parts(emulated: Any) -> None:
+    op, backward = emulated.op("grouped_batch_norm"), emulated.op("grouped_batch_norm_backward")
+    for _ in emulated.orders():
+        for shape, groups, affine in (((2, 4, 160, 128), 1, True), ((4, 3, 96, 100), 2, False)):
+            given = arguments(shape, groups, torch.float32, LAYOUTS[1], affine, STATISTICS[0])
+            check(op, backward, given, groups, relu=affine)
 
 
 def test_cuda_kernels_stay_inside_their_tensors(emulated: Any) -> None:

@@ -308,6 +308,17 @@ def test_emulated_cuda_takes_any_number_of_branches(emulated: object) -> None:
         check(case, emulated.op("mixed_sum"), emulated.op("mixed_sum_backward"))
 
 
+def test_emulated_cuda_joins_many_tiles(emulated: object) -> None:
+    for _ in emulated.orders():
+        case = make((9, 4, 90, 88), 2, 1, "batch", "channels_last", torch.float32)
+        check(case, emulated.op("mixed_sum"), emulated.op("mixed_sum_backward"))
+
+
+def test_emulated_cuda_takes_more_groups_than_a_grid_has_room_for(emulated: object) -> None:
+    case = make((1, 1, 1, 1), 1, 65_537, "none", "contiguous", torch.float32)
+    check(case, emulated.op("mixed_sum"), emulated.op("mixed_sum_backward"))
+
+
 def test_emulated_cuda_stays_within_its_tensors(emulated: object) -> None:
     emulated.check_addresses(
         "mixed_sum",

@@ -171,7 +171,10 @@ def test_eps_is_finite_and_not_negative(eps: float) -> None:
             call()
 
 
-@pytest.mark.parametrize("op", ["pool3x3", "grouped_batch_norm", "mixed_sum", "spawn_group", "channel_iim"])
+EMULATED = ["pool3x3", "grouped_batch_norm", "mixed_sum", "spawn_group", "channel_iim", "relu_depthwise_conv2d"]
+
+
+@pytest.mark.parametrize("op", EMULATED)
 def test_emulated_kernels_ask_the_same(emulated: Any, op: str) -> None:
     calls = valid_calls()
     wrong: dict[str, tuple[int, Any]] = {
@@ -184,6 +187,8 @@ def test_emulated_kernels_ask_the_same(emulated: Any, op: str) -> None:
         "spawn_group": (2, 10**9),
         "spawn_group_backward": (3, 5),
         "channel_iim": (3, []),
+        "relu_depthwise_conv2d": (3, 3),
+        "relu_depthwise_conv2d_backward": (0, [g.double() for g in calls["relu_depthwise_conv2d_backward"][0]]),
     }
     for name in (op, f"{op}_backward"):
         if name not in wrong:

@@ -366,6 +366,12 @@ def test_emulated_cuda_kernels(emulated: Any, dtype: torch.dtype, layout: str) -
             check_emulated(emulated, x, weights, dilations, stride, 2, True, statistics)
 
 
+def test_emulated_cuda_kernels_join_many_images(emulated: Any) -> None:
+    for _ in emulated.orders():
+        x, weights, dilations = make((42, 3, 8, 8), [(3, 1), (5, 2)])
+        check_emulated(emulated, x, weights, dilations, 1, 2, True, None)
+
+
 def test_emulated_cuda_kernels_with_more_filters_than_a_launch_takes(emulated: Any) -> None:
     x, weights, dilations = make((2, 3, 5, 4), [(3, 1)] * 20 + [(5, 2)] * 15)
     check_emulated(emulated, x[..., ::2], weights, dilations, 1, 2, True, None)
