@@ -90,13 +90,22 @@ class CapturedIterations(Iterations):
         return held
 
     def _captured(self, size: int, valid: int, number: int, decides: bool) -> None:
-        """One iteration on ``size`` images that move the weights and ``valid`` that move the alphas, if any."""
-        stepper, sums = self.stepper, self.stepper.state.sums
         if valid:
-            form = size, valid, stepper.computes(number), decides and stepper.method.objectives.zero_one_weight > 0
-            call = functools.partial(self._architecture, size, valid, number, decides)
-            self._steps.run(("architecture", *form), call, sums)
-        self._steps.run(("weights", size, valid > 0), functools.partial(self._weights, size, valid), sums)
+            self.architecture_step(size, valid, number, decides)
+        self.weight_step(size, drawn=valid > 0)
+
+    def architecture_step(self, size: int, valid: int, number: int, decides: bool) -> None:
+        """Draw ``size`` images for the weight step that follows, and move the alphas by the next ``valid`` images."""
+        stepper = self.stepper
+        form = size, valid, stepper.computes(number), decides and stepper.method.objectives.zero_one_weight > 0
+        call = functools.partial(self._architecture, size, valid, number, decides)
+        self._steps.run(("architecture", *form), call, stepper.state.sums)
+
+    def weight_step(self, size: int, *, drawn: bool) -> None:
+        """Move the weights by ``size`` images: those of the architecture step before, or the next ones."""
+        self._steps.run(
+            ("weights", size, drawn), functools.partial(self._weights, size, drawn), self.stepper.state.sums
+        )
 
     def _put(self, size: int) -> None:
         self._train.setdefault(size, Held()).put(*self.prepared(self._tables["train", size].take()))
@@ -107,8 +116,8 @@ class CapturedIterations(Iterations):
         batch = self.prepared(self._tables["valid", valid].take())
         self.stepper.architecture(number, self._train[size].get(), batch, self.stepper.state.sums, decides=decides)
 
-    def _weights(self, size: int, valid: int) -> None:
-        if not valid:
+    def _weights(self, size: int, drawn: bool) -> None:
+        if not drawn:
             self._put(size)
         self.stepper.weights(self._train[size].get(), self.stepper.state.sums)
         # Left for later, they would hold memory of all graphs.

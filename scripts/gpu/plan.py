@@ -21,6 +21,7 @@ PATIENCE = 4  # times the limits, in a rehearsal, whose machine may be a slow on
 CAPTURED = [
     "python_tests/ops/test_captured.py",
     "python_tests/benchmark/test_kernels.py",
+    "python_tests/search/test_graphs_on_gpu.py",
     "python_tests/search/contributions/test_contributions.py::test_a_step_can_be_captured_as_a_cuda_graph",
 ]
 
@@ -50,7 +51,7 @@ def _first_part(wish: Wish) -> list[Step]:
     return [
         _task("small_shapes", wish, 60),
         _tests("tests", wish, 180, ["python_tests/ops"]),
-        _tests("captured", wish, 60, CAPTURED),
+        _tests("captured", wish, 90, CAPTURED),
         _benchmarks("whole-steps", wish, 170, ["iteration"]),
         _benchmarks("shrinking-and-training", wish, 90, ["shrinking", "trainer"]),
     ]
