@@ -1,9 +1,10 @@
 """What an epoch of a search is made of, on one network: a weight step, and an architecture step with contributions.
 
 The D-DARTS supernet (8 cells, C=16). Candidates: ``eager`` and ``eager channels-last`` (plain PyTorch; contributions by
-N + 1 forwards and N backwards, as published) and ``kernel channels-last`` (one pass, exact gradients). On a GPU also in
-TF32 at the first batch size, with launches, the share of time in which the GPU waits, and the allocator's peak. That
-all give the same is compared first, as in ``bench_ablation.py``. ``bench_compiled_step.py`` has ``torch.compile``.
+N + 1 forwards and N backwards, as published) and ``kernel channels-last`` (one pass, exact gradients). On a GPU also
+``graphed``: what a search runs, batches and figures included, each step replayed as a CUDA graph; and all in TF32 at
+the first batch size, with launches, the share of time in which the GPU waits, and the allocator's peak. That all give
+the same is compared first, as in ``bench_ablation.py``. ``bench_compiled_step.py`` has ``torch.compile``.
 """
 
 from __future__ import annotations
@@ -18,8 +19,17 @@ from torch import Tensor
 from ddarts_ext.benchmark import Row, neighbour
 from ddarts_ext.benchmark.kernels import profiled, tf32
 from ddarts_ext.benchmark.timing import interleave
+from ddarts_ext.data import Augmentation, Dataset, MemorySplit
+from ddarts_ext.data.batches import permuted, redrawn
+from ddarts_ext.runs.device import autocast
+from ddarts_ext.runs.graphs import own_stream
+from ddarts_ext.search import Searcher
+from ddarts_ext.search.captured import CapturedIterations
+from ddarts_ext.search.state import initial_state
+from ddarts_ext.search.step import Stepper
 
 CANDIDATES = ("eager", "eager channels-last", "kernel channels-last")
+GRAPHED = "graphed"
 WHAT = ("weight step", "architecture step", "iteration")
 
 
@@ -50,10 +60,51 @@ def steps_of(candidate: str, size: int, device: str) -> dict[str, Callable[[], N
     return dict(zip(WHAT, (weight_step, architecture_step, iteration), strict=True))
 
 
+def graphed_steps(size: int, device: str) -> dict[str, Callable[[], None]]:
+    """The steps of a search on its own images, captured; each runs twice before it is replayed."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (4 * size, 3, 32, 32), generator=generator, dtype=torch.uint8)
+    split = MemorySplit(images, torch.arange(4 * size) % 10)
+    how = Augmentation(crop_padding=4, flip=True)
+    names = tuple("abcdefghij")
+    dataset = Dataset("noise", split, split, names, (32, 32), 3, (0.5,) * 3, (0.25,) * 3, how)
+    searcher = Searcher(dataset, "ddarts", device=device, batch=size, graphs="on")
+    config = searcher.config
+    state = initial_state(config, searcher.dataset, searcher.device)
+    state.net.train()
+
+    def failed(error: Exception) -> None:
+        raise error
+
+    stepper = Stepper(state, config.method, autocast(searcher.device, config.precision))
+    iterations = CapturedIterations(stepper, searcher.dataset, config, failed)
+    part = torch.arange(2 * size)
+    rows = permuted(part, size, state.order), redrawn(part, size, 2, state.order)
+    iteration = next(iterations.epoch(*rows, number=0, decides=True))
+
+    def weight_step() -> None:
+        iterations.weight_step(size, drawn=True)
+
+    def architecture_step() -> None:
+        iterations.architecture_step(size, size, 0, True)
+
+    with own_stream(searcher.device):
+        for _ in range(2):
+            iteration()
+    return dict(zip(WHAT, (weight_step, architecture_step, iteration), strict=True))
+
+
 def rows_of(
-    name: str, size: int, steps: dict[str, Callable[[], None]], device: str, seconds: float, known: dict[str, float]
+    name: str,
+    size: int,
+    steps: dict[str, Callable[[], None]],
+    device: str,
+    seconds: float,
+    known: dict[str, float],
+    least_peak: int = 0,
 ) -> Iterator[Row]:
-    """A row of every step; known: milliseconds by step and candidate, which grows."""
+    """A row of every step. known: milliseconds by step and candidate, which grows. least_peak: bytes that were taken
+    when the steps were captured, as a replay allocates nothing."""
     for what, step in steps.items():
         case = f"{what} [{size},3,32,32]"
         if device != "cpu":
@@ -67,7 +118,7 @@ def rows_of(
         bounds = (quartiles[0], quartiles[2])
         peak, launches, idle = None, None, None
         if device != "cpu":
-            peak = torch.cuda.max_memory_allocated()
+            peak = max(least_peak, torch.cuda.max_memory_allocated())
             seen = profiled(step)
             launches, idle = seen.launches, max(0.0, 1 - seen.busy_ms / median)
         yield Row(
@@ -80,6 +131,7 @@ def measure(device: str, *, seconds: float = 1.0, **_: object) -> Iterator[Row]:
     """Rows as they are known; each candidate alone, so that peaks are its own."""
     neighbour(__file__, "bench_ablation").compare(device)
     known: dict[str, float] = {}
+    failed: Exception | None = None
     for size in batch_sizes(device):
         both = (False, True) if device != "cpu" and size == batch_sizes(device)[0] else (False,)
         for in_tf32 in both:
@@ -87,3 +139,16 @@ def measure(device: str, *, seconds: float = 1.0, **_: object) -> Iterator[Row]:
                 with tf32(in_tf32) if device != "cpu" else nullcontext():
                     name = candidate + (" tf32" if in_tf32 else "")
                     yield from rows_of(name, size, steps_of(candidate, size, device), device, seconds, known)
+            if device != "cpu" and failed is None:
+                try:
+                    with tf32(in_tf32):
+                        torch.cuda.reset_peak_memory_stats()
+                        steps = graphed_steps(size, device)
+                        peak = torch.cuda.max_memory_allocated()
+                        name = GRAPHED + (" tf32" if in_tf32 else "")
+                        yield from rows_of(name, size, steps, device, seconds, known, peak)
+                        del steps
+                except Exception as error:  # the rows of the others are wanted all the same
+                    failed = error
+    if failed is not None:
+        raise failed

@@ -34,9 +34,21 @@ def choose_device(device: str | torch.device | None, command: str) -> torch.devi
 
 def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[object]]:
     """Makes the context in which networks run: bfloat16 needs no scaler, so nothing waits for the device."""
-    if precision == "bf16":
-        return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-    return nullcontext
+    return (lambda: _bfloat16(device)) if precision == "bf16" else nullcontext
+
+
+@contextmanager
+def _bfloat16(device: torch.device) -> Iterator[None]:
+    """Autocast whose copies of weights end with it.
+
+    torch keeps them to the end of the outermost context, and a run is within one (:func:`own_state`): every step would
+    go on computing with the weights of the first.
+    """
+    try:
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            yield
+    finally:
+        torch.clear_autocast_cache()
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def unrolled_gradient(
     weights: Sequence[Tensor],
     table: Tensor,
     *,
-    learning_rate: float,
+    learning_rate: float | Tensor,
     momentum: float = 0.9,
     weight_decay: float = 3e-4,
     buffers: Sequence[Tensor | None] | None = None,
@@ -32,6 +32,7 @@ def unrolled_gradient(
 
     One step of SGD is looked ahead: w' = w - lr (momentum * buffer + grad L_train(w) + weight_decay * w). With
     v = grad_w' L_val(w') the gradient is grad_table L_val(w') - lr * d/dtable [grad_w L_train(w) . v].
+    learning_rate: a number, or a tensor [] on the device.
     hessian: ``fd`` takes the product by a central difference with step 0.01 / |v| over all weights (as published);
     ``exact`` differentiates twice.
     """

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ddarts_ext.data import Dataset, UnreadableImage, load
-from ddarts_ext.data.batches import in_order, judged_together, permuted, redrawn, skipping, steps_in
+from ddarts_ext.data.batches import permuted, redrawn, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order, digest, divided
 from ddarts_ext.genotype.random import random_genotype
@@ -20,14 +20,18 @@ from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.runs import interrupts
 from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.folder import RunFolder
+from ddarts_ext.runs.graphs import own_stream
 from ddarts_ext.runs.keeping import Keeping
+from ddarts_ext.runs.optimizers import set_rate
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architecture import owners
+from ddarts_ext.search.captured import CapturedIterations, why_not
 from ddarts_ext.search.decisions import one_hot
 from ddarts_ext.search.figures import figures, line, named_in
+from ddarts_ext.search.iterations import Iterations
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts import PARTS, Part
 from ddarts_ext.search.result import Reading, SearchResult, read
@@ -93,7 +97,10 @@ class Searcher:
             # Steps of shrinking are spread over the epochs: with more of them those taken would have come elsewhere.
             epochs=None if self._shrinks else "method.epochs",
         )
-        self._parts = tuple(PARTS[name](self.config.method) for name in self.config.method.parts) + tuple(parts)
+        self._given = tuple(parts)
+        self._parts = tuple(PARTS[name](self.config.method) for name in self.config.method.parts) + self._given
+        if self.config.graphs == "on" and self._eager is not None:
+            raise ValueError(f"search: graphs must be auto or off, as {self._eager}, got 'on'")
 
     def search(self) -> SearchResult:
         """Run the search, or what is left of it, and read the result."""
@@ -102,7 +109,8 @@ class Searcher:
                 return self._drawn()
             state = self._start()
             try:
-                self._epochs(state)
+                with own_stream(self.device):
+                    self._epochs(state)
             finally:
                 self.progress.close()
             result = self._result(state)
@@ -139,6 +147,8 @@ class Searcher:
 
     def _start(self) -> SearchState:
         state = self._initial()
+        if self.device.type == "cuda" and self.config.graphs == "auto" and self._eager is not None:
+            self.progress.say(f"search: steps are launched one op at a time, not as CUDA graphs, as {self._eager}")
         self.keeping.start(state, self._about(), resume=self.resume, announce=lambda: self._announce(state))
         return state
 
@@ -199,20 +209,38 @@ class Searcher:
         method = self._effective(state)
         weight_part, alpha_part = self._divided
         steps = steps_in(len(weight_part), method.batch)
-        stepper = Stepper(state, method, autocast(self.device, self.config.precision))
+        iterations = self._iterations(Stepper(state, method, autocast(self.device, self.config.precision)))
         self.progress.start("search", method.epochs, steps, state.epoch)
+        judged = Sums()
         while state.epoch < method.epochs and not state.stopped:
             began = time.perf_counter()
             epoch = state.epoch
             rates = self._set_rates(state, epoch)
             for part in self._parts:
                 part.before_epoch(state, epoch)
-            sums = Sums()
+            judged.clear()
             with self.keeping.interruptible(state, UnreadableImage):
-                self._train(stepper, weight_part, alpha_part, epoch)
-                self._judge(stepper, alpha_part, sums)
+                self._train(iterations, weight_part, alpha_part, epoch)
+                if (epoch + 1) % self.config.judge_every == 0 or epoch + 1 == method.epochs:
+                    self._judge(iterations, alpha_part, judged)
             with interrupts.held():
-                self._finish_epoch(state, epoch, rates, sums, began)
+                self._finish_epoch(state, epoch, rates, judged, began)
+
+    def _iterations(self, stepper: Stepper) -> Iterations:
+        """How steps are run on this device: captured as CUDA graphs, if they can be."""
+        if self._eager is not None or self.config.graphs == "off":
+            return Iterations(stepper, self.dataset, self.config)
+        return CapturedIterations(stepper, self.dataset, self.config, self._not_captured)
+
+    @functools.cached_property
+    def _eager(self) -> str | None:
+        return why_not(self.config, self.dataset, self.device, self._given)
+
+    def _not_captured(self, error: Exception) -> None:
+        if self.config.graphs == "on":
+            raise error
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        self.progress.say(f"search: steps are launched one op at a time, as they could not be captured: {reason}")
 
     def _finish_epoch(
         self, state: SearchState, epoch: int, rates: Mapping[str, float], sums: Sums, began: float
@@ -228,7 +256,8 @@ class Searcher:
         record["seconds"] = round(time.perf_counter() - began, 3)
         record["memory_mib"] = round(peak_memory_mib(self.device), 1)
         state.history.append(record)
-        state.epoch, state.step, state.sums, state.stopped = epoch + 1, 0, Sums(), any(stops)
+        state.sums.clear()
+        state.epoch, state.step, state.stopped = epoch + 1, 0, any(stops)
         self.keeping.save(state)
         self.progress.epoch(line(record))
 
@@ -251,54 +280,31 @@ class Searcher:
             first = architect.alpha_start
             alpha_lr = cosine(alpha_lr, architect.alpha_lr_min, max(0, epoch - first), method.epochs - first)
         for optimizer, rate in ((state.weight_optimizer, weight_lr), (state.alpha_optimizer, alpha_lr)):
-            for group in optimizer.param_groups:
-                group["lr"] = rate
+            set_rate(optimizer, rate)
         return {"weight_lr": weight_lr, "alpha_lr": alpha_lr}
 
-    def _train(self, stepper: Stepper, weight_part: torch.Tensor, alpha_part: torch.Tensor, epoch: int) -> None:
+    def _train(self, iterations: Iterations, weight_part: torch.Tensor, alpha_part: torch.Tensor, epoch: int) -> None:
         """The steps of an epoch that are left; their figures are in ``state.sums``."""
-        method, state, split = self.config.method, stepper.state, self.dataset.train
+        method, state = self.config.method, iterations.stepper.state
         state.net.train()
         state.drawn = state.order.get_state()
         rows = self._rows(weight_part, state)
         steps = sum(map(len, rows))
-        valid_rows = redrawn(alpha_part, method.batch, steps, state.order)[state.step :]
-        valid = split.batches(valid_rows) if self._moves_alphas(epoch) else None
+        valid_rows = redrawn(alpha_part, method.batch, steps, state.order)
         first = method.architect.alpha_start
         decides = epoch >= first + method.objectives.zero_one_start * (method.epochs - first)
-        for part in skipping(rows, state.step):
-            for train_batch in split.batches(part):
-                valid_batch = None if valid is None else next(valid)  # a file may be broken: not in a step
-                with interrupts.held():
-                    state.under_way = True
-                    batch = self._prepared(train_batch, state)
-                    if valid_batch is not None:
-                        number, judging = epoch * steps + state.step, self._prepared(valid_batch, state)
-                        stepper.architecture(number, batch, judging, state.sums, decides=decides)
-                    stepper.weights(batch, state.sums)
-                    state.step += 1
-                    state.under_way = False
-                self.progress.step()
+        moving = valid_rows if self._moves_alphas(epoch) else None
+        for iteration in iterations.epoch(rows, moving, number=epoch * steps, decides=decides):
+            with interrupts.held():
+                state.under_way = True
+                iteration()
+                state.step += 1
+                state.under_way = False
+            self.progress.step()
 
-    def _prepared(
-        self, batch: tuple[torch.Tensor, torch.Tensor], state: SearchState
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = batch
-        return self.dataset.augment(images, self.config.augmentation, state.augmentation), labels
-
-    def _judge(self, stepper: Stepper, alpha_part: torch.Tensor, sums: Sums) -> None:
-        state = stepper.state
-        state.net.eval()
-        self._judge_with(state.architecture.weights(), stepper, alpha_part, sums)
-
-    @torch.no_grad()
-    def _judge_with(self, weights: torch.Tensor, stepper: Stepper, part: torch.Tensor, sums: Sums) -> None:
-        """Loss and accuracy with op weights [cells, E, O]."""
-        p = Pass(statistics=self.config.judge_statistics)  # type: ignore[arg-type]
-        # Batches of nearly equal size: a last one of few images would have statistics of its own.
-        for rows in in_order(part, judged_together(self.config.method.batch, self.dataset.size)):
-            for images, labels in self.dataset.train.batches(rows):
-                stepper.judge((self.dataset.normalise(images), labels), weights, p, sums)
+    def _judge(self, iterations: Iterations, alpha_part: torch.Tensor, sums: Sums) -> None:
+        iterations.stepper.state.net.eval()
+        iterations.judge(alpha_part, sums)
 
     def _warn(self, record: Mapping[str, Any]) -> None:
         """Say so where validation is worse than guessing: the two parts of the images then differ in kind."""
@@ -321,15 +327,22 @@ class Searcher:
         if not len(part) or "discretisation" in state.history[-1]:
             return False
         stepper = Stepper(state, self.config.method, autocast(self.device, self.config.precision))
+        iterations = Iterations(stepper, self.dataset, self.config)
+        record = state.history[-1]
+        if "valid" not in record:
+            # A part has ended the search after an epoch that was not judged.
+            sums = Sums()
+            self._judge(iterations, part, sums)
+            record["valid"] = figures(state, sums)["valid"]
         state.net.eval()
         # A genotype of one cell stands for all of them (NAS-Bench-201).
         chosen = one_hot(result.genotype.cells, state.space).to(state.architecture.table)
         sums = Sums()
-        self._judge_with(chosen.expand(len(state.net.cells), -1, -1), stepper, part, sums)
+        iterations.judge(part, sums, chosen.expand(len(state.net.cells), -1, -1))
         after = sums.means()
-        state.history[-1]["discretisation"] = {
+        record["discretisation"] = {
             "rule": result.rule,
-            "before": state.history[-1]["valid"]["accuracy"],
+            "before": record["valid"]["accuracy"],
             "after": after["valid_accuracy"],
             "loss_after": after["valid_loss"],
         }

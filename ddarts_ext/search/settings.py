@@ -18,14 +18,16 @@ from ddarts_ext.data.augment import taken_from
 from ddarts_ext.genotype.start import Start
 from ddarts_ext.nn.stem import STEMS, suited_stem
 from ddarts_ext.runs.device import PRECISIONS
+from ddarts_ext.runs.graphs import GRAPHS
 from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option
 from ddarts_ext.search import methods
 from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.methods.method import SETTINGS, SIZES
 
-MAY_CHANGE = ("device", "table", "source", "data")
-"""Fields of config.json that a resumed run may have otherwise: its images are known by what they are."""
+MAY_CHANGE = ("device", "table", "source", "data", "graphs", "judge_every")
+"""Fields of config.json that a resumed run may have otherwise: its images are known by what they are, and how steps are
+launched and how often is judged changes nothing that is searched."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,9 @@ class SearchSettings:
     sequence: for methods whose cells share alphas by number, the number of every cell. start: the network to start at.
     judge_statistics: with which statistics of its norms the supernet is judged. Running ones follow weights and alphas
     that keep moving and lag behind both: after some hundred steps they can tell a loss of 20 where the batch's own give
-    2. table: file with the accuracies of NAS-Bench-201 that are looked up for the result.
+    2. judge_every: epochs from one judgement to the next; the last epoch is always judged. graphs: whether the steps on
+    a GPU are captured as CUDA graphs; ``auto`` where they can be, ``on`` refuses a search whose steps cannot.
+    table: file with the accuracies of NAS-Bench-201 that are looked up for the result.
     """
 
     data: str
@@ -56,6 +60,8 @@ class SearchSettings:
     image_size: int | None = option(None, IMAGE_SIZE, shown=SHOWN_SIZE)
     stem: str = option("cifar", STEM, shown=SHOWN_STEM, choices=STEMS)
     judge_statistics: str = option("batch", choices=("batch", "running"))
+    judge_every: int = option(1)
+    graphs: str = option("auto", choices=GRAPHS)
     steps: int | None = option(None)
     reductions: tuple[int, ...] | None = option(None)
     sequence: tuple[int, ...] | None = option(None)
@@ -100,6 +106,7 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
         if own.get(name) is not None:
             own[name] = tuple(own[name])
     wanted.update((name, _positive(name, wanted[name])) for name in SIZES if name in wanted)
+    own.update((name, _positive(name, own[name])) for name in ("judge_every",) if name in own)
     split = _fraction(own.get("split", SearchSettings.split))
     small: Mapping[str, Any] = {}
     if isinstance(method, str):
@@ -147,6 +154,8 @@ def _check(config: SearchSettings) -> None:
         raise ValueError(f"search: precision must be one of {', '.join(PRECISIONS)}, got {config.precision!r}")
     if config.stem not in STEMS:
         raise ValueError(f"search: stem must be one of {', '.join(STEMS)}, got {config.stem!r}")
+    if config.graphs not in GRAPHS:
+        raise ValueError(f"search: graphs must be one of {', '.join(GRAPHS)}, got {config.graphs!r}")
     if isinstance(config.seed, bool) or not isinstance(config.seed, int) or not 0 <= config.seed < 2**63:
         raise ValueError(f"search: seed must be a whole number >= 0, got {config.seed!r}")
     if config.method.channels % 2:

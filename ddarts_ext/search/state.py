@@ -12,6 +12,7 @@ from ddarts_ext.data import Dataset
 from ddarts_ext.draws import DrawsFrom
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.runs.device import restore_generator
+from ddarts_ext.runs.optimizers import rates_as_tensors, state_of, take_up
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.settings import SearchSettings
@@ -54,6 +55,13 @@ class SearchState:
     held: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    def hold(self, name: str, value: Tensor) -> None:
+        """Keep ``value`` in :attr:`held`, in the memory that the one before has."""
+        if name in self.held:
+            self.held[name].copy_(value.detach())
+        else:
+            self.held[name] = value.detach().clone()
+
     def checkpoint(self) -> dict[str, Any]:
         """All of it but the history, of things that ``torch.load(weights_only=True)`` reads."""
         return {
@@ -63,8 +71,8 @@ class SearchState:
             "stopped": self.stopped,
             "net": self.net.state_dict(),
             "alphas": self.architecture.table.detach(),
-            "weight_optimizer": self.weight_optimizer.state_dict(),
-            "alpha_optimizer": self.alpha_optimizer.state_dict(),
+            "weight_optimizer": state_of(self.weight_optimizer),
+            "alpha_optimizer": state_of(self.alpha_optimizer),
             # An epoch that is under way is drawn again, and its finished steps are skipped.
             "order": self.drawn if self.step and self.drawn is not None else self.order.get_state(),
             "augmentation": self.augmentation.get_state(),
@@ -85,8 +93,8 @@ class SearchState:
         self.net.load_state_dict(checkpoint["net"])
         with torch.no_grad():
             self.architecture.table.copy_(checkpoint["alphas"])
-        self.weight_optimizer.load_state_dict(checkpoint["weight_optimizer"])
-        self.alpha_optimizer.load_state_dict(checkpoint["alpha_optimizer"])
+        take_up(self.weight_optimizer, checkpoint["weight_optimizer"])
+        take_up(self.alpha_optimizer, checkpoint["alpha_optimizer"])
         self.order.set_state(checkpoint["order"])
         restore_generator(self.augmentation, checkpoint["augmentation"])
         self.held = {name: tensor.to(device) for name, tensor in checkpoint["held"].items()}
@@ -139,7 +147,7 @@ def assembled(
     """A supernet and its alphas on their device, with their optimisers and the sources of randomness."""
     method = settings.method
     net, architecture = net.to(device), architecture.to(device)
-    return kind(
+    state = kind(
         space=settings.space(),
         net=net,
         architecture=architecture,
@@ -159,9 +167,14 @@ def assembled(
             weight_decay=method.architect.alpha_weight_decay,
             # Otherwise its count of steps lies on the CPU, and every step reads it.
             fused=device.type != "cpu",
+            capturable=device.type == "cuda",
         ),
         order=torch.Generator().manual_seed(settings.seed),
         # Meta tensors, by which a step is counted, have no generator and draw nothing.
         augmentation=torch.Generator("cpu" if device.type == "meta" else device).manual_seed(settings.seed + 1),
         parts=parts,
     )
+    if device.type == "cuda":
+        for optimizer in (state.weight_optimizer, state.alpha_optimizer):
+            rates_as_tensors(optimizer)
+    return state

@@ -39,8 +39,7 @@ class Stepper:
         decides: whether the zero-one loss has joined in by now."""
         state, objectives = self.state, self.method.objectives
         ablating = objectives.ablation_weight > 0
-        computes = ablating and (step % objectives.ablation_every == 0 or "value" not in state.held)
-        gradient = self._ablated(valid, sums) if computes else None
+        gradient = self._ablated(valid, sums) if self.computes(step) else None
         if self.method.architect.reference_accumulate:
             gradient = self._accumulated(valid, sums, counts=gradient is None)
         elif self.method.architect.order == 2:
@@ -58,6 +57,12 @@ class Stepper:
         state.architecture.table.grad = gradient.to(state.architecture.table.dtype)
         state.alpha_optimizer.step()
         state.architecture.table.grad = None
+
+    def computes(self, step: int) -> bool:
+        """Whether an architecture step computes contributions, or uses those that are held, if any."""
+        objectives = self.method.objectives
+        due = step % objectives.ablation_every == 0 or "value" not in self.state.held
+        return objectives.ablation_weight > 0 and due
 
     def weights(self, batch: Batch, sums: Sums) -> None:
         """Move the weights of the supernet on a training batch; the alphas are constants here."""
@@ -118,9 +123,10 @@ class Stepper:
             delta=objectives.ablation_delta,
             gradient=objectives.ablation_gradient,
         )
-        state.held |= {"value": result.value.detach(), "contributions": result.contributions.detach()}
+        state.hold("value", result.value)
+        state.hold("contributions", result.contributions)
         if result.gradient is not None:
-            state.held["gradient"] = result.gradient.detach()
+            state.hold("gradient", result.gradient)
             # How much of a step is the ablation loss's: a loss without bound holds Adam's second moment up for long.
             share = objectives.ablation_weight * result.gradient.norm() / found.full_gradient.norm().clamp_min(1e-30)
             sums.largest("ablation_ratio", share)
@@ -180,7 +186,7 @@ class Stepper:
             loss_on(valid),
             parameters,
             state.architecture.table,
-            learning_rate=float(state.weight_optimizer.param_groups[0]["lr"]),
+            learning_rate=state.weight_optimizer.param_groups[0]["lr"],
             momentum=settings.weights.momentum,
             weight_decay=settings.weights.weight_decay,
             buffers=[state.weight_optimizer.state[p].get("momentum_buffer") for p in parameters],

@@ -112,11 +112,12 @@ def test_the_gap_is_that_of_the_genotype_alone() -> None:
     stepper_record: dict[str, Any] = {}
     from ddarts_ext.runs.device import autocast
     from ddarts_ext.runs.sums import Sums
+    from ddarts_ext.search.iterations import Iterations
     from ddarts_ext.search.step import Stepper
 
     sums = Sums()
     stepper = Stepper(state, searcher.config.method, autocast(searcher.device, "float32"))
-    searcher._judge(stepper, searcher._divided[1], sums)
+    searcher._judge(Iterations(stepper, searcher.dataset, searcher.config), searcher._divided[1], sums)
     stepper_record = sums.means()
     assert record["after"] == stepper_record["valid_accuracy"]
     assert record["loss_after"] == pytest.approx(stepper_record["valid_loss"], rel=1e-5)

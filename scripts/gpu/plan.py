@@ -23,6 +23,7 @@ SHORT = {"tests": "python_tests/ops/test_spawn_group.py", "networks": "python_te
 CAPTURED = [
     "python_tests/ops/test_captured.py",
     "python_tests/benchmark/test_kernels.py",
+    "python_tests/search/test_graphs_on_gpu.py",
     "python_tests/search/contributions/test_contributions.py::test_a_step_can_be_captured_as_a_cuda_graph",
 ]
 
@@ -52,9 +53,9 @@ def _first_part(wish: Wish) -> list[Step]:
     return [
         _task("small_shapes", wish, 60),
         _tests("tests", wish, 180, ["python_tests/ops"]),
-        _tests("captured", wish, 60, CAPTURED),
+        _tests("captured", wish, 90, CAPTURED),
         _tests("networks", wish, 90, ["python_tests/nn"]),
-        _benchmarks("whole-steps", wish, 150, ["iteration"]),
+        _benchmarks("whole-steps", wish, 170, ["iteration"]),
         _task("searches", wish, 120),
         _benchmarks("shrinking-and-training", wish, 90, ["shrinking", "trainer"]),
     ]

@@ -16,6 +16,7 @@ from ddarts_ext.genotype import discretize
 from ddarts_ext.runs.device import autocast
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.sums import Sums
+from ddarts_ext.search.iterations import Iterations
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.result import SearchResult
 from ddarts_ext.search.searcher import Searcher
@@ -24,7 +25,6 @@ from ddarts_ext.search.shrinking.masks import ShrinkState, initial_shrink_state
 from ddarts_ext.search.shrinking.part import ShrinkingPart
 from ddarts_ext.search.shrinking.steps import finished
 from ddarts_ext.search.state import SearchState
-from ddarts_ext.search.step import Stepper
 from ddarts_ext.tables.nasbench201 import Figures, NASBench201Table
 
 
@@ -102,10 +102,10 @@ class Shrinker(Searcher):
             self.progress.say("search: shuffle=false shows the images in the order in which their source lists them")
         return in_rows(part.sort().values, self.config.method.batch)
 
-    def _judge(self, stepper: Stepper, alpha_part: Tensor, sums: Sums) -> None:
+    def _judge(self, iterations: Iterations, alpha_part: Tensor, sums: Sums) -> None:
         # Without alphas all images train the weights, and none is left to judge on.
         if self._by_alphas:
-            super()._judge(stepper, alpha_part, sums)
+            super()._judge(iterations, alpha_part, sums)
 
     def _result(self, state: SearchState) -> ShrinkResult:
         assert isinstance(state, ShrinkState)

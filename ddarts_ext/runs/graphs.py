@@ -1,0 +1,125 @@
+"""Steps that are captured as CUDA graphs and replayed: whatever a step launches is one launch for the host.
+
+A graph does again what was launched while it was captured, on the same memory, and runs no Python. So what a captured
+step reads and writes has its place before: it is changed in place and never made anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from ddarts_ext.runs.sums import Sums
+
+GRAPHS = ("auto", "on", "off")
+Call = Callable[[], object]
+
+
+class Recording(Protocol):
+    """A step that is taken up once and done again as often as is wanted."""
+
+    def record(self, call: Call) -> None:
+        """Take up what ``call`` does; what it would change is changed by :meth:`replay` first."""
+        ...
+
+    def replay(self) -> None:
+        """Do it."""
+        ...
+
+
+class CudaRecording:
+    """A recording as a CUDA graph, on the current stream, which must not be the default one.
+
+    pool: memory that is shared with other graphs, of which never two run at once and none reads what another left.
+    generators: those that the step draws from; a replay draws what the step itself would.
+    """
+
+    def __init__(self, pool: torch.cuda._POOL_HANDLE, generators: Sequence[torch.Generator]) -> None:
+        self._graph, self._pool = torch.cuda.CUDAGraph(), pool
+        for generator in generators:
+            self._graph.register_generator_state(generator)
+
+    def record(self, call: Call) -> None:
+        stream = torch.cuda.current_stream()
+        # Other threads may go on with calls of their own.
+        with torch.cuda.graph(self._graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+            call()
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+@contextmanager
+def own_stream(device: torch.device) -> Iterator[None]:
+    """Within it a GPU's work goes to a stream that can be captured; on other devices nothing changes."""
+    if device.type != "cuda":
+        yield
+        return
+    outer, stream = torch.cuda.current_stream(device), torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(outer)
+    try:
+        with torch.cuda.stream(stream):
+            yield
+    finally:
+        outer.wait_stream(stream)
+
+
+@dataclass
+class _Step:
+    """counts: what one run of the step adds to the counts of its sums."""
+
+    counts: Counter[str]
+    recording: Recording | None = None
+
+
+class Steps:
+    """Steps by name. The first run of each is as it is: it makes what the step keeps (momenta, sums) and lets libraries
+    choose their algorithms. Before its second run it is recorded, and from then on replayed.
+
+    recorder: makes the recording of one step. failed: is told why a step could not be recorded; from then on all steps
+    run as they are.
+    """
+
+    def __init__(self, recorder: Callable[[], Recording], failed: Callable[[Exception], None]) -> None:
+        self._recorder, self._failed = recorder, failed
+        self._steps: dict[Hashable, _Step] = {}
+        self._records = True
+
+    def run(self, key: Hashable, call: Call, sums: Sums) -> None:
+        """Do ``call``, or what it did when it was recorded as ``key``. sums: all that it adds to."""
+        step = self._steps.get(key)
+        before = sums.counts()
+        if step is None or not self._records:
+            call()
+            self._steps.setdefault(key, _Step(sums.counts() - before))
+            return
+        if step.recording is None:
+            recording = self._recorded(call)
+            # Recording runs the Python of the step, which counts.
+            sums.counted(before)
+            if recording is None:
+                call()
+                return
+            step.recording = recording
+        step.recording.replay()
+        sums.counted(before + step.counts)
+
+    def _recorded(self, call: Call) -> Recording | None:
+        try:
+            recording = self._recorder()
+            recording.record(call)
+        except Exception as error:  # whatever kept it from being captured: the step itself can run
+            self._records = False
+            self.forget()
+            self._failed(error)
+            return None
+        return recording
+
+    def forget(self) -> None:
+        """All recordings: what they read or write has another place from now on."""
+        self._steps.clear()

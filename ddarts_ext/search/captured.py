@@ -1,0 +1,170 @@
+"""The iterations of an epoch as CUDA graphs: the architecture step is one, the weight step another."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from ddarts_ext.data import Dataset
+from ddarts_ext.data.batches import skipping
+from ddarts_ext.data.static import Held, IndexTable, in_memory
+from ddarts_ext.runs.graphs import CudaRecording, Recording, Steps
+from ddarts_ext.runs.optimizers import rates_as_tensors, tensors_of
+from ddarts_ext.runs.sums import Sums
+from ddarts_ext.search.iterations import Iterations
+from ddarts_ext.search.settings import SearchSettings
+from ddarts_ext.search.step import Stepper
+
+
+def why_not(config: SearchSettings, dataset: Dataset, device: torch.device, parts: Sequence[object]) -> str | None:
+    """What keeps the steps of a search from being captured, None where nothing does. parts: those of the caller."""
+    architect = config.method.architect
+    reasons = {
+        f"the device is {device.type}": device.type != "cuda",
+        "images are decoded when they are needed": in_memory(dataset.train) is None,
+        "AutoAugment chooses on the host": config.augmentation.autoaugment is not None,
+        "the data set augments in its own way": type(dataset).augment is not Dataset.augment,
+        "parts that were given may change the network": bool(parts),
+        "alphas move by the second order": architect.order != 1,
+        "gradients stay between the steps (reference_accumulate)": architect.reference_accumulate,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+class CapturedIterations(Iterations):
+    """Iterations whose steps find their batches by themselves, in tables on the device, and are replayed.
+
+    Results are those of :class:`Iterations`: the same images go through the same draws. A step is captured for every
+    size of batch and for every form that it takes (with and without new contributions or the zero-one loss), and
+    again once the network has other tensors.
+    failed: is told why a step could not be captured; all then run as Python does.
+    """
+
+    def __init__(
+        self, stepper: Stepper, dataset: Dataset, config: SearchSettings, failed: Callable[[Exception], None]
+    ) -> None:
+        super().__init__(stepper, dataset, config)
+        for optimizer in (stepper.state.weight_optimizer, stepper.state.alpha_optimizer):
+            rates_as_tensors(optimizer)
+        self._failed = failed
+        self._tables: dict[tuple[str, int], IndexTable] = {}
+        self._train: dict[int, Held] = {}
+        self._judged: Sums | None = None
+        self._before: tuple[object, ...] = ()
+        self._pool: torch.cuda._POOL_HANDLE | None = None
+        self._steps = Steps(self.recording, self._fallen_back)
+
+    def recording(self) -> Recording:
+        """A new recording, of one step."""
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        self._drawn = self.stepper.state.augmentation.get_state()
+        return CudaRecording(self._pool, [self.stepper.state.augmentation])
+
+    def epoch(
+        self, rows: Sequence[Tensor], valid_rows: Tensor | None, *, number: int, decides: bool
+    ) -> Iterator[Callable[[], None]]:
+        state = self.stepper.state
+        done = left = state.step
+        for part in rows:
+            self._start("train", part, min(left, len(part) - 1))
+            left = max(0, left - len(part))
+        if valid_rows is not None:
+            self._start("valid", valid_rows, done)
+        self._forget_what_moved()
+        valid = 0 if valid_rows is None else valid_rows.shape[1]
+        for part in skipping(rows, done):
+            for _ in range(len(part)):
+                yield functools.partial(self._captured, part.shape[1], valid, number + state.step, decides)
+        self._before = self._addresses()
+
+    def _start(self, what: str, rows: Tensor, done: int) -> IndexTable:
+        key = what, rows.shape[1]
+        held = self._tables.get(key)
+        if held is None or held.table.shape != rows.shape:
+            held = self._tables[key] = IndexTable(self.dataset.train, rows)
+        held.start(rows, done)
+        return held
+
+    def _captured(self, size: int, valid: int, number: int, decides: bool) -> None:
+        if valid:
+            self.architecture_step(size, valid, number, decides)
+        self.weight_step(size, drawn=valid > 0)
+
+    def architecture_step(self, size: int, valid: int, number: int, decides: bool) -> None:
+        """Draw ``size`` images for the weight step that follows, and move the alphas by the next ``valid`` images."""
+        stepper = self.stepper
+        form = size, valid, stepper.computes(number), decides and stepper.method.objectives.zero_one_weight > 0
+        call = functools.partial(self._architecture, size, valid, number, decides)
+        self._steps.run(("architecture", *form), call, stepper.state.sums)
+
+    def weight_step(self, size: int, *, drawn: bool) -> None:
+        """Move the weights by ``size`` images: those of the architecture step before, or the next ones."""
+        self._steps.run(
+            ("weights", size, drawn), functools.partial(self._weights, size, drawn), self.stepper.state.sums
+        )
+
+    def _put(self, size: int) -> None:
+        self._train.setdefault(size, Held()).put(*self.prepared(self._tables["train", size].take()))
+
+    def _architecture(self, size: int, valid: int, number: int, decides: bool) -> None:
+        # The images of the weight step first: that is the order in which their crops are drawn.
+        self._put(size)
+        batch = self.prepared(self._tables["valid", valid].take())
+        self.stepper.architecture(number, self._train[size].get(), batch, self.stepper.state.sums, decides=decides)
+
+    def _weights(self, size: int, drawn: bool) -> None:
+        if not drawn:
+            self._put(size)
+        self.stepper.weights(self._train[size].get(), self.stepper.state.sums)
+        # Left for later, they would hold memory of all graphs.
+        self.stepper.state.weight_optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def judge(self, part: Tensor, sums: Sums, weights: Tensor | None = None) -> None:
+        if weights is not None:
+            super().judge(part, sums, weights)
+            return
+        self._judged = sums
+        by_size: dict[int, list[Tensor]] = {}
+        for row in self.judged(part):
+            by_size.setdefault(row.shape[1], []).append(row)
+        for size, found in by_size.items():
+            self._start("judged", torch.cat(found), 0)
+            for _ in found:
+                self._steps.run(("judged", size), functools.partial(self._judge_next, size, sums), sums)
+        self._before = self._addresses()
+
+    def _judge_next(self, size: int, sums: Sums) -> None:
+        self._judge(self._tables["judged", size].take(), self.stepper.state.architecture.weights(), sums)
+
+    def _forget_what_moved(self) -> None:
+        """Between epochs the network may have become another one, by shrinking."""
+        now = self._addresses()
+        if now != self._before:
+            self._steps.forget()
+            self._pool = None
+        self._before = now
+
+    def _addresses(self) -> tuple[object, ...]:
+        """Where all lies that steps read and write."""
+        state = self.stepper.state
+        tensors = [*state.net.parameters(), *state.net.buffers(), *state.held.values()]
+        tensors += [*state.architecture.parameters(), *state.architecture.buffers()]
+        tensors += [*tensors_of(state.weight_optimizer), *tensors_of(state.alpha_optimizer)]
+        judged = () if self._judged is None else (self._judged,)
+        for holder in (state.sums, *judged, *self._tables.values(), *self._train.values()):
+            tensors += holder.tensors()
+        return tuple((tensor.data_ptr(), tuple(tensor.shape)) for tensor in tensors)
+
+    def _fallen_back(self, error: Exception) -> None:
+        state = self.stepper.state
+        state.weight_optimizer.zero_grad(set_to_none=True)
+        state.architecture.table.grad = None
+        # What broke off may have left the generator in the middle of a capture.
+        state.augmentation = torch.Generator(state.augmentation.device)
+        state.augmentation.set_state(self._drawn)
+        self._failed(error)

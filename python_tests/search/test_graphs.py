@@ -1,0 +1,217 @@
+"""Steps that are captured and replayed give what steps that Python runs give, bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs.small import noise, outcome, search, shrink, timeless
+from search.recordings import CalledAgain, Tape, with_graphs
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ddarts_ext.runs.checkpoint import digest
+from ddarts_ext.runs.progress import Progress
+from ddarts_ext.search.captured import CapturedIterations
+from ddarts_ext.search.parts.part import Part
+from ddarts_ext.search.searcher import Searcher
+from ddarts_ext.search.step import Stepper
+
+SEARCHES: dict[str, Callable[..., Any]] = {
+    "darts": lambda **s: search(method="darts", **s),
+    "fairdarts": lambda **s: search(method="fairdarts", **s),
+    "ddarts": lambda **s: search(zero_one_start=0.5, **s),
+    "ddarts, alphas rest first": lambda **s: search(alpha_start=1, **s),
+    "ddarts, contributions every 2nd step": lambda **s: search(ablation_every=2, ablation_inactive="bypass", **s),
+    "ddarts in bfloat16": lambda **s: search(precision="bf16", **s),
+    "shrinking": lambda **s: shrink(**{"epochs": 5, "shrink_steps": 2, **s}),
+    "shrinking by alphas": lambda **s: shrink(**{"epochs": 5, "shrink_steps": 2, "shrink_by": "alphas", **s}),
+    "shrinking, darts": lambda **s: shrink(space="darts", **{"epochs": 4, **s}),
+}
+
+
+class Remembers(Progress):
+    """What was said; ends the run after so many steps."""
+
+    def __init__(self, end: int = 0) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.left = end
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def step(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+def whole(run: Any) -> tuple[list[dict[str, Any]], list[torch.Tensor], str]:
+    """All that a search came to: its history, its alphas, and everything that a checkpoint holds at its end."""
+    states: list[Any] = []
+    begin = run._initial
+
+    def remembered() -> Any:
+        states.append(begin())
+        return states[0]
+
+    run._initial = remembered
+    result = run.search()
+    return timeless(result.history), outcome(result), digest(states[0].checkpoint())
+
+
+def assert_same(one: Any, other: Any) -> None:
+    for ours, theirs in zip(one[0], other[0], strict=True):
+        assert ours == theirs
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(one[1], other[1], strict=True))
+    assert one[2] == other[2]
+
+
+def fused_alphas(patch: pytest.MonkeyPatch) -> None:
+    """Adam as it is on a GPU, with its count of steps in a tensor: otherwise it reads that on the host."""
+    real = torch.optim.Adam.__init__
+
+    def made(self: Any, *arguments: Any, **settings: Any) -> None:
+        real(self, *arguments, **{**settings, "fused": True})
+
+    patch.setattr(torch.optim.Adam, "__init__", made)
+
+
+@pytest.mark.parametrize("name", ["fairdarts", "ddarts", "shrinking"])
+def test_called_again_is_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = whole(SEARCHES[name]())
+    assert_same(whole(with_graphs(SEARCHES[name](), CalledAgain, monkeypatch)), expected)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_replayed_without_python_is_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that changes from step to step is a number or a branch of the host's: rates, counts, batches, draws."""
+    fused_alphas(monkeypatch)
+    expected = whole(SEARCHES[name]())
+    calls = 0
+    real = Stepper.weights
+
+    def counted(self: Stepper, *arguments: Any) -> None:
+        nonlocal calls
+        calls += 1
+        real(self, *arguments)
+
+    monkeypatch.setattr(Stepper, "weights", counted)
+    run = with_graphs(SEARCHES[name](), Tape, monkeypatch)
+    assert_same(whole(run), expected)
+    # Two sizes of batch, each run once and recorded once, for every network and form of step.
+    networks = 1 + (run.config.method.shrinking.shrink_steps if run._shrinks else 0)
+    forms = 2 if "rest first" in name else 1
+    assert calls <= 4 * networks * forms
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5])
+@pytest.mark.parametrize("kind", ["ddarts", "shrinking"])
+def test_resumed_is_the_same(kind: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fused_alphas(monkeypatch)
+    expected = whole(SEARCHES[kind]())
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        with_graphs(SEARCHES[kind](out=out, progress=Remembers(steps)), Tape, monkeypatch).search()
+    assert_same(whole(with_graphs(SEARCHES[kind](out=out, resume=True), Tape, monkeypatch)), expected)
+
+
+class CountsCalls(TorchDispatchMode):
+    calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        CountsCalls.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Silent(Tape):
+    """A replay is one call, whatever it does."""
+
+    def replay(self) -> None:
+        before = CountsCalls.calls
+        super().replay()
+        CountsCalls.calls = before + 1
+
+
+@pytest.mark.parametrize("name", ["ddarts", "shrinking"])
+def test_a_replayed_step_is_at_most_ten_calls_of_the_host(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fused_alphas(monkeypatch)
+    found: list[int] = []
+    real = CapturedIterations._captured
+
+    def measured(self: CapturedIterations, *arguments: Any) -> None:
+        before = CountsCalls.calls
+        real(self, *arguments)
+        found.append(CountsCalls.calls - before)
+
+    monkeypatch.setattr(CapturedIterations, "_captured", measured)
+    with CountsCalls():
+        with_graphs(SEARCHES[name](data=noise(60)), Silent, monkeypatch).search()
+    assert max(found) > 100  # those that Python ran
+    assert sorted(found)[len(found) // 2] <= 10
+
+
+def test_a_step_that_cannot_be_captured_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fails(Tape):
+        def record(self, call: Any) -> None:
+            raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    expected = whole(SEARCHES["ddarts"]())
+    progress = Remembers()
+    assert_same(whole(with_graphs(SEARCHES["ddarts"](progress=progress), Fails, monkeypatch)), expected)
+    (said,) = [line for line in progress.lines if "captured" in line]
+    assert said.endswith("could not be captured: operation not permitted when stream is capturing")
+    run = with_graphs(SEARCHES["ddarts"](), Fails, monkeypatch)
+    object.__setattr__(run.config, "graphs", "on")
+    with pytest.raises(RuntimeError, match="not permitted"):
+        run.search()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({}, "the device is cpu"),
+        ({"order": 2, "method": "darts"}, "second order"),
+        ({"autoaugment": "cifar10"}, "AutoAugment"),
+        ({"parts": [Part()]}, "parts"),
+        ({"reference_accumulate": True}, "reference_accumulate"),
+    ],
+)
+def test_on_refuses_what_cannot_be_captured(
+    settings: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if settings:
+        real = Searcher.__dict__["_eager"].func
+
+        def on_a_gpu(self: Searcher) -> str | None:
+            self.device = torch.device("cuda")
+            try:
+                return real(self)  # type: ignore[no-any-return]
+            finally:
+                self.device = torch.device("cpu")
+
+        monkeypatch.setattr(Searcher, "_eager", property(on_a_gpu))
+    with pytest.raises(ValueError, match=f"search: graphs must be auto or off, as .*{reason}"):
+        search(graphs="on", **settings)
+
+
+def test_only_every_kth_epoch_is_judged_and_the_last() -> None:
+    every, some = search(epochs=4).search(), search(epochs=4, judge_every=3).search()
+    assert ["valid" in record for record in some.history] == [False, False, True, True]
+    assert torch.equal(every.alphas, some.alphas)
+    assert some.history[-1]["valid"] == every.history[-1]["valid"]
+    with pytest.raises(ValueError, match="search: judge_every must be >= 1, got 0"):
+        search(judge_every=0)
+
+
+def test_a_search_that_a_part_ends_is_judged_at_its_end() -> None:
+    class Stops(Part):
+        def after_epoch(self, state: Any, epoch: int, record: dict[str, Any]) -> bool:
+            return epoch == 1
+
+    found = [search(epochs=4, judge_every=k, parts=[Stops()]).search().history[-1] for k in (1, 3)]
+    assert found[0]["valid"] == found[1]["valid"]
+    assert found[0]["discretisation"] == found[1]["discretisation"]
