@@ -37,6 +37,15 @@ def batch_sizes(device: str) -> tuple[int, ...]:
     return (16,) if device == "cpu" else (64, 256, 128)
 
 
+def candidates(size: int, device: str, in_tf32: bool) -> tuple[str, ...]:
+    """What is measured at a batch size. Eager takes seconds a step on a GPU: there each way of it once."""
+    if device == "cpu":
+        return CANDIDATES
+    if size == batch_sizes(device)[0]:
+        return (*CANDIDATES[1:], GRAPHED) if in_tf32 else (*CANDIDATES, GRAPHED)
+    return (GRAPHED, *CANDIDATES[2:])
+
+
 def steps_of(candidate: str, size: int, device: str) -> dict[str, Callable[[], None]]:
     """The steps of one candidate, on one network and one optimiser of each kind."""
     search_step, ablation = neighbour(__file__, "bench_search_step"), neighbour(__file__, "bench_ablation")
@@ -105,12 +114,18 @@ def rows_of(
 ) -> Iterator[Row]:
     """A row of every step. known: milliseconds by step and candidate, which grows. least_peak: bytes that were taken
     when the steps were captured, as a replay allocates nothing."""
+    slow = device != "cpu" and name.startswith("eager")  # seconds, and 100,000 launches
     for what, step in steps.items():
+        if slow and what == "architecture step":
+            continue
         case = f"{what} [{size},3,32,32]"
         if device != "cpu":
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-        values = interleave({name: step}, device, seconds, warmup=1 if device == "cpu" else 2, least=3, lead=1)[name]
+        rounds = {"warmup": 1, "least": 2, "lead": 0} if slow else {"warmup": 2, "least": 3, "lead": 1}
+        if device == "cpu":
+            rounds["warmup"] = 1
+        values = interleave({name: step}, device, seconds, **rounds)[name]
         median = statistics.median(values)
         known[f"{case} {name}"] = median
         speedup = {other: known[f"{case} {other}"] / median for other in CANDIDATES[:2] if f"{case} {other}" in known}
@@ -119,8 +134,9 @@ def rows_of(
         peak, launches, idle = None, None, None
         if device != "cpu":
             peak = max(least_peak, torch.cuda.max_memory_allocated())
-            seen = profiled(step)
-            launches, idle = seen.launches, max(0.0, 1 - seen.busy_ms / median)
+            if not slow or what == "weight step":
+                seen = profiled(step)
+                launches, idle = seen.launches, max(0.0, 1 - seen.busy_ms / median)
         yield Row(
             "iteration", case, name, median, bounds, len(values), None, None, speedup, {}, peak,
             launches, idle, images=size,
@@ -135,20 +151,19 @@ def measure(device: str, *, seconds: float = 1.0, **_: object) -> Iterator[Row]:
     for size in batch_sizes(device):
         both = (False, True) if device != "cpu" and size == batch_sizes(device)[0] else (False,)
         for in_tf32 in both:
-            for candidate in CANDIDATES:
+            for candidate in candidates(size, device, in_tf32):
+                name = candidate + (" tf32" if in_tf32 else "")
                 with tf32(in_tf32) if device != "cpu" else nullcontext():
-                    name = candidate + (" tf32" if in_tf32 else "")
-                    yield from rows_of(name, size, steps_of(candidate, size, device), device, seconds, known)
-            if device != "cpu" and failed is None:
-                try:
-                    with tf32(in_tf32):
-                        torch.cuda.reset_peak_memory_stats()
-                        steps = graphed_steps(size, device)
-                        peak = torch.cuda.max_memory_allocated()
-                        name = GRAPHED + (" tf32" if in_tf32 else "")
-                        yield from rows_of(name, size, steps, device, seconds, known, peak)
-                        del steps
-                except Exception as error:  # the rows of the others are wanted all the same
-                    failed = error
+                    if candidate != GRAPHED:
+                        yield from rows_of(name, size, steps_of(candidate, size, device), device, seconds, known)
+                    elif failed is None:
+                        try:
+                            torch.cuda.reset_peak_memory_stats()
+                            steps = graphed_steps(size, device)
+                            peak = torch.cuda.max_memory_allocated()
+                            yield from rows_of(name, size, steps, device, seconds, known, peak)
+                            del steps
+                        except Exception as error:  # the rows of the others are wanted all the same
+                            failed = error
     if failed is not None:
         raise failed

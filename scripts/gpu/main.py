@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from plan import Wish, steps_of
+from plan import Wish, chosen, steps_of
 from running import Visit
 from summary import summary
 
@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for all results")
     parser.add_argument("--archive", type=Path, help="also keep all of --out in this .tar.gz, after every step")
     parser.add_argument("--seconds", type=float, help="of the whole visit (default 470; 1800 in a rehearsal)")
+    parser.add_argument("--only", nargs="+", metavar="STEP", help="of the part; steps that all others need are run too")
     parser.add_argument("--no-build", action="store_true", help="what is installed is checked as it is")
     rehearsal = parser.add_mutually_exclusive_group()
     rehearsal.add_argument("--cpu", action="store_true", help="rehearsal: the same steps on a CPU, smaller")
@@ -45,9 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
         archive = options.archive.resolve() if options.archive else None
         seconds = options.seconds or (470.0 if not (options.cpu or options.no_gpu) else 1800.0)
         visit = Visit(out, begun + seconds, Path(away), archive)
-        records = visit.run(steps_of(options.part, wish))
-    text = summary(records, options.part, time.monotonic() - begun)
-    (out / "summary.txt").write_text(text + "\n")
+        records = visit.run(chosen(steps_of(options.part, wish), options.only))
+        text = summary(records, options.part, time.monotonic() - begun)
+        visit.keep("summary.txt", text + "\n")
     print(f"\n{text}", flush=True)
     return sum(record["status"] != "passed" for record in records)
 

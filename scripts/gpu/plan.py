@@ -49,6 +49,17 @@ def steps_of(part: int, wish: Wish) -> list[Step]:
     return [replace(step, limit=step.limit * PATIENCE) for step in steps] if wish.rehearsal else steps
 
 
+def chosen(steps: Sequence[Step], names: Sequence[str] | None) -> list[Step]:
+    """Those with these names, and those that all others need. Raises ValueError for a name that none has."""
+    if names is None:
+        return list(steps)
+    known = [step.name for step in steps]
+    for name in names:
+        if name not in known:
+            raise ValueError(f"gpu_check: --only must be of {', '.join(known)}, got {name}")
+    return [step for step in steps if step.fatal or step.name in names]
+
+
 def _first_part(wish: Wish) -> list[Step]:
     return [
         _task("small_shapes", wish, 60),

@@ -26,8 +26,10 @@ def main() -> int:
         return 0
     found: dict[str, object] = {}
     with tf32(False):
-        for candidate in ("kernel channels-last", "eager channels-last"):
-            for what, step in iteration.steps_of(candidate, BATCH, options.device).items():
+        for candidate in ("graphed", "kernel channels-last"):
+            graphed = candidate == "graphed"
+            made = iteration.graphed_steps(BATCH, options.device) if graphed else None
+            for what, step in (made or iteration.steps_of(candidate, BATCH, options.device)).items():
                 if what == "iteration":
                     continue
                 for _ in range(2):

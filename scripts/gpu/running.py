@@ -77,8 +77,16 @@ class Visit:
         print(f"-- {step.name}: {status} after {record['seconds']} s", flush=True)
         return record
 
+    def keep(self, name: str, text: str) -> None:
+        """A file more beside the results."""
+        (self.out / name).write_text(text)
+        self._pack()
+
     def _write(self, record: dict[str, Any]) -> None:
         write_json(self.out / f"{record['step']}.json", record)
+        self._pack()
+
+    def _pack(self) -> None:
         if self.archive is not None:  # for machines that hand back few files
             partial = self.archive.with_name(self.archive.name + ".partial")
             with tarfile.open(partial, "w:gz") as archive:

@@ -25,7 +25,8 @@ def commands(device: str) -> Iterator[tuple[str, list[str]]]:
         "search in bfloat16",
         ["search", *data, "--method", "ddarts", *SMALL, "--epochs", "1", "--out", "half", "--precision", "bf16"],
     )
-    yield "shrink", ["search", *data, "--method", "isdarts", *SMALL, "--epochs", "2", "--out", "isdarts"]
+    fast = ["--set", "shrink_steps=1", "--set", "shrink_interval=1", "--epochs", "3"]
+    yield "shrink", ["search", *data, "--method", "isdarts", *SMALL, *fast, "--out", "isdarts"]
     for precision in ("float32", "bf16"):
         known = ["--epochs", "1", "--channels", "8", "--precision", precision, "--out", f"train-{precision}"]
         yield f"train {precision}", ["train", "ddarts/genotype.json", *data, *known]
