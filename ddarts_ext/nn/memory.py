@@ -73,10 +73,10 @@ def kept_bytes(network: nn.Module, forward: Callable[[], Any]) -> int:
     known = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
 
     def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
+        storage, alone = tensor.untyped_storage(), tensor.detach()  # else the graph would keep itself for ever
         if storage.data_ptr() not in known:
-            kept[storage.data_ptr()] = tensor
-        return tensor
+            kept[storage.data_ptr()] = alone
+        return alone
 
     # What is kept lives until it is counted, so an address stands for one storage.
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

@@ -107,12 +107,12 @@ class Searcher:
         with own_state("search", self.device), repeatable(self.config.deterministic), self.keeping.session():
             if self.config.method.random:
                 return self._drawn()
-            state = self._start()
-            try:
-                with own_stream(self.device):
+            with own_stream(self.device):  # from the first pass on: gradients are summed on the stream of that one
+                state = self._start()
+                try:
                     self._epochs(state)
-            finally:
-                self.progress.close()
+                finally:
+                    self.progress.close()
             result = self._result(state)
             if self._gap(state, result) and self.folder is not None:
                 self.folder.write_history(state.history)

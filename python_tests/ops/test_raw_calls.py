@@ -148,7 +148,7 @@ def test_a_negated_view_is_resolved_unless_it_is_quantised() -> None:
     compiled = torch.compile(lambda x: public.pool3x3(x).average, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(image), ops.pool3x3(plain, 1, False, True)[1])
 
-    x = torch._neg_view(tensors_that_are_refused()["quint8"])
+    x = torch._neg_view(refused_tensor("quint8"))
     for name, place in {"pool3x3": 0, "spawn_group_backward": 0, "channel_iim": 0, "mixed_edges": 0}.items():
         args = list(valid_calls()[name])
         args[place] = [x, *args[place][1:]] if isinstance(args[place], list) else x

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ddarts_ext import Searcher, _extension
 from ddarts_ext.cli import main
@@ -43,6 +45,22 @@ def test_what_a_backward_pass_keeps_is_counted_once() -> None:
     assert kept_bytes(layer, lambda: layer(x).tanh().tanh()) == 4 * (3 * 5 + 3 * 7 + 3 * 7)
     with torch.no_grad():
         assert kept_bytes(layer, lambda: layer(x).tanh()) == 4 * (3 * 5 + 3 * 7)
+
+
+def test_counting_leaves_nothing_behind() -> None:
+    layer, x, made = nn.Linear(5, 7), torch.randn(3, 5), list[weakref.ref[Tensor]]()
+
+    def forward() -> Tensor:
+        between = layer(x).tanh()
+        made.append(weakref.ref(between))
+        return between.sigmoid()
+
+    gc.disable()  # what only a collection would free counts as left
+    try:
+        kept_bytes(layer, forward)
+        assert made[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_memory_grows_with_pixels_and_images() -> None:
