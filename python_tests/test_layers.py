@@ -14,8 +14,8 @@ import ddarts_ext
 PACKAGE = Path(ddarts_ext.__file__).parent
 
 LAYERS = (
-    ("ops", "spaces", "files", "draws"),
-    ("info", "genotype", "runs"),
+    ("ops", "spaces", "runs"),
+    ("info", "genotype"),
     ("nn", "data", "tables"),
     ("training",),
     ("distance",),

@@ -65,7 +65,7 @@ def bench(
 
 def _launches(console: Any, output: Path | None) -> None:
     from ddarts_ext.benchmark import launches
-    from ddarts_ext.files import write_whole
+    from ddarts_ext.runs.files import write_whole
 
     sizes = launches.Sizes()
     title = f"{sizes.cells} cells, {sizes.channels} channels, batch {sizes.batch}, float32"

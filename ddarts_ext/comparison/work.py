@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from ddarts_ext.comparison.plan import Plan, Search, Training
 from ddarts_ext.data import Dataset, load
 from ddarts_ext.data.subset import held_out
-from ddarts_ext.files import write_whole
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.count import count_parameters
+from ddarts_ext.runs.files import write_whole
 from ddarts_ext.search import methods
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.settings import resolve

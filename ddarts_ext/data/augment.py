@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddarts_ext.draws import DrawsFrom
+from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.runs.options import declared, option
 
 POLICIES = ("cifar10", "imagenet", "svhn")

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ddarts_ext.distance.protocol import Task
-from ddarts_ext.files import sync
 from ddarts_ext.runs.comparison import differences, short
+from ddarts_ext.runs.files import sync
 from ddarts_ext.runs.lock import taken
 
 MAY_CHANGE = ("data",)

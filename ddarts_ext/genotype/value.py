@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ddarts_ext import spaces
-from ddarts_ext.files import write_whole
 from ddarts_ext.genotype.cell import Cell, Gene, computable, reaching
 from ddarts_ext.genotype.checks import check_entries, check_genotype, check_layers
 from ddarts_ext.genotype.files import text_of
@@ -26,6 +25,7 @@ from ddarts_ext.genotype.paths import dead_cells
 from ddarts_ext.genotype.printed import pair_texts, to_lines
 from ddarts_ext.genotype.published import fields_of_network
 from ddarts_ext.genotype.text import fields_from_text
+from ddarts_ext.runs.files import write_whole
 
 ReductionRule = Literal["auto", "from_file"]
 

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 import torch
 from torch import Tensor
 
-from ddarts_ext.files import replacing, sync, take_place
+from ddarts_ext.runs.files import replacing, sync, take_place
 
 Record = dict[str, Any]
 FORMAT = 2

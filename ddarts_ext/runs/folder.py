@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 from filelock import BaseFileLock
 from torch import Tensor
 
-from ddarts_ext.files import is_leftover, write_whole
 from ddarts_ext.runs import checkpoint, history
 from ddarts_ext.runs.checkpoint import DamagedError
 from ddarts_ext.runs.checkpoint import Record as Record
 from ddarts_ext.runs.comparison import differences, short, without
+from ddarts_ext.runs.files import is_leftover, write_whole
 from ddarts_ext.runs.lock import taken
 
 Value = TypeVar("Value")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.data import Dataset
-from ddarts_ext.draws import DrawsFrom
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.runs.device import restore_generator
+from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.runs.optimizers import rates_as_tensors, state_of, take_up
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architecture import ArchitectureParameters, owners

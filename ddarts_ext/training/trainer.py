@@ -17,14 +17,14 @@ from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.batches import in_order, judged_together, permuted, skipping, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order
-from ddarts_ext.draws import DrawsFrom
-from ddarts_ext.files import replacing
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.dead import dead_note
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.network import build_network
 from ddarts_ext.runs import interrupts
 from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memory_mib, repeatable, synchronize
+from ddarts_ext.runs.draws import DrawsFrom
+from ddarts_ext.runs.files import replacing
 from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.options import takes

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import torch
 
-from ddarts_ext.files import write_whole
 from ddarts_ext.runs import checkpoint
+from ddarts_ext.runs.files import write_whole
 from ddarts_ext.runs.folder import RunFolder, Saved
 from ddarts_ext.runs.lock import taken
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from runs.small import outcome, ran, search, shrink, train
 
-from ddarts_ext.draws import DrawsFrom
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.network import build_network
 from ddarts_ext.runs.device import repeatable
+from ddarts_ext.runs.draws import DrawsFrom
 
 RUNS: dict[str, Callable[[], Any]] = {"search": search, "shrink": shrink, "train": train}
 

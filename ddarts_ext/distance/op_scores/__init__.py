@@ -10,9 +10,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from ddarts_ext.files import write_whole
 from ddarts_ext.genotype.checks import shown
 from ddarts_ext.genotype.files import decoded
+from ddarts_ext.runs.files import write_whole
 
 BUILT_IN = ("median", "mean")
 MAX_OPS = 48

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ddarts_ext.data import Dataset
-from ddarts_ext.draws import DrawsFrom
 from ddarts_ext.nn.graph import SearchGraph
 from ddarts_ext.nn.nasbench201 import NASBench201Supernet
 from ddarts_ext.nn.supernet import Supernet
+from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.search.state import Kept, SearchState, assembled
