@@ -25,6 +25,11 @@ def test_alphas_can_decide(size: int, images: int, epochs: int) -> None:
     assert found["alpha_start"] < epochs
 
 
+def test_the_floor_of_contributions_is_higher_where_there_is_an_ablation_loss() -> None:
+    assert preset("ddarts", 32, 2000)["ablation_delta"] == 0.01
+    assert "ablation_delta" not in preset("fairdarts", 32, 2000)
+
+
 def test_large_data_takes_the_published_settings() -> None:
     for name in methods.METHODS:
         assert preset(name, 32, 50_000) == {}
