@@ -157,7 +157,7 @@ def preset(
     Few images mean few steps. A step of Adam moves an alpha by at most its rate, so the sum of all rates bounds how far
     an alpha can come: 19.5 in the published search, while a weight of .85 takes 1.7. The rate, which falls by a cosine,
     is raised until the sum is 8.8, which lets alphas decide. For the first epochs they wait for the weights. Batches of
-    32 double the steps. Alphas that move fast meet cells that hardly contribute yet: a larger floor bounds their ablation
+    32 double the steps. Alphas that move fast meet cells that hardly contribute yet: a larger floor bounds the ablation
     loss (on 2,000 images of CIFAR-10 its gradient reached 15 times the cross-entropy's with 0.001, and 7 with 0.01).
 
     said: settings that are known, by name: ``epochs``, ``batch`` and ``alpha_lr`` count here.
