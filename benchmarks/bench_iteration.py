@@ -21,12 +21,9 @@ from ddarts_ext.benchmark.kernels import profiled, tf32
 from ddarts_ext.benchmark.timing import interleave
 from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.data.batches import permuted, redrawn
-from ddarts_ext.runs.device import autocast
 from ddarts_ext.runs.graphs import own_stream
 from ddarts_ext.search import Searcher
 from ddarts_ext.search.captured import CapturedIterations
-from ddarts_ext.search.state import initial_state
-from ddarts_ext.search.step import Stepper
 
 CANDIDATES = ("eager", "eager channels-last", "kernel channels-last")
 GRAPHED = "graphed"
@@ -79,17 +76,19 @@ def graphed_steps(size: int, device: str) -> dict[str, Callable[[], None]]:
     dataset = Dataset("noise", split, split, names, (32, 32), 3, (0.5,) * 3, (0.25,) * 3, how)
     searcher = Searcher(dataset, "ddarts", device=device, batch=size, graphs="on")
     config = searcher.config
-    state = initial_state(config, searcher.dataset, searcher.device)
-    state.net.train()
 
     def failed(error: Exception) -> None:
         raise error
 
-    stepper = Stepper(state, config.method, autocast(searcher.device, config.precision))
-    iterations = CapturedIterations(stepper, searcher.dataset, config, failed)
-    part = torch.arange(2 * size)
-    rows = permuted(part, size, state.order), redrawn(part, size, 2, state.order)
-    iteration = next(iterations.epoch(*rows, number=0, decides=True))
+    with own_stream(searcher.device):
+        state = searcher._start()  # also finds how much memory contributions may take
+        state.net.train()
+        iterations = CapturedIterations(searcher._stepper(state, config.method), searcher.dataset, config, failed)
+        part = torch.arange(2 * size)
+        rows = permuted(part, size, state.order), redrawn(part, size, 2, state.order)
+        iteration = next(iterations.epoch(*rows, number=0, decides=True))
+        for _ in range(2):
+            iteration()
 
     def weight_step() -> None:
         iterations.weight_step(size, drawn=True)
@@ -97,9 +96,6 @@ def graphed_steps(size: int, device: str) -> dict[str, Callable[[], None]]:
     def architecture_step() -> None:
         iterations.architecture_step(size, size, 0, True)
 
-    with own_stream(searcher.device):
-        for _ in range(2):
-            iteration()
     return dict(zip(WHAT, (weight_step, architecture_step, iteration), strict=True))
 
 

@@ -6,6 +6,7 @@ step reads and writes has its place before: it is changed in place and never mad
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,18 +41,39 @@ class CudaRecording:
     """
 
     def __init__(self, pool: torch.cuda._POOL_HANDLE, generators: Sequence[torch.Generator]) -> None:
-        self._graph, self._pool = torch.cuda.CUDAGraph(), pool
+        self._graph, self._pool, self._generators = torch.cuda.CUDAGraph(), pool, tuple(generators)
         for generator in generators:
             self._graph.register_generator_state(generator)
 
     def record(self, call: Call) -> None:
+        """What fails to be captured leaves the generators as they were, and the device able to go on."""
         stream = torch.cuda.current_stream()
-        # Other threads may go on with calls of their own.
-        with torch.cuda.graph(self._graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
-            call()
+        # torch captures its own generator along, with every graph.
+        generators = [*self._generators, torch.cuda.default_generators[stream.device_index]]
+        states = [generator.get_state() for generator in generators]
+        try:
+            # Other threads may go on with calls of their own.
+            with torch.cuda.graph(self._graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+                call()
+        except BaseException:
+            _BROKEN.append(self._graph)
+            for generator, state in zip(generators, states, strict=True):
+                _revive(generator, state)
+            raise
 
     def replay(self) -> None:
         self._graph.replay()
+
+
+_BROKEN: list[torch.cuda.CUDAGraph] = []
+"""Graphs whose capture failed: torch's allocator goes on asking them whether they are being captured."""
+
+
+def _revive(generator: torch.Generator, state: torch.Tensor) -> None:
+    """Take a generator out of a capture that was never ended, in which it refuses to draw."""
+    fresh = torch.Generator(generator.device)
+    fresh.set_state(state)
+    generator.graphsafe_set_state(fresh)
 
 
 @contextmanager
@@ -110,6 +132,8 @@ class Steps:
         sums.counted(before + step.counts)
 
     def _recorded(self, call: Call) -> Recording | None:
+        # Graphs of autograd that wait to be collected hold memory, and nodes that sum gradients on another stream.
+        gc.collect()
         try:
             recording = self._recorder()
             recording.record(call)

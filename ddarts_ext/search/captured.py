@@ -61,7 +61,6 @@ class CapturedIterations(Iterations):
         """A new recording, of one step."""
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
-        self._drawn = self.stepper.state.augmentation.get_state()
         return CudaRecording(self._pool, [self.stepper.state.augmentation])
 
     def epoch(
@@ -164,7 +163,4 @@ class CapturedIterations(Iterations):
         state = self.stepper.state
         state.weight_optimizer.zero_grad(set_to_none=True)
         state.architecture.table.grad = None
-        # What broke off may have left the generator in the middle of a capture.
-        state.augmentation = torch.Generator(state.augmentation.device)
-        state.augmentation.set_state(self._drawn)
         self._failed(error)

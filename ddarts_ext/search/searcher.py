@@ -17,6 +17,7 @@ from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order, digest, divided
 from ddarts_ext.genotype.random import random_genotype
 from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.nn.memory import StepMemory
 from ddarts_ext.runs import interrupts
 from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.folder import RunFolder
@@ -29,6 +30,7 @@ from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.captured import CapturedIterations, why_not
+from ddarts_ext.search.contributions.budget import Budget, budget
 from ddarts_ext.search.decisions import one_hot
 from ddarts_ext.search.figures import figures, line, named_in
 from ddarts_ext.search.iterations import Iterations
@@ -97,6 +99,7 @@ class Searcher:
             # Steps of shrinking are spread over the epochs: with more of them those taken would have come elsewhere.
             epochs=None if self._shrinks else "method.epochs",
         )
+        self._budget = Budget()
         self._given = tuple(parts)
         self._parts = tuple(PARTS[name](self.config.method) for name in self.config.method.parts) + self._given
         if self.config.graphs == "on" and self._eager is not None:
@@ -166,16 +169,22 @@ class Searcher:
     def _announce(self, state: SearchState) -> None:
         """Say what the run is and takes, or refuse it, before anything is computed or written."""
         method, weights = self.config.method, state.architecture.weights().detach()
-        # The ablated groups may take more than the pass they branch from.
-        factor = max(1.0, method.objectives.ablation_memory) if method.objectives.ablation_weight else 1.0
-        if method.architect.order == 2 and method.architect.hessian == "exact":
-            factor = max(factor, EXACT_HESSIAN)
         runs = autocast(self.device, self.config.precision)
 
         def forward(images: torch.Tensor) -> torch.Tensor:
             with runs():
                 logits: torch.Tensor = state.net(images, weights, Pass(statistics="batch"))
                 return logits
+
+        def factor(need: StepMemory, available: int) -> float:
+            """The ablated groups may take more than the pass they branch from."""
+            least = EXACT_HESSIAN if method.architect.order == 2 and method.architect.hessian == "exact" else 1.0
+            if not method.objectives.ablation_weight:
+                return least
+            batch = min(method.batch, len(self.dataset.train))
+            said = method.objectives.ablation_memory
+            self._budget = budget(said, need, batch, method.cells, self.device, available)
+            return max(least, self._budget.units)
 
         announce(
             "search",
@@ -209,7 +218,7 @@ class Searcher:
         method = self._effective(state)
         weight_part, alpha_part = self._divided
         steps = steps_in(len(weight_part), method.batch)
-        iterations = self._iterations(Stepper(state, method, autocast(self.device, self.config.precision)))
+        iterations = self._iterations(self._stepper(state, method))
         self.progress.start("search", method.epochs, steps, state.epoch)
         judged = Sums()
         while state.epoch < method.epochs and not state.stopped:
@@ -225,6 +234,9 @@ class Searcher:
                     self._judge(iterations, alpha_part, judged)
             with interrupts.held():
                 self._finish_epoch(state, epoch, rates, judged, began)
+
+    def _stepper(self, state: SearchState, method: Method) -> Stepper:
+        return Stepper(state, method, autocast(self.device, self.config.precision), self._budget)
 
     def _iterations(self, stepper: Stepper) -> Iterations:
         """How steps are run on this device: captured as CUDA graphs, if they can be."""
@@ -326,8 +338,7 @@ class Searcher:
         part = self._divided[1]
         if not len(part) or "discretisation" in state.history[-1]:
             return False
-        stepper = Stepper(state, self.config.method, autocast(self.device, self.config.precision))
-        iterations = Iterations(stepper, self.dataset, self.config)
+        iterations = Iterations(self._stepper(state, self.config.method), self.dataset, self.config)
         record = state.history[-1]
         if "valid" not in record:
             # A part has ended the search after an epoch that was not judged.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -18,6 +18,7 @@ from torch.func import functional_call
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.runs.sums import Sums, judge
 from ddarts_ext.search.architect import unrolled_gradient
+from ddarts_ext.search.contributions.budget import Budget
 from ddarts_ext.search.contributions.marginal import contributions, frozen
 from ddarts_ext.search.contributions.objectives import ablation, zero_one
 from ddarts_ext.search.methods import Method
@@ -28,11 +29,12 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Stepper:
-    """The two halves of a step. autocast: makes the context in which networks run."""
+    """The two halves of a step. autocast: makes the context in which networks run. budget: of contributions."""
 
     state: SearchState
     method: Method
     autocast: Callable[[], AbstractContextManager[object]]
+    budget: Budget = field(default_factory=Budget)
 
     def architecture(self, step: int, train: Batch, valid: Batch, sums: Sums, *, decides: bool = True) -> None:
         """Move every row of the table by the gradient of its own loss. ``step`` counts from the start of the search;
@@ -110,7 +112,8 @@ class Stepper:
                 inactive=objectives.ablation_inactive,  # type: ignore[arg-type]
                 gradient=objectives.ablation_gradient,  # type: ignore[arg-type]
                 removal=objectives.ablation_removal,  # type: ignore[arg-type]
-                memory=objectives.ablation_memory,
+                memory=self.budget.memory,
+                keep=self.budget.keep,
                 generator=state.augmentation,
             )
         result = ablation(

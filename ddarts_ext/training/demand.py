@@ -24,19 +24,19 @@ def announce(
     channels: int,
     batch: int,
     stem: str,
-    factor: float = 1.0,
+    factor: Callable[[StepMemory, int], float] = lambda need, available: 1.0,
 ) -> None:
     """Say what the data set notes, and one line with images, sizes of the network and estimated memory of a step.
 
-    network: on the device of the run. forward: what a step differentiates, see :func:`step_memory`. factor: for steps
-    that hold more than one such pass. Raises ValueError where the device has not the memory, with the largest batch
-    that would fit.
+    network: on the device of the run. forward: what a step differentiates, see :func:`step_memory`. factor: how many
+    such passes a step holds, from the need of one and the bytes that are free. Raises ValueError where the device has
+    not the memory, with the largest batch that would fit.
     """
     device = next(network.parameters()).device
     wanted = min(batch, len(dataset.train))
     need = step_memory(network, forward, channels=dataset.channels, size=dataset.size, divisor=network.divisor)
-    need = need.times(factor)
     available = available_bytes(device)
+    need = need.times(factor(need, available))
     if need.of(wanted) > available:
         _refuse(command, device, wanted, need, available, dataset.size)
     if dataset.note:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
@@ -57,7 +57,6 @@ class _Seen(TorchDispatchMode):
         if func is torch.ops.aten._local_scalar_dense.default:
             raise RuntimeError("a value was read on the host")
         results = func(*args, **(kwargs or {}))
-        # detach: the step goes on with these tensors, and what it does to them is not done again by the tape.
         self._ops.append((func, args, kwargs or {}, results))
         return results
 
@@ -69,9 +68,20 @@ def _storage(tensor: Tensor) -> int:
 def with_graphs(run: Any, recording: Callable[[], Recording], patch: pytest.MonkeyPatch) -> Any:
     """The run, as it would be on a GPU, with stand-ins for its graphs."""
     vars(run)["_eager"] = None
-    patch.setattr(CapturedIterations, "recording", lambda self: _drawn(self) or recording())
+    patch.setattr(CapturedIterations, "recording", lambda self: recording())
     return run
 
 
-def _drawn(iterations: CapturedIterations) -> None:
-    iterations._drawn = iterations.stepper.state.augmentation.get_state()
+def held_by_graphs(module: nn.Module) -> list[str]:
+    """Parameters of which some graph is still alive: the node that sums a parameter's gradients lives as long as a
+    graph refers to it. On a GPU it sums on the stream on which it was made, and a capture on another one fails."""
+    found = []
+    for name, parameter in module.named_parameters():
+        _summing(parameter).metadata["seen"] = True
+        if "seen" in _summing(parameter).metadata:
+            found.append(name)
+    return found
+
+
+def _summing(parameter: Tensor) -> Any:
+    return parameter.view_as(parameter).grad_fn.next_functions[0][0]  # type: ignore[union-attr]

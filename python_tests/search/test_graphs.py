@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from runs.small import noise, outcome, search, shrink, timeless
-from search.recordings import CalledAgain, Tape, with_graphs
+from search.recordings import CalledAgain, Tape, held_by_graphs, with_graphs
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddarts_ext.runs.checkpoint import digest
@@ -152,6 +153,43 @@ def test_a_replayed_step_is_at_most_ten_calls_of_the_host(name: str, monkeypatch
         with_graphs(SEARCHES[name](data=noise(60)), Silent, monkeypatch).search()
     assert max(found) > 100  # those that Python ran
     assert sorted(found)[len(found) // 2] <= 10
+
+
+@pytest.mark.parametrize("name", ["darts", "ddarts", "shrinking", "shrinking by alphas"])
+def test_no_graph_of_the_network_outlives_what_made_it(name: str) -> None:
+    """Not what is told before the first step, no step, no judging, no measure: nothing waits to be collected either."""
+    run = SEARCHES[name]()
+    found: list[list[str]] = []
+    begin, end = run._start, run._finish_epoch
+
+    def began() -> Any:
+        state = begin()
+        found.append(held_by_graphs(state.net))
+        return state
+
+    def ended(state: Any, *arguments: Any) -> None:
+        found.append(held_by_graphs(state.net))
+        end(state, *arguments)
+        found.append(held_by_graphs(state.net))
+
+    run._start, run._finish_epoch = began, ended
+    gc.collect()
+    gc.disable()
+    try:
+        run.search()
+    finally:
+        gc.enable()
+    assert len(found) == 1 + 2 * run.config.method.epochs
+    assert not any(found)
+
+
+def test_a_graph_that_is_alive_is_seen() -> None:
+    layer = torch.nn.Linear(3, 3)
+    assert held_by_graphs(layer) == []
+    out = layer(torch.ones(2, 3)).tanh()
+    assert held_by_graphs(layer) == ["weight", "bias"]
+    del out
+    assert held_by_graphs(layer) == []
 
 
 def test_a_step_that_cannot_be_captured_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

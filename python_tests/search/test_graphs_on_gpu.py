@@ -123,6 +123,7 @@ found = KINDS["ddarts"](graphs="auto", progress=Says()).search()
 said = [line for line in Says.lines if "could not be captured" in line]
 assert len(said) == 1, Says.lines
 print(said[0])
+assert torch.rand(3, device="cuda").isfinite().all()  # torch's own generator draws again
 assert_alike(found, KINDS["ddarts"](graphs="off").search())
 """
 

@@ -76,6 +76,7 @@ def contributions(
     gradient: AblationGradient = "exact",
     removal: Removal = "all",
     memory: float = 1.0,
+    keep: bool = False,
     generator: torch.Generator | None = None,
 ) -> Contributions:
     """Marginal contributions of all cells on one batch.
@@ -88,6 +89,8 @@ def contributions(
     memory: budget for the ablated groups, in units of the activations of one plain step; groups that do not fit
     together are run one chunk after the other, and a group that does not fit runs alone. The result depends on it by
     rounding only.
+    keep: the graph of the whole network lies beside those of the groups, which takes the activations of one more plain
+    step and runs no cell of it again.
 
     Running statistics are updated once, by the whole network. The gradients of the network's weights are not computed
     and their ``.grad`` is left alone. Nothing here waits for the device.
@@ -108,7 +111,7 @@ def contributions(
     needs_graph = gradient == "exact" or (gradient == "stopgrad_mean" and sharing)
     # Beside graphs of groups the trunk has none. Without these it has its own, but for the first and largest cell: that
     # makes more room than the states take which wait for the groups.
-    recomputed = cells if needs_graph else 1
+    recomputed = 0 if keep else cells if needs_graph else 1
     whole, ablated, own = Gradient(weights), Gradient(weights), torch.zeros_like(weights)
     without = []
 
@@ -116,7 +119,9 @@ def contributions(
         return ablated_losses(net, states, weights, chunk, labels, inactive, inactive_weights)
 
     with frozen(net):
-        states, logits, loss = trunk_pass(net, weights, images, labels, recomputed, whole)
+        states, logits, loss, kept = trunk_pass(
+            net, weights, images, labels, recomputed, whole, keep=keep and needs_graph
+        )
         for chunk in plan_chunks(groups, states, memory, keeps_graph=needs_graph):
             grouped = weights.expand(len(chunk), *weights.shape)
             if needs_graph:
@@ -124,6 +129,8 @@ def contributions(
             else:
                 with torch.no_grad():
                     without.append(losses_without(chunk, states, grouped))
+        if kept is not None:
+            kept.pull(ablated)
         for index in reversed(range(recomputed)):
             del states[index + 2 :]  # No cell that is left reads them.
             cell_backward(net, index, weights, states, (whole, ablated))

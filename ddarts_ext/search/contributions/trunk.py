@@ -7,6 +7,7 @@ would lie beside the graphs of the groups. So the states alone are kept, and a c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -61,11 +62,29 @@ def as_leaves(states: Sequence[Tensor], first: int = 0) -> list[Tensor]:
     return [state.detach().requires_grad_(i >= 2) for i, state in enumerate(states, first)]
 
 
+@dataclass(frozen=True)
+class KeptGraph:
+    """The graph of the whole trunk. weights: its leaf [cells, E, O]; states: two of the stem and one per cell."""
+
+    weights: Tensor
+    states: Sequence[Tensor]
+
+    def pull(self, gradient: Gradient) -> None:
+        """Take a gradient from the states it has reached to the op weights, through all cells at once."""
+        found = [(i, at) for i, at in enumerate(gradient.at_states) if at is not None]
+        if found:
+            outputs, at_outputs = [self.states[i] for i, _ in found], [at for _, at in found]
+            (direct,) = torch.autograd.grad(outputs, self.weights, at_outputs)
+            gradient.of_weights += direct
+            gradient.at_states = [None] * len(gradient.at_states)
+
+
 def trunk_pass(
-    net: Supernet, weights: Tensor, images: Tensor, labels: Tensor, recomputed: int, whole: Gradient
-) -> tuple[list[Tensor], Tensor, Tensor]:
+    net: Supernet, weights: Tensor, images: Tensor, labels: Tensor, recomputed: int, whole: Gradient, *, keep: bool
+) -> tuple[list[Tensor], Tensor, Tensor, KeptGraph | None]:
     """Forward of the trunk, updating statistics, and backward of its loss, to ``whole``, as far as the cells come that
-    have a graph: the first ``recomputed`` have none. Returns states, logits and loss, all detached.
+    have a graph: the first ``recomputed`` have none. Returns states, logits and loss, all detached, and with ``keep``
+    the graph.
     """
     p = Pass(statistics="update" if net.training else "running")
     leaf = weights.detach().requires_grad_(True)
@@ -80,8 +99,9 @@ def trunk_pass(
             states.append(net.cells[index](states[-2], states[-1], leaf[index], p))
         logits = net.head(states[-1], p)
         loss = F.cross_entropy(logits, labels)
-        whole.of_weights += whole.pull(loss, None, leaf, leaves)
-    return [state.detach() for state in states], logits.detach(), loss.detach()
+        whole.of_weights += whole.pull(loss, None, leaf, leaves, retain_graph=keep)
+    kept = KeptGraph(leaf, states) if keep else None
+    return [state.detach() for state in states], logits.detach(), loss.detach(), kept
 
 
 def cell_backward(

@@ -23,7 +23,8 @@ class Objectives:
     zero_one_over: the mean of the zero-one loss runs over one cell's row (D-DARTS) or the whole table (FairDARTS).
     ablation_*: see :func:`.objectives.ablation` and :func:`.contributions.contributions`.
     ablation_every: contributions are computed every so many steps, and reused in between.
-    ablation_memory: budget of the ablated passes, in units of one step's activations.
+    ablation_memory: budget of the ablated passes, in units of one step's activations; by default 1 on a CPU, and on a
+    GPU what its free memory allows.
     """
 
     zero_one_weight: float = 0.0
@@ -37,7 +38,7 @@ class Objectives:
     ablation_inactive: str = option("bypass", choices=INACTIVE)
     ablation_removal: str = option("all", choices=REMOVALS)
     ablation_every: int = 1
-    ablation_memory: float = 1.0
+    ablation_memory: float | None = None
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from nn.golden import alphas, fill, images, targets
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddarts_ext import spaces
+from ddarts_ext.nn.cell import Cell
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.search.contributions.ablated_pass import plan_chunks
@@ -87,13 +88,38 @@ def test_equals_the_naive_oracle(cells: int, inactive: str) -> None:
     expected = contributions_naive(
         net, table, torch.sigmoid, x, y, inactive=inactive, generator=generator.manual_seed(5)
     )
-    for memory in (0.0, 1.0, math.inf):
-        found = contributions(
-            net, table, torch.sigmoid, x, y, inactive=inactive, memory=memory, generator=generator.manual_seed(5)
-        )
+    for memory, keep in ((0.0, False), (1.0, False), (math.inf, False), (1.0, True), (math.inf, True)):
+        options: dict[str, Any] = {"inactive": inactive, "memory": memory, "keep": keep}
+        found = contributions(net, table, torch.sigmoid, x, y, generator=generator.manual_seed(5), **options)
         for ours, theirs in zip(dataclasses.astuple(found), dataclasses.astuple(expected), strict=True):
             torch.testing.assert_close(ours, theirs, **EXACT)
         assert found.own_gradient is None
+
+
+@pytest.mark.parametrize("gradient", ["exact", "stopgrad_mean", "none"])
+def test_with_the_graph_kept_no_cell_runs_again(gradient: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """N cells of the trunk and N (N - 1) / 2 of the groups, most of them together; statistics move once."""
+    net, (x, y) = network(4, steps=1), batch(2)
+    other, table = copy.deepcopy(net), table_for(net, 4)
+    expected = contributions(other, table, torch.sigmoid, x, y, gradient=gradient)
+    runs = 0
+    real = Cell.forward
+
+    def counted(self: Cell, *arguments: Any) -> torch.Tensor:
+        nonlocal runs
+        runs += 1
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Cell, "forward", counted)
+    found = contributions(net, table, torch.sigmoid, x, y, gradient=gradient, memory=math.inf, keep=True)
+    assert runs == 4 + 3
+    for name, ours in dataclasses.asdict(found).items():
+        theirs = getattr(expected, name)
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs, **EXACT)
+    for ours, theirs in zip(net.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, **EXACT)
 
 
 @pytest.mark.parametrize("sign", FORMS)

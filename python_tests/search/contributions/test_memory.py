@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddarts_ext import spaces
+from ddarts_ext.nn.memory import StepMemory
 from ddarts_ext.nn.supernet import Supernet
+from ddarts_ext.search.contributions.budget import Budget, budget
 from ddarts_ext.search.contributions.marginal import contributions, frozen
 
 
@@ -72,6 +74,31 @@ def test_values_alone_hold_less_than_a_plain_step(measured: Callable[..., float]
 def test_exact_gradients_keep_to_the_budget(measured: Callable[..., float], memory: float) -> None:
     """A single group that needs more than the budget runs all the same; the largest needs nearly a plain step."""
     assert measured(memory=memory) < 1.15 * max(memory, 0.85)
+
+
+@pytest.mark.parametrize("memory", [1.0, math.inf])
+def test_a_kept_graph_is_one_unit_more(measured: Callable[..., float], memory: float) -> None:
+    without = measured(memory=memory)
+    assert without < measured(memory=memory, keep=True) < without + 1.15
+
+
+@pytest.mark.parametrize(
+    ("said", "device", "units", "expected"),
+    [
+        (None, "cpu", 100, Budget()),
+        (0.5, "cuda", 100, Budget(0.5)),
+        (None, "cuda", 100, Budget(3.5, keep=True)),
+        (None, "cuda", 4, Budget(1.8, keep=True)),
+        (None, "cuda", 2, Budget(1.4)),
+        (None, "cuda", 1, Budget(1.0)),
+    ],
+)
+def test_a_gpu_gives_contributions_what_it_has(said: float | None, device: str, units: int, expected: Budget) -> None:
+    """units: plain steps that fit into the free memory, of which seven tenths are used."""
+    need = StepMemory(fixed=0, per_image=1000)
+    found = budget(said, need, 64, 8, torch.device(device), units * 64_000)
+    assert found.keep == expected.keep
+    assert found.memory == pytest.approx(expected.memory)
 
 
 def test_without_a_budget_all_groups_are_held_together(measured: Callable[..., float]) -> None:
