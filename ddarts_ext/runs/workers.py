@@ -43,7 +43,7 @@ def each(
     threads = max(1, (os.cpu_count() or 1) // count)
     others = {process.pid for process in active_children()}
     finished = False
-    pool = ProcessPoolExecutor(count, processes, _begin, (processes.Value("i", 0), begin, device, threads))
+    pool = ProcessPoolExecutor(count, processes, _begin, (processes.Value("i", 0), begin, device, threads, count))
     try:
         futures = {pool.submit(_work, work, task): task for task in tasks}
         for future in as_completed(futures):
@@ -66,7 +66,12 @@ _kept: dict[str, Any] = {}
 """What a worker process keeps between tasks."""
 
 
-def _begin(counter: Any, begin: Callable[[str], Any], device: str, threads: int) -> None:
+def sharing() -> int:
+    """How many processes of one piece of work take the memory of this process's GPU; 1 where it works alone."""
+    return int(_kept.get("sharing", 1))
+
+
+def _begin(counter: Any, begin: Callable[[str], Any], device: str, threads: int, count: int) -> None:
     """In a new worker: its number picks its GPU, its context is made once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers it
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -75,6 +80,7 @@ def _begin(counter: Any, begin: Callable[[str], Any], device: str, threads: int)
         number = counter.value
         counter.value += 1
     if device == "cuda":
+        _kept["sharing"] = -(-count // torch.cuda.device_count())
         device = f"cuda:{number % torch.cuda.device_count()}"
     _kept["context"] = begin(device)
 

@@ -28,6 +28,7 @@ from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums
+from ddarts_ext.runs.workers import sharing
 from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.captured import CapturedIterations, why_not
 from ddarts_ext.search.contributions.budget import Budget, budget
@@ -183,7 +184,7 @@ class Searcher:
                 return least
             batch = min(method.batch, len(self.dataset.train))
             said = method.objectives.ablation_memory
-            self._budget = budget(said, need, batch, method.cells, self.device, available)
+            self._budget = budget(said, need, batch, method.cells, self.device, available // sharing())
             return max(least, self._budget.units)
 
         announce(

@@ -71,6 +71,16 @@ def assert_same(one: Any, other: Any) -> None:
     assert one[2] == other[2]
 
 
+EXPECTED: dict[str, Any] = {}
+
+
+def by_python(name: str) -> Any:
+    """What a search comes to whose steps Python runs, with :func:`fused_alphas`."""
+    if name not in EXPECTED:
+        EXPECTED[name] = whole(SEARCHES[name]())
+    return EXPECTED[name]
+
+
 def fused_alphas(patch: pytest.MonkeyPatch) -> None:
     """Adam as it is on a GPU, with its count of steps in a tensor: otherwise it reads that on the host."""
     real = torch.optim.Adam.__init__
@@ -91,7 +101,7 @@ def test_called_again_is_the_same(name: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_replayed_without_python_is_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing that changes from step to step is a number or a branch of the host's: rates, counts, batches, draws."""
     fused_alphas(monkeypatch)
-    expected = whole(SEARCHES[name]())
+    expected = by_python(name)
     calls = 0
     real = Stepper.weights
 
@@ -109,15 +119,14 @@ def test_replayed_without_python_is_the_same(name: str, monkeypatch: pytest.Monk
     assert calls <= 4 * networks * forms
 
 
-@pytest.mark.parametrize("steps", [1, 2, 4, 5])
+@pytest.mark.parametrize("steps", [1, 2, 5])
 @pytest.mark.parametrize("kind", ["ddarts", "shrinking"])
 def test_resumed_is_the_same(kind: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fused_alphas(monkeypatch)
-    expected = whole(SEARCHES[kind]())
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
         with_graphs(SEARCHES[kind](out=out, progress=Remembers(steps)), Tape, monkeypatch).search()
-    assert_same(whole(with_graphs(SEARCHES[kind](out=out, resume=True), Tape, monkeypatch)), expected)
+    assert_same(whole(with_graphs(SEARCHES[kind](out=out, resume=True), Tape, monkeypatch)), by_python(kind))
 
 
 class CountsCalls(TorchDispatchMode):
