@@ -100,7 +100,6 @@ class Searcher:
             # Steps of shrinking are spread over the epochs: with more of them those taken would have come elsewhere.
             epochs=None if self._shrinks else "method.epochs",
         )
-        self._budget = Budget()
         self._given = tuple(parts)
         self._parts = tuple(PARTS[name](self.config.method) for name in self.config.method.parts) + self._given
         if self.config.graphs == "on" and self._eager is not None:
@@ -183,9 +182,14 @@ class Searcher:
             if not method.objectives.ablation_weight:
                 return least
             batch = min(method.batch, len(self.dataset.train))
-            said = method.objectives.ablation_memory
-            self._budget = budget(said, need, batch, method.cells, self.device, available // sharing())
-            return max(least, self._budget.units)
+            said, before = method.objectives.ablation_memory, state.budget
+            chosen = budget(said, need, batch, method.cells, self.device, available // sharing())
+            if said is None and before is not None and need.times(before.units).of(batch) <= available:
+                chosen = before
+            elif before not in (None, chosen):
+                self.progress.say("search: contributions take other memory than before: results may differ by rounding")
+            state.budget = chosen
+            return max(least, chosen.units)
 
         announce(
             "search",
@@ -237,7 +241,7 @@ class Searcher:
                 self._finish_epoch(state, epoch, rates, judged, began)
 
     def _stepper(self, state: SearchState, method: Method) -> Stepper:
-        return Stepper(state, method, autocast(self.device, self.config.precision), self._budget)
+        return Stepper(state, method, autocast(self.device, self.config.precision), state.budget or Budget())
 
     def _iterations(self, stepper: Stepper) -> Iterations:
         """How steps are run on this device: captured as CUDA graphs, if they can be."""

@@ -15,6 +15,7 @@ from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.runs.optimizers import rates_as_tensors, state_of, take_up
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
+from ddarts_ext.search.contributions.budget import Budget
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.spaces import Space
 
@@ -35,7 +36,7 @@ class SearchState:
     epoch: finished epochs. step: finished steps of the epoch after them, with ``sums``, their figures, and ``drawn``,
     the state of ``order`` before that epoch was drawn. under_way: a step has begun and has not ended. stopped: a part
     has ended the search. held: the last ablation loss, reused between computations, [rows] value and contributions and
-    [rows, E, O] gradient.
+    [rows, E, O] gradient. budget: memory of contributions, as it was chosen; another one gives other roundings.
     """
 
     space: Space
@@ -53,6 +54,7 @@ class SearchState:
     drawn: Tensor | None = None
     stopped: bool = False
     held: dict[str, Tensor] = field(default_factory=dict)
+    budget: Budget | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def hold(self, name: str, value: Tensor) -> None:
@@ -77,6 +79,7 @@ class SearchState:
             "order": self.drawn if self.step and self.drawn is not None else self.order.get_state(),
             "augmentation": self.augmentation.get_state(),
             "held": self.held,
+            "budget": None if self.budget is None else [self.budget.memory, self.budget.keep],
             "parts": [part.state_dict() for part in self.parts],
         }
 
@@ -98,6 +101,8 @@ class SearchState:
         self.order.set_state(checkpoint["order"])
         restore_generator(self.augmentation, checkpoint["augmentation"])
         self.held = {name: tensor.to(device) for name, tensor in checkpoint["held"].items()}
+        chosen = checkpoint.get("budget")
+        self.budget = None if chosen is None else Budget(float(chosen[0]), bool(chosen[1]))
         self.epoch, self.step = int(checkpoint["epoch"]), int(checkpoint["step"])
         if self.step:
             self.sums.load_state_dict(checkpoint["sums"], device)

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
 import torch
 import torch.nn.functional as F
+from runs.small import SEARCH, noise
 from torch import Tensor
 
-from ddarts_ext import spaces
+from ddarts_ext import Searcher, spaces
 from ddarts_ext.nn.memory import StepMemory
 from ddarts_ext.nn.supernet import Supernet
+from ddarts_ext.runs.progress import Progress
+from ddarts_ext.search import searcher as searcher_module
 from ddarts_ext.search.contributions.budget import Budget, budget
 from ddarts_ext.search.contributions.marginal import contributions, frozen
+from ddarts_ext.search.methods import Method
+from ddarts_ext.search.state import SearchState
+from ddarts_ext.search.step import Stepper
+from ddarts_ext.training import demand
 
 
 class Held:
@@ -103,3 +111,30 @@ def test_a_gpu_gives_contributions_what_it_has(said: float | None, device: str, 
 
 def test_without_a_budget_all_groups_are_held_together(measured: Callable[..., float]) -> None:
     assert measured(memory=math.inf) > 2
+
+
+@pytest.mark.parametrize(("available", "kept"), [(1 << 50, True), (600 << 20, False)])
+def test_a_resumed_search_takes_the_memory_that_it_had(
+    available: int, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another budget gives other roundings: it is chosen again only where the first no longer fits."""
+    lines, used, stepper = list[str](), list[Budget | None](), Searcher._stepper
+    large = Budget(1e4, keep=True)
+
+    def noted(self: Searcher, state: SearchState, method: Method) -> Stepper:
+        used.append(state.budget)
+        return stepper(self, state, method)
+
+    monkeypatch.setattr(Searcher, "_stepper", noted)
+    monkeypatch.setattr(searcher_module, "budget", lambda *_: large)
+    monkeypatch.setattr(demand, "available_bytes", lambda _: 1 << 50)
+    sizes = SEARCH | {"epochs": 1}
+    Searcher(noise(), "ddarts", out=tmp_path / "run", **sizes).search()
+    monkeypatch.setattr(searcher_module, "budget", lambda *_: Budget(1.0))
+    monkeypatch.setattr(demand, "available_bytes", lambda _: available)
+    monkeypatch.setattr(Progress, "say", lambda self, line: lines.append(line))
+    more = sizes | {"epochs": 2, "resume": True, "progress": Progress()}
+    Searcher(noise(), "ddarts", out=tmp_path / "run", **more).search()
+    assert used[0] == large
+    assert used[-1] == (large if kept else Budget(1.0))
+    assert any("other memory than before" in line for line in lines) is not kept
