@@ -119,7 +119,7 @@ def test_a_resumed_search_takes_the_memory_that_it_had(
 ) -> None:
     """Another budget gives other roundings: it is chosen again only where the first no longer fits."""
     lines, used, stepper = list[str](), list[Budget | None](), Searcher._stepper
-    large = Budget(1e4, keep=True)
+    large = Budget(1e9, keep=True)
 
     def noted(self: Searcher, state: SearchState, method: Method) -> Stepper:
         used.append(state.budget)
