@@ -91,6 +91,27 @@ def own_stream(device: torch.device) -> Iterator[None]:
         outer.wait_stream(stream)
 
 
+class Pace:
+    """Keeps the host at most ``ahead`` steps ahead of a GPU.
+
+    A replay takes the host no time: without it an epoch would be over for the host when the device has begun, and who
+    stops the run would wait for all of it.
+    """
+
+    def __init__(self, device: torch.device, ahead: int = 4) -> None:
+        # blocking: the host sleeps while it waits, and does not spin.
+        self._events = [torch.cuda.Event(blocking=True) for _ in range(ahead)] if device.type == "cuda" else []  # type: ignore[no-untyped-call]
+        self._steps = 0
+
+    def step(self) -> None:
+        """After a step was launched: wait for the one ``ahead`` steps before it."""
+        if self._events:
+            event = self._events[self._steps % len(self._events)]
+            event.synchronize()
+            event.record()
+            self._steps += 1
+
+
 @dataclass
 class _Step:
     """counts: what one run of the step adds to the counts of its sums."""

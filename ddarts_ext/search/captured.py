@@ -11,7 +11,7 @@ from torch import Tensor
 from ddarts_ext.data import Dataset
 from ddarts_ext.data.batches import skipping
 from ddarts_ext.data.static import Held, IndexTable, in_memory
-from ddarts_ext.runs.graphs import CudaRecording, Recording, Steps
+from ddarts_ext.runs.graphs import CudaRecording, Pace, Recording, Steps
 from ddarts_ext.runs.optimizers import rates_as_tensors, tensors_of
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.iterations import Iterations
@@ -56,6 +56,7 @@ class CapturedIterations(Iterations):
         self._before: tuple[object, ...] = ()
         self._pool: torch.cuda._POOL_HANDLE | None = None
         self._steps = Steps(self.recording, self._fallen_back)
+        self._pace = Pace(stepper.state.architecture.table.device)
 
     def recording(self) -> Recording:
         """A new recording, of one step."""
@@ -92,6 +93,7 @@ class CapturedIterations(Iterations):
         if valid:
             self.architecture_step(size, valid, number, decides)
         self.weight_step(size, drawn=valid > 0)
+        self._pace.step()
 
     def architecture_step(self, size: int, valid: int, number: int, decides: bool) -> None:
         """Draw ``size`` images for the weight step that follows, and move the alphas by the next ``valid`` images."""
@@ -135,6 +137,7 @@ class CapturedIterations(Iterations):
             self._start("judged", torch.cat(found), 0)
             for _ in found:
                 self._steps.run(("judged", size), functools.partial(self._judge_next, size, sums), sums)
+                self._pace.step()
         self._before = self._addresses()
 
     def _judge_next(self, size: int, sums: Sums) -> None:
