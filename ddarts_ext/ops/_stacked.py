@@ -14,6 +14,9 @@ from torch import Tensor
 from ddarts_ext.ops import _checks, _forward_mode
 from ddarts_ext.ops._pointwise import in_channels_last
 
+_MOST_PARTS, _FEWEST_ROWS = 64, 512
+"""Into how many parts the rows of a weight gradient are cut, and how many a part has at least."""
+
 
 def stacks(*tensors: Tensor) -> bool:
     """Whether :func:`joined` and :func:`products` may take the tensors: eager code, and no transform that sees it."""
@@ -151,7 +154,7 @@ class _Products(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         rows, weights = ctx.saved_tensors
         d_rows = _product(grad, weights, not rows.is_contiguous()) if ctx.needs_input_grad[0] else None
-        d_weights = torch.bmm(grad.transpose(1, 2), rows) if ctx.needs_input_grad[1] else None
+        d_weights = _weight_gradient(grad, rows) if ctx.needs_input_grad[1] else None
         return d_rows, d_weights, None
 
 
@@ -160,3 +163,20 @@ def _product(a: Tensor, b: Tensor, interleaved: bool) -> Tensor:
         return torch.bmm(a, b)
     out = a.new_empty((a.shape[1], a.shape[0], b.shape[2])).transpose(0, 1)
     return torch.bmm(a, b, out=out)
+
+
+def _weight_gradient(grad: Tensor, rows: Tensor) -> Tensor:
+    """``grad[f].T @ rows[f]`` for all f: [F, M, Co], [F, M, C] -> [F, Co, C].
+
+    A product of so few columns is one block of a GPU that walks all rows; so the rows are cut, and the parts summed.
+    """
+    filters, count, _ = rows.shape
+    parts = count & -count  # the largest power of two that divides it
+    while parts > 1 and (parts > _MOST_PARTS or count // parts < _FEWEST_ROWS):
+        parts //= 2
+    if parts < 2:
+        return torch.bmm(grad.transpose(1, 2), rows)
+    # The filters inside the rows cannot be cut without a copy.
+    cut = [x.contiguous().view(filters * parts, count // parts, x.shape[2]) for x in (grad, rows)]
+    found = torch.bmm(cut[0].transpose(1, 2), cut[1])
+    return found.view(filters, parts, *found.shape[1:]).sum(1)

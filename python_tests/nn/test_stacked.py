@@ -149,6 +149,19 @@ def test_products_are_twice_differentiable(interleaved: bool) -> None:
     assert torch.autograd.gradgradcheck(run, (*images, *weights))
 
 
+@pytest.mark.parametrize("count", [1, 511, 1024, 3 * 1024, 1 << 16])
+@pytest.mark.parametrize("interleaved", [False, True])
+def test_weight_gradients_in_parts(count: int, interleaved: bool) -> None:
+    rows, weights = torch.randn(2, count, 3, dtype=torch.float64), torch.randn(2, 4, 3, dtype=torch.float64)
+    wave = torch.randn(count, 2, 4, dtype=torch.float64).transpose(0, 1)
+    if interleaved:
+        rows, wave = rows.transpose(0, 1).contiguous().transpose(0, 1), wave.contiguous()
+    out = _stacked.products(rows, weights.requires_grad_(), interleaved=interleaved)
+    torch.testing.assert_close(
+        torch.autograd.grad(out, weights, wave)[0], torch.einsum("fmo,fmc->foc", wave, rows), rtol=1e-10, atol=1e-10
+    )
+
+
 def sides() -> Iterator[tuple[list[Tensor], bool]]:
     together = torch.randn(6, 4, 3, 3).contiguous(memory_format=torch.channels_last)
     parts = list(together.split(2))
@@ -188,3 +201,17 @@ def test_outputs_on_a_gpu_lie_side_by_side() -> None:
         weights = [torch.empty(channels, 1, 3, 3, device="meta") for _ in range(3)]
         outputs = ops.relu_depthwise_conv2d(x, weights, dilations=[1, 1, 2]).outputs
         assert _stacked.side_by_side(outputs) is shared
+
+
+def test_under_autocast_as_stage_by_stage() -> None:
+    convs, x = members(NAMES, 1).float(), image(2, 4, 8, 8).detach().float().requires_grad_()
+    others, y = copy.deepcopy(convs), x.detach().clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = stacked.run(list(convs), x, Pass()), DepthwiseConv.run(list(others), y, Pass())
+    for out, other in zip(found, expected, strict=True):
+        assert out.dtype == other.dtype == torch.bfloat16
+        torch.testing.assert_close(out, other, rtol=0.05, atol=0.05)
+    sum(out.float().square().sum() for out in found).backward()
+    sum(out.float().square().sum() for out in expected).backward()
+    assert all(parameter.grad.dtype == torch.float32 for parameter in convs.parameters())
+    torch.testing.assert_close(x.grad, y.grad, rtol=0.1, atol=0.1 * float(y.grad.abs().max()))
