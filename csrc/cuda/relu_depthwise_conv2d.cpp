@@ -55,6 +55,23 @@ std::vector<ddarts::DepthwiseFilter> filters_of(const std::vector<Tensor>& weigh
   return filters;
 }
 
+constexpr int64_t kAlignment = 16;  // bytes that a kernel moves at once
+
+// Images like those of x with another height and width: side by side in memory, where each of them is aligned there, so
+// that one product can read them all.
+std::vector<Tensor> images_of(const Tensor& x, size_t count, int64_t h, int64_t w) {
+  const int64_t n = x.size(0), filters = static_cast<int64_t>(count);
+  const bool last = layout::channels_last(x);
+  std::vector<Tensor> images;
+  if (n * x.size(1) * h * w * x.element_size() % kAlignment) {
+    for (size_t f = 0; f < count; ++f) images.push_back(layout::empty(x, {n, x.size(1), h, w}, x.scalar_type(), last));
+    return images;
+  }
+  Tensor together = layout::empty(x, {filters * n, x.size(1), h, w}, x.scalar_type(), last);
+  for (int64_t f = 0; f < filters; ++f) images.push_back(torch::stable::narrow(together, 0, f * n, n));
+  return images;
+}
+
 std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_depthwise_conv2d(
     Tensor x, std::vector<Tensor> weights, std::vector<int64_t> dilations, int64_t stride, bool normalize,
     std::optional<Tensor> given_mean, std::optional<Tensor> given_rstd, int64_t groups, double eps) {
@@ -62,15 +79,11 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_depthwise_conv2d(
   const ddarts::DeviceStream device(x);
   const ScalarType type = ddarts::accumulate_dtype(x);
   const ddarts::DType dtype = ddarts::dtype_of(x);
-  const bool last = layout::channels_last(x);
   Tensor mean = torch::stable::new_empty(x, {normalize ? groups : 0, x.size(1)}, type);
   Tensor rstd = torch::stable::new_empty(mean, {normalize ? groups : 0, x.size(1)});
   if (normalize && given_mean.has_value()) {
-    for (int64_t g = 0; g < groups; ++g)
-      for (const auto& [to, from] : {std::pair(&mean, &*given_mean), std::pair(&rstd, &*given_rstd)}) {
-        Tensor row = torch::stable::select(*to, 0, g);
-        torch::stable::copy_(row, torch::stable::select(*from, 0, from->size(0) == 1 ? 0 : g));
-      }
+    torch::stable::copy_(mean, *given_mean);  // one row is that of all groups
+    torch::stable::copy_(rstd, *given_rstd);
   }
   ddarts::DepthwiseProblem p = problem_of(x, stride, groups, normalize ? &mean : nullptr, normalize ? &rstd : nullptr);
   if (normalize && !given_mean.has_value()) {
@@ -80,11 +93,10 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_depthwise_conv2d(
   }
   for (Tensor& weight : weights) weight = ddarts::dense(weight, type);
   std::vector<ddarts::DepthwiseFilter> filters = filters_of(weights, dilations);
-  std::vector<Tensor> outputs;
-  for (ddarts::DepthwiseFilter& filter : filters) {
-    outputs.push_back(layout::empty(x, {p.n, p.c, p.out_h, p.out_w}, x.scalar_type(), last));
-    filter.data = outputs.back().mutable_data_ptr();
-    filter.strides = strides_of(outputs.back());
+  std::vector<Tensor> outputs = images_of(x, filters.size(), p.out_h, p.out_w);
+  for (size_t f = 0; f < filters.size(); ++f) {
+    filters[f].data = outputs[f].mutable_data_ptr();
+    filters[f].strides = strides_of(outputs[f]);
   }
   in_batches(p, filters, [&](const ddarts::DepthwiseProblem& q, bool, bool) {
     DDARTS_CUDA_CHECK(ddarts::depthwise_forward(dtype, q, device.stream()));
@@ -142,10 +154,13 @@ std::tuple<Tensor, std::vector<Tensor>> relu_depthwise_conv2d_backward(
     });
     for (size_t f = 0; f < filters.size(); ++f) {
       const int64_t k = filters[f].k;
-      Tensor dw = torch::stable::new_empty(x, {p.c, 1, k, k}, types[f]);
-      torch::stable::copy_(dw, torch::stable::view(torch::stable::narrow(all, 0, filters[f].first * p.c, k * k * p.c),
-                                                   {p.c, 1, k, k}));
-      dweights.push_back(dw);
+      Tensor own = torch::stable::view(torch::stable::narrow(all, 0, filters[f].first * p.c, k * k * p.c), {p.c, 1, k, k});
+      if (types[f] == type) {
+        dweights.push_back(own);
+        continue;
+      }
+      dweights.push_back(torch::stable::new_empty(x, {p.c, 1, k, k}, types[f]));
+      torch::stable::copy_(dweights.back(), own);
     }
   }
   Tensor dx = input_grad ? input_gradient(x, p, filters, batch_statistics && normalize, groups, device.stream())

@@ -70,7 +70,7 @@ class DiscreteGraph(nn.Module):
             if node in self.nodes:
                 states[node] = self._sum(node, outputs, inputs[0], drop)
             for launch in self._launches.get(node, ()):
-                for slot, raw in launch.run(states[node], p):
+                for slot, raw in launch.run([states[node]] * launch.reads, p):
                     outputs[slot] = self._finish(slot, raw, p, drop)
         return states
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ddarts_ext import ops
 from ddarts_ext.nn.forward_pass import NodeKey, Pass
+from ddarts_ext.nn.idle_bias import with_idle_biases
 from ddarts_ext.nn.norm import RunningStatistics, elements_per_group
 from ddarts_ext.nn.primitives import SEARCH, Primitive, Style, primitive
 from ddarts_ext.ops._columns import take_columns
@@ -27,8 +28,15 @@ class Launch(Generic[Slot]):
     members: tuple[Primitive, ...]
     slots: tuple[Slot, ...]
 
-    def run(self, x: Tensor, p: Pass) -> Iterable[tuple[Slot, Tensor]]:
-        return zip(self.slots, self.family.run(self.members, x, p), strict=True)
+    @property
+    def reads(self) -> int:
+        """How many times the ops read their input."""
+        return len(self.members) if self.family.pure else 1
+
+    def run(self, inputs: Sequence[Tensor], p: Pass) -> Iterable[tuple[Slot, Tensor]]:
+        """The output of every op, with its slot. inputs: the state, once for every time that it is read."""
+        outputs = inputs if self.family.pure else self.family.run(self.members, inputs[0], p)
+        return zip(self.slots, outputs, strict=True)
 
 
 def launches(entries: Iterable[tuple[Slot, Primitive]]) -> tuple[Launch[Slot], ...]:
@@ -122,6 +130,7 @@ class MixedOp(nn.Module):
         self.ops = nn.ModuleList(op for _, op in present)
         self.node = MixedNode(channels, [op.normalized for _, op in present], track=style.track)
         self._launches = launches((slot, op) for slot, (_, op) in enumerate(present))
+        self._biased = style.conv_bias
 
     def forward(self, x: Tensor, weights: Tensor, p: Pass | None = None) -> Tensor:
         """x [groups * B, C, H, W], weights [O] or [groups, O] -> [groups * B, C, ceil(H/stride), ceil(W/stride)].
@@ -136,7 +145,7 @@ class MixedOp(nn.Module):
         rows = weights if weights.dim() == 2 else weights.unsqueeze(0).expand(p.groups, -1)
         if len(self.columns) < len(self.names):
             rows = rows[:, list(self.columns)]
-        outputs = dict(pair for launch in self._launches for pair in launch.run(x, p))
+        outputs = dict(pair for launch in self._launches for pair in launch.run([x] * launch.reads, p))
         branches = [outputs[slot] for slot in range(len(outputs))]
         out: Tensor = self.node(branches, rows, p, NodeKey(0, 0, self.columns))
-        return out
+        return with_idle_biases(out, self) if self._biased else out

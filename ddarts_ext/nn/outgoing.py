@@ -20,7 +20,7 @@ Entry = tuple[tuple[int, int], Primitive]
 def joinable(op: Primitive) -> bool:
     """Whether :class:`Outgoing` can hold the op."""
     if isinstance(op, DepthwiseConv):
-        return op.first.bias is None and (op.norm is None or op.norm.weight is None)
+        return op.first.acting("bias") is None and (op.norm is None or op.norm.weight is None)
     return isinstance(op, (Identity, Pool))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ddarts_ext.ops._pointwise import in_channels_last, pointwise
 
-__all__ = ["conv2d", "conv_bias", "conv_weight", "in_channels_last", "pointwise"]
+__all__ = ["biased", "conv2d", "conv_bias", "conv_weight", "in_channels_last", "pointwise"]
 
 
 def conv2d(
@@ -36,3 +36,8 @@ def conv_bias(channels: int, fan_in: int) -> nn.Parameter:
     """A bias [Co], initialised as ``nn.Conv2d`` does."""
     bound = 1 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(channels).uniform_(-bound, bound))
+
+
+def biased(x: Tensor, bias: Tensor | None) -> Tensor:
+    """x [N, C, H, W] with a bias [C] added, if there is one."""
+    return x if bias is None else x + bias[:, None, None]

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddarts_ext import ops
+from ddarts_ext.nn import stacked
 from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.nn.idle_bias import Biased
 from ddarts_ext.nn.norm import GroupedNorm, elements_per_group, given_together, record_together
-from ddarts_ext.nn.pointwise import conv2d, conv_bias, conv_weight, pointwise
+from ddarts_ext.nn.pointwise import biased, conv2d, conv_bias, conv_weight, pointwise
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Style:
 
     affine: norms inside an op have weight and bias (evaluation networks). pool_norm: pools await a norm (DARTS
     supernets). conv_bias: convolutions have a bias (AutoDL, whose norms are then not affine). track: norms keep
-    running statistics.
+    running statistics; without them they always use those of the batch.
     """
 
     affine: bool = False
@@ -37,16 +39,16 @@ class Style:
         """A norm inside an op."""
         return GroupedNorm(channels, affine=self.affine, track=self.track)
 
-    def bias(self, channels: int, fan_in: int) -> nn.Parameter | None:
-        """The bias of a convolution, if it has one."""
-        return conv_bias(channels, fan_in) if self.conv_bias else None
+    def add_bias(self, module: Biased, channels: int, fan_in: int, name: str = "bias") -> None:
+        """Give a module the bias of a convolution, if it has one. A norm follows every one of them."""
+        module.add_bias(name, conv_bias(channels, fan_in) if self.conv_bias else None, idle=not self.track)
 
 
 SEARCH = Style()
 EVALUATION = Style(affine=True, pool_norm=False)
 
 
-class Primitive(nn.Module):
+class Primitive(Biased):
     """One op: [N, Ci, H, W] -> [N, Co, ceil(H/stride), ceil(W/stride)], before its last norm."""
 
     normalized: bool = True
@@ -99,17 +101,15 @@ class Pool(Primitive):
         return [cast(Tensor, pooled.maximum if op.maximum else pooled.average) for op in pools]
 
 
-class _Stage(nn.Module):
+class _Stage(Biased):
     """A depthwise convolution, then a pointwise one."""
-
-    bias: nn.Parameter | None
 
     def __init__(self, channels: int, kernel: int, dilation: int, style: Style) -> None:
         super().__init__()
         self.dilation = dilation
         self.depthwise = conv_weight(channels, 1, kernel, kernel)
         self.pointwise = conv_weight(channels, channels, 1, 1)
-        self.register_parameter("bias", style.bias(channels, channels))
+        style.add_bias(self, channels, channels)
 
     @staticmethod
     def run(
@@ -125,17 +125,15 @@ class _Stage(nn.Module):
             groups=groups,
             **norm,
         )
-        biased = [
-            out if stage.bias is None else out + stage.bias[:, None, None]
-            for stage, out in zip(stages, found.outputs, strict=True)
-        ]
-        return found._replace(outputs=biased)
+        outputs = [biased(out, stage.acting("bias")) for stage, out in zip(stages, found.outputs, strict=True)]
+        return found._replace(outputs=outputs)
 
 
 class DepthwiseConv(Primitive):
     """``sep_conv`` (two stages with a norm between them) and ``dil_conv`` (one stage, dilation 2).
 
-    The first stages of all members read their common input in one launch, and the second stages run in another.
+    The first stages of all members read their common input in one launch, and the second stages run in another; on a
+    GPU in one for each kernel size.
     """
 
     def __init__(self, channels: int, kernel: int, stride: int, dilation: int, stages: int, style: Style) -> None:
@@ -148,6 +146,8 @@ class DepthwiseConv(Primitive):
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
         convs = cast(Sequence[DepthwiseConv], members)
+        if stacked.stacks(convs, x):
+            return stacked.run(convs, x, p)
         outputs = _Stage.run([op.first for op in convs], [x], p.groups, convs[0].stride).outputs
         longer = [
             (i, op.second, op.norm) for i, op in enumerate(convs) if op.second is not None and op.norm is not None
@@ -173,27 +173,26 @@ class FactorizedReduce(Primitive):
     A side of odd length is padded by one zero row or column at the bottom or right for the second (AutoDL).
     """
 
-    even_bias: nn.Parameter | None
-    odd_bias: nn.Parameter | None
-
     def __init__(self, channels_in: int, channels: int, style: Style) -> None:
         super().__init__()
         if channels % 2:
             raise ValueError(f"FactorizedReduce: channels must be even, got {channels}")
         self.even = conv_weight(channels // 2, channels_in, 1, 1)
         self.odd = conv_weight(channels // 2, channels_in, 1, 1)
-        self.register_parameter("even_bias", style.bias(channels // 2, channels_in))
-        self.register_parameter("odd_bias", style.bias(channels // 2, channels_in))
+        style.add_bias(self, channels // 2, channels_in, "even_bias")
+        style.add_bias(self, channels // 2, channels_in, "odd_bias")
 
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
-        return [op._both(x) for op in cast(Sequence[FactorizedReduce], members)]
+        reduces = cast(Sequence[FactorizedReduce], members)
+        if stacked.reduces(reduces, x):
+            return stacked.reduced(reduces, x)
+        return [op._both(x) for op in reduces]
 
     def _both(self, x: Tensor) -> Tensor:
         out = ops.relu_pointwise_conv2d(x, [self.even, self.odd], stride=2)
-        if self.even_bias is None or self.odd_bias is None:
-            return out
-        return out + torch.cat((self.even_bias, self.odd_bias))[:, None, None]
+        even, odd = self.acting("even_bias"), self.acting("odd_bias")
+        return out if even is None or odd is None else biased(out, torch.cat((even, odd)))
 
 
 class ReluFirst(Primitive):
@@ -215,37 +214,32 @@ class ReluFirst(Primitive):
 class PointwiseConv(Primitive):
     """ReLU, then a 1x1 convolution: ``simple_conv_1x1``, ``nor_conv_1x1`` and the preprocessing of a cell."""
 
-    bias: nn.Parameter | None
-
     def __init__(self, channels_in: int, channels: int, stride: int, style: Style) -> None:
         super().__init__()
         self.stride = stride
         self.weight = conv_weight(channels, channels_in, 1, 1)
-        self.register_parameter("bias", style.bias(channels, channels_in))
+        style.add_bias(self, channels, channels_in)
 
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
-        outputs = []
-        for op in cast(Sequence[PointwiseConv], members):
-            out = ops.relu_pointwise_conv2d(x, [op.weight], stride=op.stride)
-            outputs.append(out if op.bias is None else out + op.bias[:, None, None])
-        return outputs
+        return [
+            biased(ops.relu_pointwise_conv2d(x, [op.weight], stride=op.stride), op.acting("bias"))
+            for op in cast(Sequence[PointwiseConv], members)
+        ]
 
 
 class ReluConv(ReluFirst):
     """ReLU, then a square convolution: ``simple_conv_3x3`` and ``nor_conv_3x3``."""
 
-    bias: nn.Parameter | None
-
     def __init__(self, channels_in: int, channels: int, kernel: int, stride: int, style: Style) -> None:
         super().__init__()
         self.stride = stride
         self.weight = conv_weight(channels, channels_in, kernel, kernel)
-        self.register_parameter("bias", style.bias(channels, channels_in * kernel * kernel))
+        style.add_bias(self, channels, channels_in * kernel * kernel)
 
     def after_relu(self, x: Tensor, p: Pass) -> Tensor:
         pad = self.weight.shape[-1] // 2
-        return conv2d(x, self.weight, self.bias, (self.stride, self.stride), (pad, pad))
+        return conv2d(x, self.weight, self.acting("bias"), (self.stride, self.stride), (pad, pad))
 
 
 class SplitConv(ReluFirst):

@@ -50,7 +50,7 @@ def _depthwise(
     converted = sum(_dense(weight, accumulate_dtype(x.dtype)) for weight in weights)
     statistics = 0
     if normalize:
-        statistics = int(x.shape[0] > 0) + 1 if mean is None else 2 * groups
+        statistics = int(x.shape[0] > 0) + 1 if mean is None else 2
     return own + converted + statistics
 
 
@@ -73,7 +73,7 @@ def _depthwise_backward(
     count = sum(_dense(weight, accumulate) for weight in weights)
     count += _dense(mean, mean.dtype) + _dense(rstd, rstd.dtype)
     if weights_grad:
-        count += 2 * batches + len(weights)
+        count += 2 * batches + sum(weight.dtype != accumulate for weight in weights)
     if input_grad and x.shape[0]:
         count += batches
         if normalize or x.dtype != accumulate:

@@ -22,7 +22,8 @@ def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return in_last(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
     if not x.is_cuda:
         return F.conv2d(x, weight, bias)
-    out = torch.matmul(weight.flatten(1), x.flatten(2)).unflatten(2, x.shape[2:])
+    product = torch.matmul(weight.flatten(1), x.flatten(2))
+    out = product.view(*product.shape[:2], *x.shape[2:])
     return out if bias is None else out + bias[:, None, None]
 
 

@@ -228,12 +228,15 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
     branches, weights, normalize, given_mean, _, _ = inputs
     _, mean, rstd = output
     ctx.mark_non_differentiable(mean, rstd)
+    ctx.set_materialize_grads(False)  # those of mean and rstd would be zeros that nothing reads
     ctx.save_for_backward(*branches, weights, mean, rstd)
     ctx.normalize, ctx.batch_statistics = list(normalize), given_mean is None
 
 
-def _backward(ctx: Any, grad: Tensor, grad_mean: Tensor | None, grad_rstd: Tensor | None) -> tuple[Any, ...]:
+def _backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Any, ...]:
     *branches, weights, mean, rstd = ctx.saved_tensors
+    if grad is None:
+        return [None] * len(branches), *[None] * 5
     weights_grad = ctx.needs_input_grad[1]
     grads, d_weights = _mixed_sum_backward(
         grad, branches, weights, ctx.normalize, mean, rstd, ctx.batch_statistics, weights_grad

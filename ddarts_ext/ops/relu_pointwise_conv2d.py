@@ -64,8 +64,8 @@ def _parts(x: Tensor, weights: list[Tensor], stride: int, channels: int = 1) -> 
     parts = []
     for f in range(len(weights)):
         part = (x[:, :, f::2, f::2] if channels == 1 else x[:, f::2, f::2]).relu()
-        missing = (0, columns - part.shape[first + 1], 0, rows - part.shape[first])
-        missing = missing if channels == 1 else (0, 0, *missing)
+        missing = [0, columns - part.shape[first + 1], 0, rows - part.shape[first]]
+        missing = missing if channels == 1 else [0, 0, *missing]
         parts.append(F.pad(part, missing) if any(missing) else part)
     return parts
 

@@ -22,8 +22,8 @@ from ddarts_ext.search.step import Batch, Stepper
 
 META = torch.device("meta")
 CLASSES, CHANNELS, SIDE = 10, 3, 32
-MUCH = 1e9
-"""Memory for ablated groups, in units of a step's activations: more than any network asks for."""
+LITTLE = 1.0
+"""Memory for ablated groups, in units of a step's activations: several chunks of them."""
 _MEAN, _STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
@@ -149,7 +149,7 @@ STEPS: dict[str, Callable[[Sizes], Callable[[], None]]] = {
     "augmentation": _augmentation,
     "weight step": _weights,
     "architecture step": _architecture("ddarts"),
-    "architecture step, much memory": _architecture("ddarts", ablation_memory=MUCH),
+    "architecture step, little memory": _architecture("ddarts", ablation_memory=LITTLE),
     "architecture step, first order": _architecture("fairdarts"),
     "judging": _judging,
     "IS-DARTS weight step": _shrinking_step("darts"),
@@ -157,5 +157,5 @@ STEPS: dict[str, Callable[[Sizes], Callable[[], None]]] = {
     "NAS-Bench-201 weight step": _shrinking_step("nasbench201"),
     "NAS-Bench-201 measure": _measure("nasbench201"),
 }
-"""By what the table calls them. The architecture step is D-DARTS's with exact contributions, in chunks or, with much
-memory, of all groups at once; that of first order is FairDARTS's, without contributions."""
+"""By what the table calls them. The architecture step is D-DARTS's with exact contributions, of all groups at once or,
+with little memory, in chunks; that of first order is FairDARTS's, without contributions."""
