@@ -26,7 +26,7 @@ def test_alphas_can_decide(size: int, images: int, epochs: int) -> None:
 
 
 def test_the_floor_of_contributions_is_higher_where_there_is_an_ablation_loss() -> None:
-    assert preset("ddarts", 32, 2000)["ablation_delta"] == 0.01
+    assert preset("ddarts", 32, 2000)["ablation_delta"] == 0.05
     assert "ablation_delta" not in preset("fairdarts", 32, 2000)
 
 
