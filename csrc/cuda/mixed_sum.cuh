@@ -120,16 +120,17 @@ __device__ __forceinline__ void merge(A& n, A& mean, A& squares, A n2, A mean2, 
 // partial [row][group][tile][3][channels] of the moments; grid y = entry of the table, which is the row.
 template <typename A, int V>
 __global__ void __launch_bounds__(kThreads) moments_kernel(Frame f, MixedTable table, A* partial) {
+  constexpr int kInFlight = sizeof(A) > 4 ? kFlight / 2 : kFlight;  // as many registers, and none spills
   __shared__ A all[3][kThreads];
   const Place<V> at(f);
   const MixedBranch branch = table.branch[blockIdx.y];
   A n = A(0), mean[V] = {}, squares[V] = {};
   const int64_t end = min((at.tile + 1) * f.tile, f.positions);
-  for (int64_t p = at.tile * f.tile + at.level; at.inside && p < end; p += static_cast<int64_t>(kFlight) * f.depth) {
-    A x[kFlight][V], sum[V] = {};
+  for (int64_t p = at.tile * f.tile + at.level; at.inside && p < end; p += static_cast<int64_t>(kInFlight) * f.depth) {
+    A x[kInFlight][V], sum[V] = {};
     int count = 0;
 #pragma unroll
-    for (int u = 0; u < kFlight; ++u)
+    for (int u = 0; u < kInFlight; ++u)
       if (p + static_cast<int64_t>(u) * f.depth < end) {
         load(branch.dtype, branch.x, at.offset(f, p + static_cast<int64_t>(u) * f.depth), x[u]);
         ++count;
@@ -141,11 +142,11 @@ __global__ void __launch_bounds__(kThreads) moments_kernel(Frame f, MixedTable t
 #pragma unroll
     for (int v = 0; v < V; ++v) {
 #pragma unroll
-      for (int u = 0; u < kFlight; ++u) sum[v] += x[u][v];
+      for (int u = 0; u < kInFlight; ++u) sum[v] += x[u][v];
       const A centre = sum[v] * inverse, delta = centre - mean[v];
       A spread = A(0);
 #pragma unroll
-      for (int u = 0; u < kFlight; ++u) spread += u < count ? (x[u][v] - centre) * (x[u][v] - centre) : A(0);
+      for (int u = 0; u < kInFlight; ++u) spread += u < count ? (x[u][v] - centre) * (x[u][v] - centre) : A(0);
       mean[v] += delta * share;
       squares[v] += spread + delta * delta * n * share;
     }

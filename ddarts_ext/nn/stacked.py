@@ -7,22 +7,56 @@ side: batch norm and depthwise convolution see channels alone, and run once for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from torch import Tensor
 
 from ddarts_ext import ops
 from ddarts_ext.nn.forward_pass import Pass
-from ddarts_ext.nn.norm import elements_per_group, given_together, record_together
+from ddarts_ext.nn.norm import GroupedNorm, elements_per_group, given_together, record_together
 from ddarts_ext.nn.pointwise import in_channels_last
 from ddarts_ext.ops import _stacked
 
-if TYPE_CHECKING:
-    from ddarts_ext.nn.primitives import DepthwiseConv, FactorizedReduce
+
+class Stage(Protocol):
+    """What is read of a stage, a depthwise convolution and the 1x1 convolution after it."""
+
+    @property
+    def depthwise(self) -> Tensor: ...
+    @property
+    def pointwise(self) -> Tensor: ...
+    @property
+    def dilation(self) -> int: ...
+    def acting(self, name: str) -> Tensor | None: ...
 
 
-def stacks(members: Sequence[DepthwiseConv], x: Tensor) -> bool:
+class Convolution(Protocol):
+    """What is read of a separable or dilated convolution."""
+
+    @property
+    def first(self) -> Stage: ...
+    @property
+    def second(self) -> Stage | None: ...
+    @property
+    def norm(self) -> GroupedNorm | None: ...
+    @property
+    def stride(self) -> int: ...
+    def parameters(self) -> Iterator[Tensor]: ...
+
+
+class Reduction(Protocol):
+    """What is read of a factorised reduction."""
+
+    @property
+    def even(self) -> Tensor: ...
+    @property
+    def odd(self) -> Tensor: ...
+    def acting(self, name: str) -> Tensor | None: ...
+    def parameters(self) -> Iterator[Tensor]: ...
+
+
+def stacks(members: Sequence[Convolution], x: Tensor) -> bool:
     """Whether :func:`run` serves the ops on a state like x, and is faster than stage by stage."""
     if not (_off_the_cpu(x) and in_channels_last(x) and _stacked.stacks(x, *members[0].parameters())):
         return False
@@ -36,7 +70,7 @@ def _off_the_cpu(x: Tensor) -> bool:
     return x.device.type != "cpu"
 
 
-def run(members: Sequence[DepthwiseConv], x: Tensor, p: Pass) -> list[Tensor]:
+def run(members: Sequence[Convolution], x: Tensor, p: Pass) -> list[Tensor]:
     """The outputs of all members before their last norm, [groups * B, C, H/stride, W/stride] in channels-last."""
     kinds = _kinds(members)
     order = [place for places in kinds.values() for place in places]
@@ -60,7 +94,7 @@ def run(members: Sequence[DepthwiseConv], x: Tensor, p: Pass) -> list[Tensor]:
     return [outputs[place] for place in range(len(members))]
 
 
-def _kinds(members: Sequence[DepthwiseConv]) -> dict[int, list[int]]:
+def _kinds(members: Sequence[Convolution]) -> dict[int, list[int]]:
     """The places of the members by the kernel size of their second stage, 0 for those that have none."""
     found: dict[int, list[int]] = {}
     for place, op in enumerate(members):
@@ -68,7 +102,7 @@ def _kinds(members: Sequence[DepthwiseConv]) -> dict[int, list[int]]:
     return found
 
 
-def _second(members: Sequence[DepthwiseConv], x: Tensor, p: Pass) -> Tensor:
+def _second(members: Sequence[Convolution], x: Tensor, p: Pass) -> Tensor:
     """Norm, ReLU and the second stages of members of one kernel size: [N, F*C, H, W] -> rows [F, N*H*W, C]."""
     stages = [op.second for op in members if op.second is not None]
     norms = [op.norm for op in members if op.norm is not None]
@@ -89,7 +123,7 @@ def _second(members: Sequence[DepthwiseConv], x: Tensor, p: Pass) -> Tensor:
     return _stacked.products(_stacked.as_rows(found.outputs[0], len(stages)), weights, interleaved=False)
 
 
-def reduces(members: Sequence[FactorizedReduce], x: Tensor) -> bool:
+def reduces(members: Sequence[Reduction], x: Tensor) -> bool:
     """Whether :func:`reduced` serves the ops on a state like x, and is faster than one by one."""
     if not (_off_the_cpu(x) and in_channels_last(x) and _stacked.stacks(x, *members[0].parameters())):
         return False
@@ -97,7 +131,7 @@ def reduces(members: Sequence[FactorizedReduce], x: Tensor) -> bool:
     return even and all(op.acting("even_bias") is None for op in members)
 
 
-def reduced(members: Sequence[FactorizedReduce], x: Tensor) -> list[Tensor]:
+def reduced(members: Sequence[Reduction], x: Tensor) -> list[Tensor]:
     """The outputs of all members before their norm, [N, C, H/2, W/2] in channels-last: pixels are picked once."""
     n, _, h, w = x.shape
     rows = _stacked.diagonal(x)

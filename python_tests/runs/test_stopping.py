@@ -21,6 +21,7 @@ from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search import Searcher
+from ddarts_ext.search.iterations import Iterations
 from ddarts_ext.search.parts.part import Part
 
 RUNS: dict[str, Callable[..., Any]] = {"search": search, "shrink": shrink, "train": train}
@@ -161,17 +162,18 @@ def test_a_signal_in_a_step_waits_for_its_end(tmp_path: Path, monkeypatch: pytes
     assert any("saved after step" in line for line in progress.lines)
 
 
-def test_what_an_interrupt_in_the_middle_of_a_step_leaves_is_not_saved(tmp_path: Path) -> None:
+def test_what_an_interrupt_in_the_middle_of_a_step_leaves_is_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without the command's handler Ctrl-C may come at any moment."""
-    run = search(tmp_path)
-    real = run._prepared
+    run, real = search(tmp_path), Iterations.prepared
 
     def prepared(*arguments: Any) -> Any:
         if run.keeping.folder.path.joinpath("history.jsonl").exists():
             raise KeyboardInterrupt
         return real(*arguments)
 
-    run._prepared = prepared
+    monkeypatch.setattr(Iterations, "prepared", prepared)
     with pytest.raises(KeyboardInterrupt):
         run.search()
     saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["content"]
