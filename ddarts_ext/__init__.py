@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from ddarts_ext.genotype import Genotype, derive, discretize
     from ddarts_ext.nn import DiscreteNetwork, Supernet
     from ddarts_ext.search import Searcher, SearchResult, Shrinker
+    from ddarts_ext.training import Trainer, load_network
+
+    __version__: str
 
 # Where each public name lives; imported when first asked for, so that one op costs no search.
 _HOME = {
@@ -21,11 +24,13 @@ _HOME = {
     "Searcher": "search",
     "Shrinker": "search",
     "Supernet": "nn",
+    "Trainer": "training",
     "accelerate": "acceleration",
     "architecture_distance": "distance",
     "compare": "comparison",
     "derive": "genotype",
     "discretize": "genotype",
+    "load_network": "training",
     "restore": "acceleration",
 }
 
@@ -36,19 +41,29 @@ __all__ = [
     "Searcher",
     "Shrinker",
     "Supernet",
+    "Trainer",
+    "__version__",
     "accelerate",
     "architecture_distance",
     "compare",
     "derive",
     "discretize",
+    "load_network",
     "ops",
     "restore",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME:
+    if name == "__version__":
+        value = import_module(f"{__name__}.info").version()
+    elif name in _HOME:
+        value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
     globals()[name] = value
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

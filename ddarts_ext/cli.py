@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -17,13 +17,16 @@ from ddarts_ext.commands import (
     bench,
     compare,
     distance,
+    evaluate,
     info,
     nasbench201,
     plotting,
+    predict,
     score_ops,
     search,
     train,
 )
+from ddarts_ext.info import version as package_version
 from ddarts_ext.runs import interrupts
 from ddarts_ext.runs.failures import reason
 
@@ -40,8 +43,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback(invoke_without_command=True)
+def _before(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"ddarts_ext {package_version()}")
+        raise typer.Exit
+
+
 app.command("search")(search.search)
 app.command("train")(train.train)
+app.command("predict")(predict.predict)
+app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("derive")(architecture.derive)
 app.command("describe")(architecture.describe)

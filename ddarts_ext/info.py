@@ -23,7 +23,7 @@ def collect() -> dict[str, Any]:
     status = _extension.load()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else range(0)
     return {
-        "version": _version(),
+        "version": version(),
         "python": platform.python_version(),
         "torch": {
             "version": torch.__version__,
@@ -76,7 +76,8 @@ def _built(built: dict[str, Any]) -> str:
     return f"torch {built['torch']}, Python {built['python']}, {'/'.join(built['capabilities'])}, {kernels}"
 
 
-def _version() -> str:
+def version() -> str:
+    """The version of the package, as it was installed."""
     try:
         return importlib.metadata.version("ddarts_ext")
     except importlib.metadata.PackageNotFoundError:

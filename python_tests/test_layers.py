@@ -56,8 +56,8 @@ def graph() -> dict[str, set[str]]:
 
 def room(module: str) -> str:
     name = module.split(".")[1] if "." in module else ""
-    # It loads the kernels of the ops when these are defined: the two are one.
-    return "ops" if name == "_extension" else name
+    # It loads the kernels of the ops when these are defined; the other is the command by another name.
+    return {"_extension": "ops", "__main__": "cli"}.get(name, name)
 
 
 def test_every_room_has_its_place() -> None:

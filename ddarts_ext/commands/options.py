@@ -25,6 +25,8 @@ Resume = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Trained = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training, or a file of its weights.")]
+Weights = Annotated[str, typer.Option(help="last, or best after --keep best.")]
 Setting = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; may be given several times."),

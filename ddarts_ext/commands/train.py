@@ -35,6 +35,7 @@ def train(
     from ddarts_ext.runs.progress import for_terminal
     from ddarts_ext.training.recipes import recipe_for
     from ddarts_ext.training.trainer import Trainer
+    from ddarts_ext.training.weights import WEIGHTS
 
     said = {} if data is None else {"data": data}
     arguments = {**(_stored(out) if resume and out is not None else {}), **said, **given}
@@ -48,8 +49,11 @@ def train(
             raise ValueError(f"train: {name} must be given")
     result = Trainer(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).train()
     typer.echo(f"held-out accuracy {result.accuracy:.2%}")
+    if result.best is not None:
+        typer.echo(f"best epoch {result.best.epoch} by images held back, held-out accuracy {result.best_accuracy:.2%}")
     if out is not None:
-        typer.echo(f"weights in {out / 'weights.safetensors'}")
+        best = f", the best ones in {out / WEIGHTS['best']}" if result.best is not None else ""
+        typer.echo(f"weights in {out / WEIGHTS['last']}{best}")
 
 
 def _stored(out: Path) -> dict[str, Any]:

@@ -55,15 +55,20 @@ def read_picture(path: Path, size: tuple[int, int], channels: int) -> Tensor:
     transparent is laid over white, the orientation that a camera noted is applied; of several frames the first is read.
     Raises :class:`UnreadableImage`.
     """
+    with _opened(path) as image:
+        image.load()
+        return picture_pixels(image, size, channels)
+
+
+def picture_pixels(image: Any, size: tuple[int, int], channels: int) -> Tensor:
+    """What :func:`read_picture` gives of a picture that Pillow has read, or made."""
     from PIL import ImageOps
 
     height, width = size
-    with _opened(path) as image:
-        image.load()
-        picture = _flattened(_eight_bits(_upright(image)), "L" if channels == 1 else "RGB")
-        if picture.size != (width, height):
-            picture = ImageOps.fit(picture, (width, height))
-        pixels = torch.from_numpy(np.array(picture, dtype=np.uint8))
+    picture = _flattened(_eight_bits(_upright(image)), "L" if channels == 1 else "RGB")
+    if picture.size != (width, height):
+        picture = ImageOps.fit(picture, (width, height))
+    pixels = torch.from_numpy(np.array(picture, dtype=np.uint8))
     return pixels.reshape(height, width, channels).permute(2, 0, 1).contiguous()
 
 

@@ -22,20 +22,23 @@ _CAP = 224
 _SAMPLE, _TEST_SAMPLE = 2048, 256
 
 
-def load_folder(root: Path, image_size: int | None = None) -> Dataset:
+def load_folder(root: Path, image_size: int | None = None, shape: tuple[tuple[int, int], int] | None = None) -> Dataset:
     """Read an image folder. Images are scaled until they cover the target size, then cut to it in the middle.
 
     image_size: side of the square, at most 4096 pixels; without it the median height and width of all files, each at
-    most 224. Colour if any file is. The header of every file is checked; of a folder that streams, 2048 training
-    and 256 held-out images spread over it are decoded too. Raises ValueError or FileNotFoundError that names the file.
+    most 224. Colour if any file is. shape: ((height, width), channels) instead of both. The header of every file is
+    checked; of a folder that streams, 2048 training and 256 held-out images spread over it are decoded too. Raises
+    ValueError or FileNotFoundError that names the file.
     """
     image_module = pillow()
     image_module.init()
     if image_size is not None and not _is_side(image_size):
         raise ValueError(f"data: image_size must be a whole number from 1 to {LARGEST_SIDE} pixels, got {image_size!r}")
+    if shape is not None and shape[1] not in (1, 3):
+        raise ValueError(f"data: image files have 1 or 3 channels, and not the {shape[1]} that are asked for")
     listing = list_images(root)
     headers = _headers(listing.train + listing.test)
-    size, channels, said = _shape(headers, image_size)
+    size, channels, said = _shape(headers, image_size) if shape is None else (*shape, "")
     train, test = (_split(files, size, channels) for files in (listing.train, listing.test))
     if isinstance(train, MemorySplit):
         sample = train.images
@@ -55,7 +58,7 @@ def load_folder(root: Path, image_size: int | None = None) -> Dataset:
         mean=mean,
         std=std,
         augmentation=suited(size, channels),
-        note="; ".join([said, *listing.notes()]),
+        note="; ".join(filter(None, [said, *listing.notes()])),
     )
 
 

@@ -18,6 +18,7 @@ def load(
     *,
     root: str | Path | None = None,
     image_size: int | None = None,
+    shape: tuple[tuple[int, int], int] | None = None,
     download: bool = False,
     **augmentation: Any,
 ) -> Dataset:
@@ -28,12 +29,13 @@ def load(
     or NHW), an image folder with ``train/<class>/*`` or ``<class>/*``, or a :class:`Dataset`, which is handed through.
     A name goes before a file of that name, which ``note`` then says; ``./digits`` is the file.
     image_size: for image folders, the side of the square that images are resized to.
+    shape: ((height, width), channels) that the images of a folder are brought to, of a network that is trained already.
     download: let torchvision download CIFAR into ``root``.
     augmentation: fields of :class:`Augmentation` that replace the data set's defaults.
 
     Raises ValueError, TypeError or OSError with one line that says what was expected.
     """
-    loaded = data if isinstance(data, Dataset) else _load(data, root, image_size, download)
+    loaded = data if isinstance(data, Dataset) else _load(data, root, image_size, shape, download)
     if image_size is not None and loaded.size != (image_size, image_size):
         raise ValueError(
             f"data: image_size must be given for image folders alone, got {image_size!r} for {loaded.name}, "
@@ -48,7 +50,13 @@ def load(
     return replace(loaded, augmentation=replace(loaded.augmentation, **augmentation))
 
 
-def _load(data: str | Path, root: str | Path | None, image_size: int | None, download: bool) -> Dataset:
+def _load(
+    data: str | Path,
+    root: str | Path | None,
+    image_size: int | None,
+    shape: tuple[tuple[int, int], int] | None,
+    download: bool,
+) -> Dataset:
     if not isinstance(data, (str, Path)):
         raise TypeError(f"data: data must be a name, a path or a Dataset, got {type(data).__name__}")
     if "\0" in str(data):
@@ -61,7 +69,7 @@ def _load(data: str | Path, root: str | Path | None, image_size: int | None, dow
         return _named(arrays.load_digits(), data)
     path = Path(data)
     if path.is_dir():
-        return folder.load_folder(path, image_size)
+        return folder.load_folder(path, image_size, shape)
     if not path.exists():
         raise FileNotFoundError(
             "data: data must be digits, cifar10, cifar100, a .npz file or an image folder, "

@@ -14,6 +14,7 @@ from ddarts_ext.runs.device import PRECISIONS
 from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option
 from ddarts_ext.training.recipes import RECIPES, settings_of
 
+KEEP = ("last", "best")
 MAY_CHANGE = ("device", "source", "data")
 """Fields of config.json that a resumed run may have otherwise: its images are known by what they are."""
 
@@ -24,7 +25,8 @@ class TrainConfig:
 
     lr falls by a cosine per epoch to lr_min. auxiliary_weight: of the auxiliary head's loss; 0 leaves the head out.
     drop_path: probability in the last epoch; it rises linearly from 0. clip: largest global norm of the gradient.
-    label_smoothing: in training alone.
+    label_smoothing: in training alone. keep: ``best`` keeps the weights of the epoch that is best on a part of the
+    training images, ``held_back`` of them, which are not trained on; the test images never choose.
     """
 
     data: str
@@ -48,6 +50,8 @@ class TrainConfig:
     device: str = "cpu"
     precision: str = option("float32", "float32, or bf16 for autocast.", choices=PRECISIONS)
     deterministic: bool = option(False, "Only algorithms that give the same result every time.")
+    keep: str = option("last", "last, or best: the weights of the best epoch beside the last ones.", choices=KEEP)
+    held_back: float = option(0.1, "Share of the training images that --keep best chooses by instead of training on.")
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self) -> None:
@@ -63,16 +67,23 @@ class TrainConfig:
         for name, value, known in (
             ("precision", self.precision, PRECISIONS),
             ("stem", self.stem, STEMS),
+            ("keep", self.keep, KEEP),
             ("recipe", self.recipe, RECIPES),
         ):
             if value not in known:
                 raise ValueError(f"train: {name} must be one of {', '.join(known)}, got {value!r}")
+        if not 0 < self.held_back < 1:
+            raise ValueError(f"train: held_back must be between 0 and 1, got {self.held_back}")
         if self.channels % 2:
             raise ValueError(f"train: channels must be even, as reductions halve them, got {self.channels}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for config.json."""
-        return {"version": 1, "command": "train", **asdict(self)}
+        said = asdict(self)
+        if self.keep == "last":
+            # As before there was a choice: such runs go on.
+            del said["keep"], said["held_back"]
+        return {"version": 1, "command": "train", **said}
 
 
 def _whole(name: str, value: Any, lowest: int) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddarts_ext.runs.device import restore_generator
 from ddarts_ext.runs.sums import Sums
+from ddarts_ext.training.best import Best
 
 
 @dataclass
@@ -18,7 +19,8 @@ class Run:
 
     order: CPU generator of the order of images. random: generator on the device, of crops and drop path. epoch:
     finished epochs. step: finished steps of the epoch after them, with ``sums``, their figures, and ``drawn``, the
-    state of ``order`` before that epoch was drawn. under_way: a step has begun and has not ended.
+    state of ``order`` before that epoch was drawn. under_way: a step has begun and has not ended. best: the best epoch,
+    where one is kept.
     """
 
     network: Any
@@ -31,6 +33,7 @@ class Run:
     sums: Sums = field(default_factory=Sums)
     drawn: Tensor | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    best: Best | None = None
 
     def checkpoint(self) -> dict[str, Any]:
         """All of it but the history, of things that ``torch.load(weights_only=True)`` reads."""
@@ -43,6 +46,7 @@ class Run:
             # An epoch that is under way is drawn again, and its finished steps are skipped.
             "order": self.drawn if self.step and self.drawn is not None else self.order.get_state(),
             "random": self.random.get_state(),
+            **({} if self.best is None else {"best": self.best.to_checkpoint()}),
         }
 
     def restore(self, checkpoint: dict[str, Any], history: list[dict[str, Any]]) -> None:
@@ -55,3 +59,8 @@ class Run:
         if self.step:
             self.sums.load_state_dict(checkpoint["sums"], self.random.device)
         self.history = history
+        if "best" in checkpoint:
+            device = next(self.network.parameters()).device
+            kept = checkpoint["best"]
+            weights = {name: tensor.to(device) for name, tensor in kept["weights"].items()}
+            self.best = Best(int(kept["epoch"]), float(kept["accuracy"]), float(kept["loss"]), weights)

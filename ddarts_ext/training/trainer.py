@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddarts_ext.data import Augmentation, Dataset, UnreadableImage, load
+from ddarts_ext.data import Augmentation, Dataset, Split, UnreadableImage, load
 from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.batches import in_order, judged_together, permuted, skipping, steps_in
 from ddarts_ext.data.identity import identity
@@ -24,30 +24,37 @@ from ddarts_ext.nn.network import build_network
 from ddarts_ext.runs import interrupts
 from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.draws import DrawsFrom
-from ddarts_ext.runs.files import replacing
 from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums, judge
+from ddarts_ext.training import weights
+from ddarts_ext.training.best import Best, hold_back
 from ddarts_ext.training.config import MAY_CHANGE, OPTIONS, TrainConfig, resolve
 from ddarts_ext.training.demand import announce
+from ddarts_ext.training.description import Description
 from ddarts_ext.training.recipes import recipe_for
 from ddarts_ext.training.state import Run
-
-WEIGHTS = "weights.safetensors"
 
 
 @dataclass(frozen=True)
 class TrainResult:
     """accuracy: on held-out images after the last epoch (not the best one, which would choose by them). history: one
-    record per epoch. run: the folder, if there is one, with genotype.json and weights.safetensors."""
+    record per epoch. run: the folder, if there is one, with genotype.json, network.json and weights.safetensors.
+    best: with ``keep="best"`` the best epoch and its weights, which are in best.safetensors too."""
 
     network: nn.Module = field(repr=False)
     accuracy: float
     history: list[dict[str, Any]] = field(repr=False)
     run: Path | None = None
+    best: Best | None = None
+
+    @property
+    def best_accuracy(self) -> float | None:
+        """Accuracy of the best weights on held-out images, which had no part in choosing them."""
+        return None if self.best is None else float(self.history[self.best.epoch - 1]["test"]["accuracy"])
 
 
 @takes(OPTIONS)
@@ -78,9 +85,13 @@ class Trainer:
         dataset = load(data, image_size=settings.get("image_size"))
         settings.setdefault("recipe", recipe_for(genotype))
         self.config: TrainConfig = resolve(dataset, {**settings, "device": self.device.type})
+        held_back: Split | None = None
+        if self.config.keep == "best":
+            dataset, held_back = hold_back(dataset, self.config.held_back, self.config.seed)
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
         self.order = canonical_order(dataset.train)
         self.dataset = dataset.to(self.device)
+        self.held_back = None if held_back is None else held_back.to(self.device)
         self.resume = resume
         self.folder = None if out is None else RunFolder(out, "train")
         self.progress = progress if progress is not None else Progress()
@@ -97,10 +108,12 @@ class Trainer:
                 self.progress.close()
             if hasattr(run.network, "generator"):
                 run.network.generator = None  # of the training: a network is copied and pickled without it
-            if self.folder is not None:
-                self._write_weights(run.network)
-        accuracy = float(run.history[-1]["test"]["accuracy"])
-        return TrainResult(run.network, accuracy, run.history, None if self.folder is None else self.folder.path)
+            accuracy = float(run.history[-1]["test"]["accuracy"])
+            where = None if self.folder is None else self.folder.path
+            result = TrainResult(run.network, accuracy, run.history, where, run.best)
+            if where is not None:
+                self._write(where, result)
+        return result
 
     def _start(self) -> Run:
         config = self.config
@@ -110,7 +123,7 @@ class Trainer:
                 config.channels,
                 len(self.dataset.classes),
                 self.dataset.channels,
-                config.auxiliary_weight > 0 and self.genotype.inputs == 2,
+                self._auxiliary,
                 config.stem,
             ).to(self.device)
         optimizer = torch.optim.SGD(
@@ -131,6 +144,11 @@ class Trainer:
         if self.folder is not None:
             self.genotype.save(self.folder.genotype_file)
         return run
+
+    @property
+    def _auxiliary(self) -> bool:
+        """Whether the network has an auxiliary classifier."""
+        return self.config.auxiliary_weight > 0 and self.genotype.inputs == 2
 
     def _announce(self, network: Any) -> None:
         """Say what the run is and takes, or refuse it, before anything is computed or written."""
@@ -168,7 +186,9 @@ class Trainer:
             judged = Sums()
             with self.keeping.interruptible(run, UnreadableImage):
                 self._train(run)
-                self._judge(run, judged)
+                self._judge(run, self.dataset.test, "test", judged)
+                if self.held_back is not None:
+                    self._judge(run, self.held_back, "held_back", judged)
             with interrupts.held():
                 self._finish_epoch(run, rate, judged, began)
 
@@ -182,6 +202,7 @@ class Trainer:
             "lr": rate,
             "train": {"loss": figures["train_loss"], "accuracy": figures["train_accuracy"]},
             "test": {"loss": figures["test_loss"], "accuracy": figures["test_accuracy"]},
+            **self._best_of(run, figures),
             "seconds": round(time.perf_counter() - began, 3),
             "memory_mib": round(peak_memory_mib(self.device), 1),
         }
@@ -192,6 +213,13 @@ class Trainer:
             f"train loss {figures['train_loss']:.3f} accuracy {figures['train_accuracy']:.1%}  "
             f"held-out accuracy {figures['test_accuracy']:.2%}"
         )
+
+    def _best_of(self, run: Run, figures: Mapping[str, Any]) -> dict[str, Any]:
+        """Keep the weights if they are the best ones; what the record says of the images that they are chosen by."""
+        if self.held_back is None:
+            return {}
+        run.best = Best.better(run.best, run.epoch + 1, figures, run.network)
+        return {"held_back": {"loss": figures["held_back_loss"], "accuracy": figures["held_back_accuracy"]}}
 
     def _train(self, run: Run) -> None:
         """The steps of an epoch that are left; their figures are in ``run.sums``."""
@@ -232,24 +260,36 @@ class Trainer:
         return logits, loss + config.auxiliary_weight * F.cross_entropy(extra, labels, label_smoothing=smoothing)
 
     @torch.no_grad()
-    def _judge(self, run: Run, sums: Sums) -> None:
+    def _judge(self, run: Run, split: Split, name: str, sums: Sums) -> None:
         run.network.eval()
         together = judged_together(self.config.batch, self.dataset.size)
-        for rows in in_order(torch.arange(len(self.dataset.test)), together):
-            for images, labels in self.dataset.test.batches(rows):
+        for rows in in_order(torch.arange(len(split)), together):
+            for images, labels in split.batches(rows):
                 with self.autocast():
                     logits = run.network(self.dataset.normalise(images))
                     loss = F.cross_entropy(logits, labels)
-                judge(sums, "test", logits, labels, loss)
+                judge(sums, name, logits, labels, loss)
 
-    def _write_weights(self, network: nn.Module) -> None:
-        from safetensors.torch import save
-
-        if self.folder is None:
-            return
-        tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-        with replacing(self.folder.path / WEIGHTS) as file:
-            file.write(save(tensors, {"genotype": json.dumps(self.genotype.to_json()), "data": self.config.data}))
+    def _write(self, folder: Path, result: TrainResult) -> None:
+        """The trained network as a thing of its own."""
+        config = self.config
+        figures: dict[str, Any] = {"last": {"epoch": len(result.history), "accuracy": result.accuracy}}
+        states = {"last": result.network.state_dict()}
+        if result.best is not None:
+            figures["best"] = {"epoch": result.best.epoch, "accuracy": result.best_accuracy}
+            states["best"] = dict(result.best.weights)
+        about = weights.stamp(
+            data=self.source, seconds=round(sum(record["seconds"] for record in result.history), 3), weights=figures
+        )
+        description = Description.of(
+            self.genotype,
+            self.dataset,
+            channels=config.channels,
+            stem=config.stem,
+            auxiliary=self._auxiliary,
+            about=about,
+        )
+        weights.write(folder, description, states)
 
 
 def arguments_of(config: dict[str, Any]) -> dict[str, Any]:

@@ -9,30 +9,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
+from training.small import GENOTYPE, SMALL, stripes
 
-from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.training.trainer import Trainer, arguments_of
-
-GENOTYPE = Genotype(((("skip_connect", 2, 0), ("sep_conv_3x3", 2, 1)),) * 3, concat=(2,))  # type: ignore[arg-type]
-SMALL: dict[str, Any] = {"channels": 4, "batch": 16, "lr": 0.1, "epochs": 6, "drop_path": 0.1, "device": "cpu"}
-
-
-def stripes() -> Dataset:
-    """Horizontal against vertical stripes with noise."""
-    generator = torch.Generator().manual_seed(0)
-
-    def split(count: int) -> MemorySplit:
-        labels = torch.arange(count) % 2
-        bars = (torch.arange(8) % 2 * 120).expand(8, 8)
-        images = torch.stack([bars if label else bars.T for label in labels.tolist()])
-        images = images + torch.randint(0, 100, images.shape, generator=generator)
-        return MemorySplit(images[:, None].to(torch.uint8), labels)
-
-    return Dataset("stripes", split(64), split(32), ("h", "v"), (8, 8), 1, (0.4,), (0.2,), Augmentation())
 
 
 class _Interrupt(Progress):
