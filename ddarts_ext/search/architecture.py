@@ -94,9 +94,10 @@ class ArchitectureParameters(nn.Module):
         for parameter in self.parameters():
             parameter.grad = None
         if gradient is not None:
-            self.table.grad = self.alphas(gradient).to(self.table.dtype)
+            # Fused optimisers read a gradient as it lies in memory.
+            self.table.grad = self.alphas(gradient).to(self.table.dtype).contiguous()
             if self.edge_table is not None:
-                self.edge_table.grad = gradient[..., -1].to(self.table.dtype)
+                self.edge_table.grad = gradient[..., -1].to(self.table.dtype).contiguous()
 
     def to_weights(self, leaf: Tensor) -> Tensor:
         """What ops are mixed by, [cells, edges, ops], from a tensor like :meth:`leaf`: their weights, times those of
