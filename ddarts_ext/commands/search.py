@@ -18,7 +18,7 @@ def search(
     data: options.Data = None,
     method: Annotated[
         str | None,
-        typer.Option(help="darts, fairdarts, ddarts, dartopti, isdarts; --list says more. [default: ddarts]"),
+        typer.Option(help="darts, fairdarts, ddarts, dartopti, isdarts, da2s; --list says more. [default: ddarts]"),
     ] = None,
     given: dict[str, Any] = {},  # noqa: B006  # what OPTIONS declare
     off_logit: Annotated[
@@ -54,16 +54,14 @@ def search(
     if "data" not in arguments:
         raise ValueError("search: --data must be given: digits, cifar10:FOLDER, a .npz file or an image folder")
     shrinks = methods.get(arguments.get("method", "ddarts")).shrinking is not None
-    if "table" in given and not shrinks:
-        raise ValueError("search: --table must be given with method isdarts alone")
     kind: type[Searcher] = Shrinker if shrinks else Searcher
     result = kind(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
     typer.echo(result.genotype.to_nb201() if result.genotype.inputs == 1 else result.genotype)
     last = result.history[-1] if result.history else {}
     judged = f", validation accuracy of the supernet {last['valid']['accuracy']:.2%}" if "valid" in last else ""
     typer.echo(f"rule {result.rule}{judged}")
-    if getattr(result, "figures", None) is not None:
-        typer.echo(result.figures)  # type: ignore[attr-defined]
+    if result.figures is not None:
+        typer.echo(result.figures)
     if "distance" in last:
         settled = ", settled" if last["distance"].get("settled") else ""
         typer.echo(f"distance to the start {last['distance']['start']:.6f} after {last['epoch'] + 1} epochs{settled}")

@@ -11,6 +11,9 @@ from ddarts_ext.search import methods
 
 PROTOCOLS = ("all", "best")
 
+CONFIGURATION = ("edges_per_node", "edges_per_cell", "ops_per_edge")
+"""Settings that say of what form a discrete cell is."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -113,6 +116,10 @@ class Plan:
         # What a search by shrinking keeps is what the rule `darts` reads in its space.
         rule = "darts" if method.shrinking is not None else method.discretisation.rules[0]
         settings = {"space": method.space, "rules": [rule]}
+        if rule == "configuration":
+            # Said in the comparison or of the contender; both are of the result's form.
+            known = {**self.search, **first.settings}
+            settings |= {name: known[name] for name in CONFIGURATION if name in known}
         return (*self.contenders, Contender("random", settings, "random"))
 
     def count(self, contender: int) -> int:

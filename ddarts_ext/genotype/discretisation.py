@@ -7,10 +7,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ddarts_ext.genotype.cell import Cell, Gene
+from ddarts_ext.genotype.configuration import Configuration
 from ddarts_ext.genotype.value import Genotype
 from ddarts_ext.spaces import Space
 
-Rule = Literal["darts", "edge", "sparse", "complete"]
+Rule = Literal["darts", "edge", "sparse", "complete", "configuration"]
+THRESHOLDS = ("edge", "sparse", "complete")
+"""Rules that look at a threshold."""
 Table = npt.NDArray[np.float64]
 
 
@@ -22,6 +25,8 @@ def discretize(
     threshold: float = 0.85,
     seq: Sequence[int] | None = None,
     reductions: Sequence[int] | None = None,
+    configuration: Configuration | None = None,
+    strengths: Any = None,
 ) -> Genotype:
     """The architecture that the relaxed weights [rows, edges, ops] stand for.
 
@@ -35,6 +40,9 @@ def discretize(
     * `edge` (FairDARTS): on each edge the two largest ops, in ascending order, that reach the threshold.
     * `sparse` (FairDARTS): as `darts`, each op only if it reaches the threshold.
     * `complete`: every op that reaches the threshold.
+    * `configuration` (DA2S): per node as many of the strongest incoming edges as `configuration` says, by default two,
+      in descending order; on each as many of the largest ops. strengths: [rows, edges], the edge weights, by default
+      the weight of an edge's best op.
 
     Ties go to the lower source, then to the earlier op. In `edge`, a tie for the second place goes to the later op,
     as ascending stable sort leaves it.
@@ -50,7 +58,15 @@ def discretize(
         )
     if not np.isfinite(tables).all():
         raise ValueError("discretize: weights must be finite, got NaN or infinity")
-    genes = tuple(_cell(table, space, rule, threshold) for table in tables)
+    if rule == "configuration" and space.selection != "every_edge":
+        target = Configuration() if configuration is None else configuration
+        target.check(space, "discretize")
+        genes = tuple(
+            _configured(table, edges, space, target)
+            for table, edges in zip(tables, _strengths(strengths, tables, space), strict=True)
+        )
+    else:
+        genes = tuple(_cell(table, space, "darts" if rule == "configuration" else rule, threshold) for table in tables)
     order = tuple(range(len(genes))) if seq is None else tuple(seq)
     if reductions is None and not space.reductions(len(order)):
         reductions = ()
@@ -61,6 +77,29 @@ def _as_array(weights: Any) -> Table:
     if hasattr(weights, "detach"):  # a tensor; float() first, since NumPy has no bfloat16
         weights = weights.detach().double().cpu().numpy()
     return np.asarray(weights, dtype=np.float64)
+
+
+def _strengths(strengths: Any, tables: Table, space: Space) -> Table:
+    """[rows, edges]."""
+    if strengths is None:
+        return tables[..., list(space.choices)].max(-1)  # type: ignore[no-any-return]
+    found = _as_array(strengths)
+    if found.shape != tables.shape[:2]:
+        raise ValueError(
+            f"discretize: strengths must be [rows, edges]={list(tables.shape[:2])}, got {list(found.shape)}"
+        )
+    if not np.isfinite(found).all():
+        raise ValueError("discretize: strengths must be finite, got NaN or infinity")
+    return found
+
+
+def _configured(table: Table, strengths: Table, space: Space, configuration: Configuration) -> Cell:
+    entries = []
+    for node, edges in zip(space.nodes, configuration.edges(space, strengths.tolist()), strict=True):
+        for edge in edges:
+            ops = sorted(space.choices, key=lambda op: -table[edge, op])[: configuration.ops_per_edge]
+            entries += [Gene(space.genotype_ops[op], node, space.edges[edge].source) for op in ops]
+    return tuple(entries)
 
 
 def _cell(table: Table, space: Space, rule: Rule, threshold: float) -> Cell:

@@ -49,6 +49,8 @@ class _Staged(nn.Module):
 
     divisor = 4
     """By which the sides of images are divided on the way."""
+    reductions: tuple[int, ...] = ()
+    """No cell reduces: the blocks between the stages do."""
 
     def _start(self, x: Tensor, p: Pass) -> Tensor:
         check_images(self.name, x, self.in_channels, self.divisor)

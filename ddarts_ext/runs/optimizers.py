@@ -22,13 +22,14 @@ def rates_as_tensors(optimizer: Optimizer) -> None:
             group["lr"] = torch.tensor(group["lr"], dtype=dtype, device=device)
 
 
-def set_rate(optimizer: Optimizer, rate: float) -> None:
-    """The rate of all groups, in place where it is a tensor."""
-    for group in optimizer.param_groups:
+def set_rate(optimizer: Optimizer, rate: float, *others: float) -> None:
+    """The rate of all groups, or of the first and of each other one, in place where it is a tensor."""
+    rates = (rate, *others) if others else (rate,) * len(optimizer.param_groups)
+    for group, own in zip(optimizer.param_groups, rates, strict=True):
         if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(rate)
+            group["lr"].fill_(own)
         else:
-            group["lr"] = rate
+            group["lr"] = own
 
 
 def state_of(optimizer: Optimizer) -> dict[str, Any]:

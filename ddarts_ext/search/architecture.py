@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import torch
 from torch import Tensor, nn
 
+from ddarts_ext.search.edge_weights import EdgeWeights
 from ddarts_ext.search.relaxation import RELAXATIONS
 
 SHARINGS = ("individual", "normal_reduction", "sequence")
@@ -37,9 +38,12 @@ def _numbered(keys: Sequence[int | bool]) -> tuple[int, ...]:
 
 
 class ArchitectureParameters(nn.Module):
-    """``table`` [rows, edges, ops]: all alphas. ``owner[c]``: the row that cell c reads.
+    """``table`` [rows, edges, ops]: all alphas. ``owner[c]``: the row that cell c reads. ``edge_table`` [rows, edges]:
+    the betas of methods with edge weights, else None.
 
     initial_scale: standard deviation of the start values; 0 starts at zero, where every op weighs the same.
+
+    What is differentiated is one tensor, :meth:`leaf`: the alphas, or [rows, edges, ops + 1] with the betas last.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class ArchitectureParameters(nn.Module):
         initial_scale: float = 0.0,
         generator: torch.Generator | None = None,
         dtype: torch.dtype = torch.float32,
+        edge_weights: EdgeWeights | None = None,
     ) -> None:
         super().__init__()
         if relaxation not in RELAXATIONS:
@@ -60,6 +65,10 @@ class ArchitectureParameters(nn.Module):
         self.relax = RELAXATIONS[relaxation]
         shape = (max(self.owner) + 1, edges, ops)
         self.table = nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype) * initial_scale)
+        self.edge_weights = edge_weights
+        self.edge_table: nn.Parameter | None = None
+        if edge_weights is not None:
+            self.edge_table = nn.Parameter(edge_weights.start(shape[0], initial_scale, generator, dtype))
         self.register_buffer("rows", torch.tensor(self.owner), persistent=False)
         self.rows: Tensor
 
@@ -68,14 +77,43 @@ class ArchitectureParameters(nn.Module):
         """Whether cell i reads row i, every cell its own."""
         return self.owner == tuple(range(len(self.owner)))
 
-    def to_weights(self, table: Tensor) -> Tensor:
-        """Op weights [cells, edges, ops] of any table of this shape: relaxed, then handed to all cells of a row."""
-        relaxed = self.relax(table)
-        return relaxed if self.individual else relaxed.index_select(0, self.rows)
+    def joined(self) -> Tensor:
+        """All parameters, [rows, edges, ops] or [rows, edges, ops + 1]."""
+        return self.table if self.edge_table is None else torch.cat((self.table, self.edge_table.unsqueeze(-1)), -1)
+
+    def leaf(self, requires_grad: bool = True) -> Tensor:
+        """:meth:`joined` as a tensor of its own, to be differentiated."""
+        return self.joined().detach().requires_grad_(requires_grad)
+
+    def alphas(self, leaf: Tensor) -> Tensor:
+        """The part of :meth:`leaf` that ``table`` is."""
+        return leaf if self.edge_table is None else leaf[..., :-1]
+
+    def take_gradient(self, gradient: Tensor | None) -> None:
+        """Give the parameters their gradient, shaped as :meth:`leaf`, or none."""
+        for parameter in self.parameters():
+            parameter.grad = None
+        if gradient is not None:
+            # Fused optimisers read a gradient as it lies in memory.
+            self.table.grad = self.alphas(gradient).to(self.table.dtype).contiguous()
+            if self.edge_table is not None:
+                self.edge_table.grad = gradient[..., -1].to(self.table.dtype).contiguous()
+
+    def to_weights(self, leaf: Tensor) -> Tensor:
+        """What ops are mixed by, [cells, edges, ops], from a tensor like :meth:`leaf`: their weights, times those of
+        their edges, handed to all cells of a row."""
+        relaxed = self.relax(self.alphas(leaf))
+        if self.edge_weights is not None:
+            relaxed = relaxed * self.edge_weights.weights(leaf[..., -1]).unsqueeze(-1)
+        return self.by_cell(relaxed)
 
     def weights(self) -> Tensor:
-        """Op weights [cells, edges, ops] of the current table."""
-        return self.to_weights(self.table)
+        """What ops are mixed by now, [cells, edges, ops]."""
+        return self.to_weights(self.joined())
+
+    def op_weights(self) -> Tensor:
+        """The weights of the ops of every edge by themselves, [rows, edges, ops], without gradient."""
+        return self.relax(self.table.detach())
 
     def by_cell(self, rows: Tensor) -> Tensor:
         """What is known per row [rows, ...], per cell [cells, ...]."""

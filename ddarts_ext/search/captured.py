@@ -30,6 +30,8 @@ def why_not(config: SearchSettings, dataset: Dataset, device: torch.device, part
         "parts that were given may change the network": bool(parts),
         "alphas move by the second order": architect.order != 1,
         "gradients stay between the steps (reference_accumulate)": architect.reference_accumulate,
+        "alphas move by the images of the weights (alpha_images)": architect.alpha_images != "held_out",
+        "alphas move in some of the steps (alpha_every)": architect.alpha_every != 1,
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
 
@@ -165,5 +167,5 @@ class CapturedIterations(Iterations):
     def _fallen_back(self, error: Exception) -> None:
         state = self.stepper.state
         state.weight_optimizer.zero_grad(set_to_none=True)
-        state.architecture.table.grad = None
+        state.architecture.take_gradient(None)
         self._failed(error)

@@ -20,13 +20,18 @@ def figures(state: SearchState, sums: Sums) -> dict[str, Any]:
         part = {key: means[f"{name}_{key}"] for key in ("loss", "accuracy") if f"{name}_{key}" in means}
         if part:
             record[name] = part
-    for name in ("zero_one", "ablation", "contributions"):
+    for name in ("zero_one", "ablation", "contributions", "op_entropy", "edge_entropy"):
         if name in means:
             record[name] = means[name]
     record.update(sums.maxima())
-    record["decisions"] = decisions(state.architecture.weights(), state.space)
-    record["owner"] = list(state.architecture.owner)
-    record["alphas"] = state.architecture.by_cell(state.architecture.table.detach()).tolist()
+    architecture = state.architecture
+    record["decisions"] = decisions(architecture.by_cell(architecture.op_weights()), state.space)
+    record["owner"] = list(architecture.owner)
+    record["alphas"] = architecture.by_cell(architecture.table.detach()).tolist()
+    if architecture.edge_table is not None and architecture.edge_weights is not None:
+        record["betas"] = architecture.by_cell(architecture.edge_table.detach()).tolist()
+        weights = architecture.edge_weights.weights(architecture.edge_table.detach())
+        record["edge_weights"] = architecture.by_cell(weights).tolist()
     return record
 
 
@@ -51,5 +56,5 @@ def named_in(state: SearchState, found: NotFinite) -> str:
     where = f"cell {', '.join(cells)}"
     if len(found.place) == 3:
         _, edge, op = found.place
-        where += f", edge {edge}, op {state.space.ops[op]}"
+        where += f", edge {edge}, " + ("its weight" if op == len(state.space.ops) else f"op {state.space.ops[op]}")
     return f"{named(replace(found, place=()))} of {where}"

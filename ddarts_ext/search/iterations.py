@@ -33,18 +33,20 @@ class Iterations:
         decides: whether the zero-one loss has joined in.
         """
         split, done = self.dataset.train, self.stepper.state.step
-        valid = None if valid_rows is None else split.batches(valid_rows[done:])
+        same = valid_rows is not None and self.stepper.method.architect.alpha_images == "training"
+        valid = None if valid_rows is None or same else split.batches(valid_rows[done:])
         numbers = itertools.count(number + done)
         for part in skipping(rows, done):
             for batch in split.batches(part):
                 # Read before the step begins, in which nothing may go wrong: a file may be broken.
-                judging = None if valid is None else next(valid)
+                judging = next(valid) if valid is not None else batch if same else None
                 yield functools.partial(self._iteration, batch, judging, next(numbers), decides)
 
     def _iteration(self, batch: Batch, judging: Batch | None, number: int, decides: bool) -> None:
         train, sums = self.prepared(batch), self.stepper.state.sums
-        if judging is not None:
-            self.stepper.architecture(number, train, self.prepared(judging), sums, decides=decides)
+        if judging is not None and number % self.stepper.method.architect.alpha_every == 0:
+            valid = train if judging is batch else self.prepared(judging)
+            self.stepper.architecture(number, train, valid, sums, decides=decides)
         self.stepper.weights(train, sums)
 
     def prepared(self, batch: Batch) -> Batch:

@@ -20,4 +20,12 @@ def sigmoid(table: Tensor) -> Tensor:
     return torch.sigmoid(table)
 
 
-RELAXATIONS: dict[str, Relaxation] = {"softmax": softmax, "sigmoid": sigmoid}
+def cubic_softmax(table: Tensor) -> Tensor:
+    """Ops compete, and those far behind give up: softmax of t = 2a, or t^3 below -1 (DA2S)."""
+    doubled = 2 * table
+    return torch.softmax(torch.where(doubled >= -1, doubled, doubled**3), -1)
+
+
+RELAXATIONS: dict[str, Relaxation] = {"softmax": softmax, "sigmoid": sigmoid, "cubic_softmax": cubic_softmax}
+NORMALISED = ("softmax", "cubic_softmax")
+"""Those whose op weights sum to one on every edge."""

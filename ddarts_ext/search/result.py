@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor
 
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.genotype.discretisation import discretize
+from ddarts_ext.genotype.discretisation import THRESHOLDS, discretize
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.nn.network import DiscreteNetwork, build_network
 from ddarts_ext.search.decisions import decisiveness
 from ddarts_ext.search.methods import Discretisation
 from ddarts_ext.spaces import Space
+from ddarts_ext.tables.nasbench201 import Figures
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,38 @@ class Reading:
 
 
 def read(
-    weights: Tensor, space: Space, how: Discretisation, owner: Sequence[int], reductions: Sequence[int] | None
+    weights: Tensor,
+    space: Space,
+    how: Discretisation,
+    owner: Sequence[int],
+    reductions: Sequence[int] | None,
+    *,
+    strengths: Tensor | None = None,
 ) -> Reading:
     """Discretise op weights [rows, E, O] by the first rule that gives a connected network.
 
     A threshold may leave a cell without any op, or one that no later cell reads, above all after a short search;
-    ``darts`` keeps the best ops of every node whatever their weights, and stands in then.
+    ``darts`` keeps the best ops of every node whatever their weights, and stands in then. strengths: [rows, E] the
+    betas of a method with edge weights. Where a space keeps every edge, all cells are one, and one without a path is
+    one of its architectures too.
     """
+    every = space.selection == "every_edge"
+    order = (0,) if every else owner
     rules = dict.fromkeys((*how.rules, "darts"))
     found = {
-        rule: discretize(weights, space, rule, threshold=how.threshold, seq=owner, reductions=reductions)  # type: ignore[arg-type]
+        rule: discretize(
+            weights,
+            space,
+            rule,  # type: ignore[arg-type]
+            threshold=how.threshold,
+            seq=order,
+            reductions=reductions,
+            configuration=how.configuration,
+            strengths=strengths,
+        )
         for rule in rules
     }
-    faults = {rule: _fault(rule, genotype, how.threshold) for rule, genotype in found.items()}
+    faults = {rule: "" if every else _fault(rule, genotype, how.threshold) for rule, genotype in found.items()}
     chosen = next((rule for rule, fault in faults.items() if not fault), None)
     said = next((fault for fault in faults.values() if fault), "")
     if chosen is None:
@@ -53,13 +73,14 @@ def read(
 
 def _fault(rule: str, genotype: Genotype, threshold: float) -> str:
     """What keeps a genotype from being a connected network; empty where nothing does."""
+    said = f"the rule {rule!r}" + (f" (threshold {threshold})" if rule in THRESHOLDS else "")
     empty = [cell for cell in range(genotype.layers) if not genotype.live(cell)]
     if empty:
-        return f"the rule {rule!r} (threshold {threshold}) leaves {len(empty)} of {genotype.layers} cells without op"
+        return f"{said} leaves {len(empty)} of {genotype.layers} cells without op"
     dead = genotype.dead_cells()
     if dead:
         cells = ", ".join(map(str, dead))
-        return f"the rule {rule!r} (threshold {threshold}) leaves cells that no later one reads: {cells}"
+        return f"{said} leaves cells that no later one reads: {cells}"
     return ""
 
 
@@ -69,6 +90,7 @@ class SearchResult:
 
     genotype: the architecture, by ``rule``; ``note`` says why another rule stood in, else empty. genotypes: by every
     rule of the method. history: one record per epoch. alphas: [cells, E, O], on the CPU. run: its folder, if any.
+    figures: what a table of NAS-Bench-201 says of the architecture, where one was given.
     """
 
     genotype: Genotype
@@ -81,6 +103,7 @@ class SearchResult:
     in_channels: int
     stem: str
     run: Path | None = None
+    figures: Figures | None = None
 
     def network(self, channels: int = 36, **options: Any) -> DiscreteNetwork | NASBench201Network:
         """The network with this architecture, not yet trained. options: of :func:`build_network`."""

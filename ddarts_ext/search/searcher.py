@@ -15,6 +15,7 @@ from ddarts_ext.data import Dataset, UnreadableImage, load
 from ddarts_ext.data.batches import permuted, redrawn, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order, digest, divided
+from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.random import random_genotype
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.memory import StepMemory
@@ -41,6 +42,7 @@ from ddarts_ext.search.result import Reading, SearchResult, read
 from ddarts_ext.search.settings import MAY_CHANGE, OPTIONS, SearchSettings, resolve
 from ddarts_ext.search.state import SearchState, initial_state
 from ddarts_ext.search.step import Stepper
+from ddarts_ext.tables.nasbench201 import Figures, NASBench201Table
 from ddarts_ext.training.demand import announce
 
 EXACT_HESSIAN = 3.5
@@ -86,6 +88,7 @@ class Searcher:
         if (self.config.method.shrinking is not None) != self._shrinks:
             other = "Searcher" if self._shrinks else "Shrinker"
             raise ValueError(f"search: method {self.config.method.name} must be searched by {other}")
+        self.table = None if self.config.table is None else NASBench201Table.load(self.config.table)
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
         self.order = canonical_order(dataset.train)
         self.dataset = dataset.to(self.device)
@@ -142,6 +145,7 @@ class Searcher:
             rule,  # type: ignore[arg-type]
             generator=torch.Generator().manual_seed(self.config.seed),
             reductions=self.config.reductions,
+            configuration=method.discretisation.configuration,
         )
         alphas = torch.zeros(method.cells, len(space.edges), len(space.ops))
         result = self._outcome(Reading(genotype, rule, "", {rule: genotype}), [], alphas)
@@ -213,7 +217,9 @@ class Searcher:
         return divided(self.dataset.train.labels, self.order, self.config.split, self.config.seed)
 
     def _moves_alphas(self, epoch: int) -> bool:
-        return epoch >= self.config.method.architect.alpha_start
+        """Whether there are architecture steps; with edge weights there are, and alphas that rest have a rate of 0."""
+        method = self.config.method
+        return epoch >= method.architect.alpha_start or method.edge_relaxation is not None
 
     def _rows(self, part: torch.Tensor, state: SearchState) -> list[torch.Tensor]:
         """The training batches of an epoch, as :func:`permuted` groups them."""
@@ -296,9 +302,16 @@ class Searcher:
             # The alphas' cosine begins with their first step, the weights' with the pre-training.
             first = architect.alpha_start
             alpha_lr = cosine(alpha_lr, architect.alpha_lr_min, max(0, epoch - first), method.epochs - first)
-        for optimizer, rate in ((state.weight_optimizer, weight_lr), (state.alpha_optimizer, alpha_lr)):
-            set_rate(optimizer, rate)
-        return {"weight_lr": weight_lr, "alpha_lr": alpha_lr}
+        rates = {"weight_lr": weight_lr, "alpha_lr": alpha_lr}
+        if method.edge_relaxation is not None:
+            resting = epoch < architect.alpha_start
+            rates |= {"alpha_lr": 0.0 if resting else alpha_lr, "edge_lr": alpha_lr}
+        set_rate(state.weight_optimizer, rates["weight_lr"])
+        set_rate(state.alpha_optimizer, *(rates[name] for name in ("alpha_lr", "edge_lr") if name in rates))
+        for name, strength in method.objectives.strengths(epoch + 1, method.epochs, architect.alpha_start).items():
+            state.strengths[name].fill_(strength)
+            rates[f"{name}_strength"] = strength
+        return rates
 
     def _train(self, iterations: Iterations, weight_part: torch.Tensor, alpha_part: torch.Tensor, epoch: int) -> None:
         """The steps of an epoch that are left; their figures are in ``state.sums``."""
@@ -366,9 +379,13 @@ class Searcher:
 
     def _result(self, state: SearchState) -> SearchResult:
         architecture = state.architecture
-        weights = architecture.relax(architecture.table.detach()).double().cpu()
         reading = read(
-            weights, state.space, self.config.method.discretisation, architecture.owner, state.net.reductions
+            architecture.op_weights().double().cpu(),
+            state.space,
+            self.config.method.discretisation,
+            architecture.owner,
+            state.net.reductions,
+            strengths=architecture.edge_table,
         )
         if reading.note:
             self.progress.say(f"search: {reading.note}; so the genotype is by the rule {reading.rule!r}")
@@ -387,4 +404,12 @@ class Searcher:
             in_channels=self.dataset.channels,
             stem=self.config.stem,
             run=None if self.folder is None else self.folder.path,
+            figures=self._figures(reading.genotype),
         )
+
+    def _figures(self, genotype: Genotype) -> Figures | None:
+        """What the table of NAS-Bench-201 says of an architecture, if there is one; also written."""
+        figures = None if self.table is None else self.table[genotype]
+        if figures is not None and self.folder is not None:
+            self.folder.write_json("nasbench201.json", figures.to_json())
+        return figures

@@ -180,6 +180,7 @@ def _check_start(config: SearchSettings) -> None:
             f"search: start, early_stop and track_distance must be left out with method {method.name}, which has no "
             "alphas to read an architecture from"
         )
+    method.discretisation.configuration.check(config.space(), "search")
     if method.architect.reference_accumulate and method.architect.order == 2:
         raise ValueError("search: reference_accumulate must be false with order=2, which the published code has not")
     if method.epochs <= method.architect.alpha_start:
@@ -207,6 +208,11 @@ def _check_indices(reductions: Sequence[int] | None, cells: int) -> None:
 def _check_nasbench201(config: SearchSettings) -> None:
     if config.method.cells % 3:
         raise ValueError(f"search: cells must be a multiple of the 3 stages of nasbench201, got {config.method.cells}")
+    if config.method.sharing != "normal_reduction" and not config.method.random:
+        raise ValueError(
+            f"search: space must be another one for method {config.method.name}, whose cells differ from each other: "
+            "in nasbench201 all are one"
+        )
     if config.stem != "cifar":
         raise ValueError(f"search: stem must be cifar for nasbench201, got {config.stem!r}")
     if config.reductions:

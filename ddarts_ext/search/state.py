@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from ddarts_ext.data import Dataset
+from ddarts_ext.nn.nasbench201 import NASBench201Supernet
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.runs.device import restore_generator
 from ddarts_ext.runs.draws import DrawsFrom
@@ -16,6 +17,8 @@ from ddarts_ext.runs.optimizers import rates_as_tensors, state_of, take_up
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.contributions.budget import Budget
+from ddarts_ext.search.edge_weights import EdgeWeights
+from ddarts_ext.search.methods import Architect
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.spaces import Space
 
@@ -37,13 +40,14 @@ class SearchState:
     the state of ``order`` before that epoch was drawn. under_way: a step has begun and has not ended. stopped: a part
     has ended the search. held: the last ablation loss, reused between computations, [rows] value and contributions and
     [rows, E, O] gradient. budget: memory of contributions, as it was chosen; another one gives other roundings.
+    strengths: of the entropy terms in this epoch, [] each, by the names of their sums.
     """
 
     space: Space
     net: Supernet
     architecture: ArchitectureParameters
     weight_optimizer: torch.optim.SGD
-    alpha_optimizer: torch.optim.Adam
+    alpha_optimizer: torch.optim.Optimizer
     order: torch.Generator
     augmentation: torch.Generator
     parts: tuple[Kept, ...] = ()
@@ -55,6 +59,7 @@ class SearchState:
     stopped: bool = False
     held: dict[str, Tensor] = field(default_factory=dict)
     budget: Budget | None = None
+    strengths: dict[str, Tensor] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def hold(self, name: str, value: Tensor) -> None:
@@ -73,6 +78,7 @@ class SearchState:
             "stopped": self.stopped,
             "net": self.net.state_dict(),
             "alphas": self.architecture.table.detach(),
+            "betas": None if self.architecture.edge_table is None else self.architecture.edge_table.detach(),
             "weight_optimizer": state_of(self.weight_optimizer),
             "alpha_optimizer": state_of(self.alpha_optimizer),
             # An epoch that is under way is drawn again, and its finished steps are skipped.
@@ -96,6 +102,8 @@ class SearchState:
         self.net.load_state_dict(checkpoint["net"])
         with torch.no_grad():
             self.architecture.table.copy_(checkpoint["alphas"])
+            if self.architecture.edge_table is not None:
+                self.architecture.edge_table.copy_(checkpoint["betas"])
         take_up(self.weight_optimizer, checkpoint["weight_optimizer"])
         take_up(self.alpha_optimizer, checkpoint["alpha_optimizer"])
         self.order.set_state(checkpoint["order"])
@@ -113,27 +121,41 @@ class SearchState:
 State = TypeVar("State", bound=SearchState)
 
 
+def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet:
+    """The whole supernet of the space of a search; ``cells`` counts all cells."""
+    method, classes = settings.method, len(dataset.classes)
+    if settings.space().selection == "every_edge":
+        net = NASBench201Supernet(method.channels, method.cells // 3, classes, in_channels=dataset.channels)
+        # The loop asks nothing of a supernet but its parameters, its reductions and its forward, which both kinds have.
+        return cast(Supernet, net)
+    return Supernet(
+        settings.space(),
+        method.cells,
+        method.channels,
+        classes,
+        in_channels=dataset.channels,
+        stem=settings.stem,
+        reductions=settings.reductions,
+    )
+
+
 def initial_state(
     settings: SearchSettings, dataset: Dataset, device: torch.device, parts: tuple[Kept, ...] = ()
 ) -> SearchState:
     """The start of a search: all random numbers come from the seed, and the global generators are left as they were."""
     method, space = settings.method, settings.space()
     with DrawsFrom(torch.Generator().manual_seed(settings.seed)):
-        net = Supernet(
-            space,
-            cells=method.cells,
-            channels=method.channels,
-            classes=len(dataset.classes),
-            in_channels=dataset.channels,
-            stem=settings.stem,
-            reductions=settings.reductions,
-        )
+        net = build_supernet(settings, dataset)
+        edge_weights = None
+        if method.edge_relaxation is not None:
+            edge_weights = EdgeWeights(space, method.discretisation.configuration, method.edge_relaxation)
         architecture = ArchitectureParameters(
             len(space.edges),
             len(space.ops),
             owners(method.sharing, method.cells, net.reductions, settings.sequence),
             method.relaxation,
             initial_scale=method.architect.alpha_init,
+            edge_weights=edge_weights,
         )
     if settings.start is not None:
         with torch.no_grad():
@@ -164,22 +186,35 @@ def assembled(
             nesterov=method.weights.nesterov,
             fused=True,
         ),
-        # One Adam over the table is one Adam per row: every step is elementwise, and all rows have the same rate.
-        alpha_optimizer=torch.optim.Adam(
-            [architecture.table],
-            lr=method.architect.alpha_lr,
-            betas=method.architect.alpha_betas,
-            weight_decay=method.architect.alpha_weight_decay,
-            # Otherwise its count of steps lies on the CPU, and every step reads it.
-            fused=device.type != "cpu",
-            capturable=device.type == "cuda",
-        ),
+        alpha_optimizer=_alpha_optimizer(method.architect, architecture, device),
         order=torch.Generator().manual_seed(settings.seed),
         # Meta tensors, by which a step is counted, have no generator and draw nothing.
         augmentation=torch.Generator("cpu" if device.type == "meta" else device).manual_seed(settings.seed + 1),
         parts=parts,
+        strengths={name: torch.zeros((), device=device) for name in ("op_entropy", "edge_entropy")},
     )
     if device.type == "cuda":
         for optimizer in (state.weight_optimizer, state.alpha_optimizer):
             rates_as_tensors(optimizer)
     return state
+
+
+def _alpha_optimizer(
+    how: Architect, architecture: ArchitectureParameters, device: torch.device
+) -> torch.optim.Optimizer:
+    """One optimiser over the table is one per row: every step is elementwise, and all rows have the same rate. Betas
+    are a group of their own, since they move before the alphas do."""
+    groups = [{"params": [parameter]} for parameter in architecture.parameters()]
+    if how.alpha_optimizer == "sgd":
+        return torch.optim.SGD(
+            groups, lr=how.alpha_lr, momentum=how.alpha_momentum, weight_decay=how.alpha_weight_decay, fused=True
+        )
+    return torch.optim.Adam(
+        groups,
+        lr=how.alpha_lr,
+        betas=how.alpha_betas,
+        weight_decay=how.alpha_weight_decay,
+        # Otherwise its count of steps lies on the CPU, and every step reads it.
+        fused=device.type != "cpu",
+        capturable=device.type == "cuda",
+    )

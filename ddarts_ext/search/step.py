@@ -21,6 +21,7 @@ from ddarts_ext.search.architect import unrolled_gradient
 from ddarts_ext.search.contributions.budget import Budget
 from ddarts_ext.search.contributions.marginal import contributions, frozen
 from ddarts_ext.search.contributions.objectives import ablation, zero_one
+from ddarts_ext.search.entropy import edge_entropy, op_entropy
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.state import SearchState
 
@@ -55,10 +56,12 @@ class Stepper:
                 gradient = gradient + objectives.ablation_weight * state.held["gradient"]
         if objectives.zero_one_weight and decides:
             gradient = gradient + objectives.zero_one_weight * self._zero_one(sums)
+        if objectives.op_entropy_weight or objectives.edge_entropy_weight:
+            gradient = gradient + self._entropies(sums)
         sums.add("alpha_gradient", gradient)
-        state.architecture.table.grad = gradient.to(state.architecture.table.dtype)
+        state.architecture.take_gradient(gradient)
         state.alpha_optimizer.step()
-        state.architecture.table.grad = None
+        state.architecture.take_gradient(None)
 
     def computes(self, step: int) -> bool:
         """Whether an architecture step computes contributions, or uses those that are held, if any."""
@@ -71,7 +74,7 @@ class Stepper:
         state = self.state
         images, labels = batch
         accumulates = self.method.architect.reference_accumulate
-        leaf = state.architecture.table.detach().requires_grad_(accumulates)
+        leaf = state.architecture.leaf(accumulates)
         with self.autocast():
             logits = state.net(images, state.architecture.to_weights(leaf), Pass())
             loss = F.cross_entropy(logits, labels)
@@ -105,7 +108,7 @@ class Stepper:
         with self.autocast():
             found = contributions(
                 state.net,
-                state.architecture.table,
+                state.architecture.leaf(),
                 state.architecture.to_weights,
                 *valid,
                 owner=state.architecture.owner,
@@ -140,7 +143,7 @@ class Stepper:
         """Gradient of the cross-entropy with respect to the table, for all rows from one backward."""
         state = self.state
         images, labels = valid
-        leaf = state.architecture.table.detach().requires_grad_(True)
+        leaf = state.architecture.leaf()
         with frozen(state.net), self.autocast():
             logits = state.net(images, state.architecture.to_weights(leaf), Pass())
             loss = F.cross_entropy(logits, labels)
@@ -153,7 +156,7 @@ class Stepper:
         state = self.state
         images, labels = valid
         rows = len(state.architecture.table)
-        leaf = state.architecture.table.detach().requires_grad_(True)
+        leaf = state.architecture.leaf()
         with self.autocast():
             logits = state.net(
                 images, state.architecture.to_weights(leaf), Pass(statistics="update" if counts else "batch")
@@ -188,7 +191,7 @@ class Stepper:
             loss_on(train),
             loss_on(valid),
             parameters,
-            state.architecture.table,
+            state.architecture.leaf(),
             learning_rate=state.weight_optimizer.param_groups[0]["lr"],
             momentum=settings.weights.momentum,
             weight_decay=settings.weights.weight_decay,
@@ -202,9 +205,23 @@ class Stepper:
     def _zero_one(self, sums: Sums) -> Tensor:
         """Gradient of the zero-one loss of every row with respect to that row."""
         architecture, objectives = self.state.architecture, self.method.objectives
-        leaf = architecture.table.detach().requires_grad_(True)
-        values = zero_one(architecture.relax(leaf), objectives.zero_one_form)
+        leaf = architecture.leaf()
+        values = zero_one(architecture.relax(architecture.alphas(leaf)), objectives.zero_one_form)
         if objectives.zero_one_over == "table":
             values = values / len(values)
         sums.add("zero_one", values)
         return torch.autograd.grad(values.sum(), leaf)[0]
+
+    def _entropies(self, sums: Sums) -> Tensor:
+        """Gradient of the entropy terms of ops and of edges, each at its strength of this epoch."""
+        architecture, objectives = self.state.architecture, self.method.objectives
+        leaf = architecture.leaf()
+        terms: dict[str, Tensor] = {}
+        if objectives.op_entropy_weight:
+            terms["op_entropy"] = op_entropy(architecture.relax(architecture.alphas(leaf)))
+        if objectives.edge_entropy_weight and architecture.edge_weights is not None:
+            terms["edge_entropy"] = edge_entropy(architecture.edge_weights, leaf[..., -1], objectives.edge_count_weight)
+        for name, values in terms.items():
+            sums.add(name, values)
+        total = torch.stack([self.state.strengths[name] * values.sum() for name, values in terms.items()]).sum()
+        return torch.autograd.grad(total, leaf)[0]

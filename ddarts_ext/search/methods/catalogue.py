@@ -122,15 +122,62 @@ register(
 )
 
 
+register(
+    Method(
+        name="da2s",
+        summary="DARTS whose ops and edges decide while it searches: entropies, and edge weights with a target",
+        source="DA2S, 2007.03154, and its implementation; space darts, or nasbench201 with settings of its own",
+        space="darts",
+        relaxation="cubic_softmax",
+        sharing="normal_reduction",
+        edge_relaxation="clamped_softmax",
+        objectives=Objectives(
+            entropy_growth="linear",
+            op_entropy_weight=0.1,
+            op_entropy_growth="delayed_log",
+            edge_entropy_weight=0.4,
+        ),
+        architect=Architect(alpha_init=1e-4, alpha_start=7),
+        discretisation=Discretisation(rules=("configuration",)),
+    )
+)
+
+IN_SPACE = {
+    ("da2s", "nasbench201"): Method(
+        name="da2s",
+        summary="without edge weights, alphas on the training images",
+        source="DA2S, 2007.03154, and its implementation",
+        space="nasbench201",
+        relaxation="softmax",
+        sharing="normal_reduction",
+        objectives=Objectives(op_entropy_weight=0.5, op_entropy_growth="late_linear"),
+        architect=Architect(
+            alpha_init=1e-3,
+            alpha_optimizer="sgd",
+            alpha_lr=3e-3,
+            alpha_start=15,
+            alpha_every=5,
+            alpha_images="training",
+        ),
+        weights=Weights(weight_lr=0.05),
+        cells=15,
+        batch=256,
+    )
+}
+"""Methods that are another composition in another space, by name and space."""
+
+
 SHRINKING_SPACES = {"nasbench201": "nasbench201", "darts": "isdarts", "isdarts": "isdarts"}
 """Spaces of methods that shrink, as they are asked for: IS-DARTS has a DARTS space of its own (biases, pools without
 norm)."""
 
 
 def variant(method: str | Method, space: str | None) -> Method:
-    """The method in another space; where it shrinks, with the published settings of that space: 4 steps in 30 epochs,
-    or 7 in 50 with two ops per node."""
+    """The method in another space, with the settings that were published for it: of :data:`IN_SPACE`, or, where it
+    shrinks, 4 steps in 30 epochs, or 7 in 50 with two ops per node."""
     method = get(method)
+    if space is not None and method is METHODS.get(method.name) and (method.name, space) in IN_SPACE:
+        return IN_SPACE[method.name, space]
     if method.shrinking is None:
         return method if space is None else replace(method, space=space)
     name = method.space if space is None else SHRINKING_SPACES.get(space)
@@ -146,6 +193,8 @@ def variant(method: str | Method, space: str | None) -> Method:
 
 
 _TRAVEL = 8.8
+_SGD_TRAVEL = 4.1
+"""Sum of all rates in the published search of DA2S in NAS-Bench-201: 3e-3 in every fifth step of 35 epochs."""
 _LARGEST_RATE = 0.1
 
 
@@ -171,16 +220,23 @@ def preset(
     if method.shrinking is not None:
         sizes = {"cells": 3 if method.space == "nasbench201" else 5, "channels": 8, "weight_lr": 0.05}
         return sizes if small else {}
-    found: dict[str, Any] = {"cells": 4, "channels": 8} if small else {}
+    cells = 3 if method.space == "nasbench201" else 4
+    found: dict[str, Any] = {"cells": cells, "channels": 8} if small else {}
     found["batch"] = 32
     epochs = said.get("epochs", method.epochs)
     waiting = max(method.architect.alpha_start, min(2, epochs // 4))
+    if method.objectives.op_entropy_weight:
+        # The strength of the terms is told in parts of the whole search, and so is when they begin.
+        waiting = min(waiting, round(method.architect.alpha_start * epochs / method.epochs))
     found["alpha_start"] = waiting
     if method.relaxation == "sigmoid":
         found["weight_lr"] = 0.01
     if method.objectives.ablation_weight:
         found["ablation_delta"] = 0.05
     steps = max(1, int(split * train_images) // said.get("batch", 32)) * max(1, epochs - waiting)
+    if method.architect.alpha_optimizer == "sgd":
+        rate = min(_LARGEST_RATE, _SGD_TRAVEL * method.architect.alpha_every / steps)
+        return {**found, "alpha_lr": float(f"{rate:.2g}")} if rate > method.architect.alpha_lr else found
     rate = min(_LARGEST_RATE, 2 * _TRAVEL / steps)
     if rate > method.architect.alpha_lr and "alpha_lr" not in said:
         found["alpha_lr"], found["alpha_lr_min"] = float(f"{rate:.2g}"), 0.001

@@ -13,8 +13,9 @@ from typing import Any, get_args
 
 from ddarts_ext.runs.options import Option, declared, option
 from ddarts_ext.search.architecture import SHARINGS
+from ddarts_ext.search.edge_weights import EDGE_RELAXATIONS
 from ddarts_ext.search.methods.settings import RULES, Architect, Discretisation, Distance, Objectives, Weights
-from ddarts_ext.search.relaxation import RELAXATIONS
+from ddarts_ext.search.relaxation import NORMALISED, RELAXATIONS
 from ddarts_ext.search.shrinking.steps import Shrinking
 
 
@@ -22,6 +23,7 @@ from ddarts_ext.search.shrinking.steps import Shrinking
 class Method:
     """A search method.
 
+    edge_relaxation: how betas become the weights of edges; without it a node is the plain sum of its edges.
     parts: names of what runs between epochs, see parts/. random: nothing is searched, the result is drawn uniformly
     from what the first rule can produce. shrinking: how the supernet loses ops, for methods that the
     Shrinker runs. source: where the settings are from.
@@ -49,6 +51,7 @@ class Method:
     cells: int = option(8, "Cells of the supernet.", shown="8; 4 for small images")
     channels: int = option(16, "Channels of the first cell.", shown="16; 8 for small images")
     batch: int = option(64, "Images in a batch.", shown="the method's")
+    edge_relaxation: str | None = None
     parts: tuple[str, ...] = ()
     random: bool = False
 
@@ -56,11 +59,21 @@ class Method:
         for name, value, known in (
             ("relaxation", self.relaxation, tuple(RELAXATIONS)),
             ("sharing", self.sharing, SHARINGS),
+            ("edge_relaxation", self.edge_relaxation, (None, *EDGE_RELAXATIONS)),
             *(("rules", rule, RULES) for rule in self.discretisation.rules),
         ):
             if value not in known:
-                raise ValueError(f"method {self.name}: {name} must be one of {', '.join(known)}, got {value!r}")
-        if self.objectives.zero_one_weight and self.relaxation == "softmax":
+                raise ValueError(
+                    f"method {self.name}: {name} must be one of {', '.join(map(str, known))}, got {value!r}"
+                )
+        normalised = self.relaxation in NORMALISED
+        if self.objectives.op_entropy_weight and not normalised:
+            raise ValueError(
+                f"method {self.name}: op_entropy_weight must be 0 with {self.relaxation} weights, whose sum is not one"
+            )
+        if self.objectives.edge_entropy_weight and self.edge_relaxation is None:
+            raise ValueError(f"method {self.name}: edge_entropy_weight must be 0, as the method has no edge weights")
+        if self.objectives.zero_one_weight and normalised:
             raise ValueError(
                 f"method {self.name}: zero_one_weight must be 0 with softmax weights, which cannot all be 0 or 1"
             )
@@ -92,7 +105,15 @@ SETTINGS: dict[str, dict[str, Option]] = {
     )
 }
 """What can be set of a method, by the subject that it belongs to."""
-_AT_LEAST_ONE = ("order", "ablation_every", "stop_window", "shrink_steps", "shrink_interval")
+_AT_LEAST_ONE = (
+    "order",
+    "ablation_every",
+    "alpha_every",
+    "ops_per_edge",
+    "stop_window",
+    "shrink_steps",
+    "shrink_interval",
+)
 
 
 def setting_names() -> tuple[str, ...]:

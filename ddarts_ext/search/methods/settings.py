@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ddarts_ext.genotype.configuration import Configuration
 from ddarts_ext.runs.options import option
 from ddarts_ext.search.architect import HESSIANS
 from ddarts_ext.search.contributions.objectives import DELTA, GRADIENTS, SIGN_RULES, ZERO_ONE_FORMS
+from ddarts_ext.search.entropy import CONTINUATIONS, continuation
 
 INACTIVE = ("bypass", "zero", "half", "random")
 REMOVALS = ("all", "owners")
-RULES = ("darts", "edge", "sparse", "complete")
+RULES = ("darts", "edge", "sparse", "complete", "configuration")
+ALPHA_IMAGES = ("held_out", "training")
+ALPHA_OPTIMIZERS = ("adam", "sgd")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class Objectives:
     ablation_every: contributions are computed every so many steps, and reused in between.
     ablation_memory: budget of the ablated passes, in units of one step's activations; by default 1 on a CPU, and on a
     GPU what its free memory allows.
+    op_entropy_weight: of the entropies of the ops of every edge, summed. edge_entropy_weight: of those of the edges
+    into every node, with edge_count_weight times the penalty for their number. *_growth: how they grow with the epochs,
+    see :func:`.entropy.continuation`; entropy_growth is a factor of both, ``delayed_*`` begin when alphas move.
     """
 
     zero_one_weight: float = 0.0
@@ -39,6 +46,25 @@ class Objectives:
     ablation_removal: str = option("all", choices=REMOVALS)
     ablation_every: int = 1
     ablation_memory: float | None = None
+    op_entropy_weight: float = 0.0
+    op_entropy_growth: str = option("const", choices=CONTINUATIONS)
+    edge_entropy_weight: float = 0.0
+    edge_entropy_growth: str = option("const", choices=CONTINUATIONS)
+    edge_count_weight: float = 0.2
+    entropy_growth: str = option("const", choices=CONTINUATIONS)
+
+    def strengths(self, epoch: int, epochs: int, start: int) -> dict[str, float]:
+        """The factors of the entropy terms that there are, in epoch ``epoch`` (from 1); alphas move after ``start``."""
+        common = continuation(self.entropy_growth, epoch, epochs, start)
+        terms = {
+            "op_entropy": (self.op_entropy_weight, self.op_entropy_growth),
+            "edge_entropy": (self.edge_entropy_weight, self.edge_entropy_growth),
+        }
+        return {
+            name: weight * common * continuation(growth, epoch, epochs, start)
+            for name, (weight, growth) in terms.items()
+            if weight
+        }
 
 
 @dataclass(frozen=True)
@@ -46,7 +72,11 @@ class Architect:
     """How alphas move: Adam, with a cosine schedule per epoch down to ``alpha_lr_min`` (constant where that is None).
 
     order: 1 takes the gradient at the current weights, 2 at weights unrolled by one step, with the product ``hessian``.
-    alpha_init: standard deviation of the start values. alpha_start: first epoch (from 0) in which alphas move.
+    alpha_init: standard deviation of the start values. alpha_start: first epoch (from 0) in which alphas move;
+    the weights of edges move from the start.
+    alpha_optimizer: ``sgd`` is one with ``alpha_momentum``. alpha_every: alphas move in every so many steps.
+    alpha_images: ``training`` moves alphas by the very batches that move the weights (a single level); the images that
+    are held out then judge alone.
     reference_accumulate: leave gradients as the published code of D-DARTS does, which clears a cell's alphas after its
     own step alone, and the weights' never in between: cell i of N (from 0) moves by (i+1) G_i of this step, (N-1-i) G_i
     of the step before and the gradient of the training loss since, the weights also by N times that of the validation
@@ -61,6 +91,10 @@ class Architect:
     alpha_weight_decay: float = 1e-3
     alpha_init: float = 0.0
     alpha_start: int = 0
+    alpha_optimizer: str = option("adam", choices=ALPHA_OPTIMIZERS)
+    alpha_momentum: float = 0.9
+    alpha_every: int = 1
+    alpha_images: str = option("held_out", choices=ALPHA_IMAGES)
     reference_accumulate: bool = False
 
 
@@ -79,10 +113,21 @@ class Weights:
 @dataclass(frozen=True)
 class Discretisation:
     """How the result is read from the op weights: the first of ``rules`` that leaves every cell with a path is the
-    result; ``darts``, which needs no threshold, stands in where none does."""
+    result; ``darts``, which needs no threshold, stands in where none does.
+
+    edges_per_node, edges_per_cell, ops_per_edge: the target configuration, which the rule ``configuration`` reads and
+    edge weights are driven to; see :class:`.Configuration`.
+    """
 
     rules: tuple[str, ...] = ("darts",)
     threshold: float = 0.85
+    edges_per_node: tuple[int, ...] = ()
+    edges_per_cell: int = 0
+    ops_per_edge: int = 1
+
+    @property
+    def configuration(self) -> Configuration:
+        return Configuration(self.edges_per_node, self.edges_per_cell, self.ops_per_edge)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 from ddarts_ext.distance import Scores, architecture_distance, settled
 from ddarts_ext.distance.op_scores import load_scores
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.genotype.discretisation import discretize
+from ddarts_ext.genotype.configuration import Configuration
+from ddarts_ext.genotype.discretisation import THRESHOLDS, discretize
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts.part import Part
 from ddarts_ext.search.state import SearchState
@@ -18,8 +19,8 @@ class DistancePart(Part):
     """Adds to every record ``distance``: ``start`` and ``previous``, the distances from the architecture of the epoch
     to the one before the first epoch and to that of the epoch before; with ``stop`` also ``settled``, once it applies.
 
-    rule, threshold: how the op weights of an epoch are read, see :func:`ddarts_ext.genotype.discretize`. The start
-    is read with all ops that reach the threshold; without ``start`` alphas it is the empty architecture.
+    rule, threshold, configuration: how the op weights of an epoch are read, see :func:`ddarts_ext.genotype.discretize`.
+    The start is read with all ops that reach the threshold; without ``start`` alphas it is the empty architecture.
     scores: of the ops. stop: end the search when the distances to the start since epoch ``first`` (from 0) differ by at
     most ``tolerance`` from each of the ``window`` before (D-DARTS, section 3.5).
     """
@@ -34,8 +35,10 @@ class DistancePart(Part):
         first: int = 5,
         tolerance: float = 0.001,
         window: int = 4,
+        configuration: Configuration | None = None,
     ) -> None:
         self.rule, self.threshold = rule, threshold
+        self.configuration = configuration
         self.scores = load_scores(scores)
         self.stop, self.first, self.tolerance, self.window = stop, first, tolerance, window
         self.start: Genotype | None = None
@@ -47,7 +50,7 @@ class DistancePart(Part):
     def of(cls, method: Method) -> DistancePart:
         """The part with the settings of a method."""
         how, rules = method.distance, method.discretisation.rules
-        auto = "edge" if rules[0] != "darts" else "darts"
+        auto = "edge" if rules[0] in THRESHOLDS else rules[0]
         return cls(
             rule=auto if how.distance_rule == "auto" else how.distance_rule,
             threshold=method.discretisation.threshold,
@@ -56,6 +59,7 @@ class DistancePart(Part):
             first=method.architect.alpha_start + how.stop_after,
             tolerance=how.stop_tolerance,
             window=how.stop_window,
+            configuration=method.discretisation.configuration,
         )
 
     def before_epoch(self, state: SearchState, epoch: int) -> None:
@@ -63,7 +67,7 @@ class DistancePart(Part):
             missing = sorted({*state.space.genotype_ops} - {*self.scores, "none"})
             if missing:
                 raise ValueError(f"search: distance_scores must have all ops of the space, got none for {missing[0]}")
-            self.start = self._read(state, self.rule if self.rule == "darts" else "complete")
+            self.start = self._read(state, "complete" if self.rule in THRESHOLDS else self.rule)
             self.previous = self.start
 
     def after_epoch(self, state: SearchState, epoch: int, record: dict[str, Any]) -> bool:
@@ -84,8 +88,15 @@ class DistancePart(Part):
 
     def _read(self, state: SearchState, rule: str) -> Genotype:
         architecture = state.architecture
-        weights = architecture.relax(architecture.table.detach())
-        return discretize(weights, state.space, rule, threshold=self.threshold, seq=architecture.owner)  # type: ignore[arg-type]
+        return discretize(
+            architecture.op_weights(),
+            state.space,
+            rule,  # type: ignore[arg-type]
+            threshold=self.threshold,
+            seq=architecture.owner,
+            configuration=self.configuration,
+            strengths=architecture.edge_table,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from ddarts_ext.data import Dataset
 from ddarts_ext.nn.graph import SearchGraph
-from ddarts_ext.nn.nasbench201 import NASBench201Supernet
-from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.settings import SearchSettings
-from ddarts_ext.search.state import Kept, SearchState, assembled
+from ddarts_ext.search.state import Kept, SearchState, assembled, build_supernet
 from ddarts_ext.spaces import Space
 
 
@@ -80,22 +78,6 @@ def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter])
         group["params"] = [parameter for parameter in group["params"] if id(parameter) in left]
 
 
-def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet | NASBench201Supernet:
-    """The whole supernet of the space of a search; ``cells`` counts all cells."""
-    method, classes = settings.method, len(dataset.classes)
-    if settings.space().selection == "every_edge":
-        return NASBench201Supernet(method.channels, method.cells // 3, classes, in_channels=dataset.channels)
-    return Supernet(
-        settings.space(),
-        method.cells,
-        method.channels,
-        classes,
-        in_channels=dataset.channels,
-        stem=settings.stem,
-        reductions=settings.reductions,
-    )
-
-
 def initial_shrink_state(
     settings: SearchSettings, dataset: Dataset, device: torch.device, parts: tuple[Kept, ...] = ()
 ) -> ShrinkState:
@@ -104,10 +86,8 @@ def initial_shrink_state(
     by_alphas = method.shrinking is not None and method.shrinking.shrink_by == "alphas"
     with DrawsFrom(torch.Generator().manual_seed(settings.seed)):
         net = build_supernet(settings, dataset)
-        reductions = net.reductions if isinstance(net, Supernet) else ()
-        owner = owners(method.sharing, method.cells, reductions, settings.sequence)
+        owner = owners(method.sharing, method.cells, net.reductions, settings.sequence)
         architecture = MaskedArchitecture(
             space, owner, by_alphas=by_alphas, initial_scale=method.architect.alpha_init if by_alphas else 0.0
         )
-    # The loop asks nothing of a supernet but its parameters and its forward, which are those of both kinds.
-    return assembled(ShrinkState, settings, cast(Supernet, net), architecture, device, parts)
+    return assembled(ShrinkState, settings, net, architecture, device, parts)

@@ -85,7 +85,7 @@ class ShrinkingPart(Part):
 
     def _alphas(self, state: ShrinkState, record: dict[str, Any]) -> Tensor:
         """Softmax of the alphas: the smallest go first, but ``none`` before all where no architecture may hold it."""
-        weights = state.architecture.relax(state.architecture.table.detach()).double().cpu()
+        weights = state.architecture.op_weights().double().cpu()
         record["scores"] = _masked(weights, state.mask)
         bad = -weights
         if state.space.selection != "every_edge" and "none" in state.space.ops:

@@ -25,19 +25,17 @@ from ddarts_ext.search.shrinking.masks import ShrinkState, initial_shrink_state
 from ddarts_ext.search.shrinking.part import ShrinkingPart
 from ddarts_ext.search.shrinking.steps import finished
 from ddarts_ext.search.state import SearchState
-from ddarts_ext.tables.nasbench201 import Figures, NASBench201Table
+from ddarts_ext.tables.nasbench201 import NASBench201Table
 
 
 @dataclass(frozen=True)
 class ShrinkResult(SearchResult):
     """The outcome of a search by shrinking.
 
-    mask: bool [cells, E, O], the ops that were kept. figures: what a table of NAS-Bench-201 says of the architecture,
-    where one was given.
+    mask: bool [cells, E, O], the ops that were kept.
     """
 
     mask: Tensor | None = None
-    figures: Figures | None = None
 
 
 @takes(OPTIONS)
@@ -75,7 +73,8 @@ class Shrinker(Searcher):
         self.how = method.shrinking
         if isinstance(table, NASBench201Table) and method.space != "nasbench201":
             raise ValueError(f"search: table must not be given for space {method.space}: it is one of nasbench201")
-        self.table = table if isinstance(table, NASBench201Table) or table is None else NASBench201Table.load(table)
+        if isinstance(table, NASBench201Table):
+            self.table = table
         runs = autocast(self.device, self.config.precision)
         self._parts = (ShrinkingPart(self.how, self.config, self.dataset, self.order, runs), *self._parts)
 
@@ -111,7 +110,7 @@ class Shrinker(Searcher):
         assert isinstance(state, ShrinkState)
         if not finished(state.mask, state.space):
             raise ValueError(f"search: epochs must run to the end of the shrinking, got {state.epoch} of them")
-        architecture, reductions = state.architecture, getattr(state.net, "reductions", None)
+        architecture, reductions = state.architecture, state.net.reductions
         rule = "darts" if state.space.selection == "every_edge" else "complete"
         genotype = discretize(
             state.mask.double(),
@@ -123,9 +122,6 @@ class Shrinker(Searcher):
         if state.space.selection == "every_edge":
             # All cells are one: the genotype of this space is that of a cell, whatever the depth of the network.
             genotype = replace(genotype, seq=(0,))
-        figures = None if self.table is None else self.table[genotype]
-        if figures is not None and self.folder is not None:
-            self.folder.write_json("nasbench201.json", figures.to_json())
         return ShrinkResult(
             genotype=genotype,
             rule="shrinking",
@@ -138,5 +134,5 @@ class Shrinker(Searcher):
             stem=self.config.stem,
             run=None if self.folder is None else self.folder.path,
             mask=state.mask[list(architecture.owner)],
-            figures=figures,
+            figures=self._figures(genotype),
         )

@@ -266,7 +266,7 @@ def test_command_searches_resumes_and_looks_up(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, [*again, str(tmp_path / "table.csv")], catch_exceptions=False)
     assert "cifar10: validation 90.500 %, test 93.250 %, rank 1 of 1" in told.stdout
     refused = CliRunner().invoke(app, ["search", "--data", "digits", "--table", "x.csv"])
-    assert "--table must be given with method isdarts" in str(refused.exception)
+    assert "table must not be given for space darts: it is one of nasbench201" in str(refused.exception)
 
 
 def test_unshuffled_images_come_in_order() -> None:
