@@ -161,7 +161,7 @@ def test_a_replayed_step_is_at_most_ten_calls_of_the_host(name: str, monkeypatch
 
     monkeypatch.setattr(CapturedIterations, "_captured", measured)
     with CountsCalls():
-        with_graphs(SEARCHES[name](data=noise(60)), Silent, monkeypatch).search()
+        with_graphs(SEARCHES[name](data=noise(44), epochs=3), Silent, monkeypatch).search()
     assert max(found) > 100  # those that Python ran
     assert sorted(found)[len(found) // 2] <= 10
 
