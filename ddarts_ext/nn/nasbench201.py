@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 
-from ddarts_ext.genotype import Genotype
+from ddarts_ext.genotype import Gene, Genotype
 from ddarts_ext.nn.cell import Normed
 from ddarts_ext.nn.discrete import DiscreteGraph
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.graph import SearchGraph
 from ddarts_ext.nn.norm import GroupedNorm, updating
+from ddarts_ext.nn.plain.convertible import Convertible
+from ddarts_ext.nn.plain.network import PlainStagedNetwork
 from ddarts_ext.nn.pointwise import conv_weight, pointwise
 from ddarts_ext.nn.primitives import EVALUATION, ReluConv
 from ddarts_ext.nn.stem import Stem, check_images, check_network
@@ -93,7 +97,7 @@ class NASBench201Supernet(_Staged):
             return self.head(state, together)
 
 
-class NASBench201Network(_Staged):
+class NASBench201Network(Convertible, _Staged):
     """The network of one architecture: the same cell 3 * ``cells_per_stage`` times, norms affine."""
 
     def __init__(
@@ -122,6 +126,24 @@ class NASBench201Network(_Staged):
         for i in range(3 * cells_per_stage):
             width = self.stage_channels[i // cells_per_stage]
             self.cells.append(DiscreteGraph(self.entries, 1, range(1, genotype.steps + 1), width, reduction=False))
+
+    def _plain_entries(self) -> list[tuple[Gene, ...]]:
+        return [self.entries] * len(self.cells)
+
+    def plain_arguments(self) -> dict[str, Any]:
+        """The arguments of the :class:`PlainStagedNetwork` that computes the same, as plain data."""
+        return {
+            "entries": [tuple(entry) for entry in self.entries],
+            "steps": self.genotype.steps,
+            "output": self.last,
+            "channels": self.stage_channels[0],
+            "cells_per_stage": self.cells_per_stage,
+            "classes": self.classes,
+            "in_channels": self.in_channels,
+        }
+
+    def _plain_network(self) -> PlainStagedNetwork:
+        return PlainStagedNetwork(**self.plain_arguments())
 
     def forward(self, x: Tensor, p: Pass | None = None) -> Tensor:
         """Logits [N, classes]."""

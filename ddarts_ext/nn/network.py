@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ddarts_ext.genotype import Genotype
+from ddarts_ext.genotype import Gene, Genotype
 from ddarts_ext.nn.auxiliary import AuxiliaryHead
 from ddarts_ext.nn.cell import preprocessing
 from ddarts_ext.nn.discrete import NO_DROP, DiscreteGraph, Drop
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.nn.norm import updating
+from ddarts_ext.nn.plain.convertible import Convertible
+from ddarts_ext.nn.plain.network import PlainNetwork
 from ddarts_ext.nn.primitives import EVALUATION
 from ddarts_ext.nn.stem import Stem, check_images, check_network
 
@@ -55,7 +57,7 @@ class DiscreteCell(nn.Module):
         return torch.cat([states[node] for node in self.concat], 1)
 
 
-class DiscreteNetwork(nn.Module):
+class DiscreteNetwork(Convertible, nn.Module):
     """The evaluation network of a genotype with two-input cells.
 
     A cell joins the nodes that its concat names. A node without entries does not exist, and a cell's channels follow
@@ -94,6 +96,7 @@ class DiscreteNetwork(nn.Module):
         self.generator: torch.Generator | None = None
         pairs = _has_pairs(genotype)
         on = ("op" if pairs else "node") if drop_path_on == "auto" else drop_path_on
+        self.first_channels, self.drop_path_on = channels, on
         self.stem = Stem(stem, in_channels, channels)
         self.cells = nn.ModuleList()
         reductions = genotype.reduction_cells
@@ -117,6 +120,29 @@ class DiscreteNetwork(nn.Module):
     def divisor(self) -> int:
         """By which the sides of images are divided on the way."""
         return self.stem.stride * (1 << len(self.genotype.reduction_cells))
+
+    def _plain_entries(self) -> list[tuple[Gene, ...]]:
+        return [self.genotype.live(i) for i in range(self.genotype.layers)]
+
+    def plain_arguments(self) -> dict[str, Any]:
+        """The arguments of the :class:`PlainNetwork` that computes the same, as plain data."""
+        genotype, reductions, head = self.genotype, self.genotype.reduction_cells, self.auxiliary
+        return {
+            "cells": [
+                ([tuple(entry) for entry in entries], list(genotype.joined(i)), i in reductions)
+                for i, entries in enumerate(self._plain_entries())
+            ],
+            "channels": self.first_channels,
+            "classes": self.classes,
+            "in_channels": self.in_channels,
+            "stem": self.stem.kind,
+            "auxiliary": None if head is None else (self.auxiliary_after, head.stride, head.norm1 is not None),
+            "drop_path": self.drop_path,
+            "drop_nodes": self.drop_path_on == "node",
+        }
+
+    def _plain_network(self) -> PlainNetwork:
+        return PlainNetwork(**self.plain_arguments())
 
     def forward(self, x: Tensor, p: Pass | None = None) -> Tensor:
         """Logits [N, classes] of images [N, in_channels, H, W]."""
