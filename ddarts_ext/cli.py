@@ -18,6 +18,7 @@ from ddarts_ext.commands import (
     compare,
     distance,
     evaluate,
+    export,
     info,
     nasbench201,
     plotting,
@@ -59,6 +60,7 @@ app.command("search")(search.search)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
+app.command("export")(export.export)
 app.command("compare")(compare.compare)
 app.command("derive")(architecture.derive)
 app.command("describe")(architecture.describe)

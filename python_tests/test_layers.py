@@ -18,7 +18,7 @@ LAYERS = (
     ("info", "genotype"),
     ("nn", "data", "tables"),
     ("training",),
-    ("distance",),
+    ("distance", "export"),
     ("search",),
     ("plot", "benchmark", "comparison"),
     ("acceleration",),
