@@ -31,6 +31,11 @@ def text_of(source: str | os.PathLike[str]) -> tuple[str, str]:
         return (resources.files("ddarts_ext.genotype") / "architectures" / f"{name}.json").read_text("utf-8"), ""
     if any(mark in given for mark in "(|{[\n"):
         return given, ""
+    if os.path.isfile(os.path.join(given, "config.json")):
+        raise ValueError(
+            f"genotype: the run in {given} has no genotype yet, it is written at the end; to go on: "
+            f"ddarts search --resume --out {given}"
+        )
     raise ValueError(
         f"genotype: must be a file or one of {', '.join(known.values())}, or the text of a genotype, got {shown(given)}"
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+import re
 
 import torch
 
 # What torch says where it has no memory; the CPU's allocator has no type of its own for it.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_ONE_OF = re.compile(r"one of (?P<known>[\w.-]+(?:, [\w.-]+)+)(?:, or [^,]+)?, got '(?P<got>[^']{1,60})'")
 
 
 def reason(error: Exception) -> str | None:
@@ -21,5 +24,15 @@ def reason(error: Exception) -> str | None:
     ):
         return f"out of memory: a smaller --batch needs less ({text[:160]}); what was saved before is there"
     if isinstance(error, (ValueError, TypeError, OSError)):
-        return text
+        return text + did_you_mean(text)
     return None
+
+
+def did_you_mean(text: str) -> str:
+    """What to add to ``... must be one of A, B, C, got 'D'``: the one of them that D resembles most, if it does."""
+    found = _ONE_OF.search(text)
+    if found is None:
+        return ""
+    known = {name.lower(): name for name in found["known"].split(", ")}
+    near = difflib.get_close_matches(found["got"].lower(), known, n=1, cutoff=0.7)
+    return f"; did you mean {known[near[0]]!r}?" if near else ""
