@@ -49,7 +49,8 @@ std::vector<ddarts::DepthwiseFilter> filters_of(const std::vector<Tensor>& weigh
   int64_t taps = 0;
   for (size_t f = 0; f < weights.size(); ++f) {
     const int64_t k = weights[f].size(3);
-    filters.push_back({weights[f].const_data_ptr(), nullptr, {}, static_cast<int>(k), static_cast<int>(dilations[f]), taps, false});
+    filters.push_back({weights[f].const_data_ptr(), nullptr, {}, static_cast<int>(k), static_cast<int>(dilations[f]), taps, false,
+                       ddarts::dtype_of(weights[f]), nullptr});
     taps += k * k;
   }
   return filters;
@@ -87,7 +88,7 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_depthwise_conv2d(
   }
   ddarts::DepthwiseProblem p = problem_of(x, stride, groups, normalize ? &mean : nullptr, normalize ? &rstd : nullptr);
   if (normalize && !given_mean.has_value()) {
-    Tensor scratch = torch::stable::new_empty(x, {p.n, p.c, 2}, ScalarType::Double);
+    Tensor scratch = torch::stable::new_empty(x, {p.n * ddarts::depthwise_statistics_parts(p), p.c, 2}, ScalarType::Double);
     DDARTS_CUDA_CHECK(ddarts::depthwise_statistics(dtype, p, groups, eps, mean.mutable_data_ptr(), rstd.mutable_data_ptr(),
                                                    static_cast<double*>(scratch.mutable_data_ptr()), device.stream()));
   }
@@ -146,22 +147,17 @@ std::tuple<Tensor, std::vector<Tensor>> relu_depthwise_conv2d_backward(
   const int64_t taps = filters.back().first + filters.back().k * filters.back().k;
   std::vector<Tensor> dweights;
   if (weights_grad) {
-    Tensor partial = torch::stable::new_empty(x, {ddarts::depthwise_weight_chunks(p), taps, p.c}, type);
-    Tensor all = torch::stable::new_empty(x, {taps * p.c}, type);
-    in_batches(p, filters, [&](const ddarts::DepthwiseProblem& q, bool, bool) {
-      DDARTS_CUDA_CHECK(ddarts::depthwise_weight_gradient(ddarts::dtype_of(x), q, partial.mutable_data_ptr(), taps,
-                                                          all.mutable_data_ptr(), device.stream()));
-    });
     for (size_t f = 0; f < filters.size(); ++f) {
-      const int64_t k = filters[f].k;
-      Tensor own = torch::stable::view(torch::stable::narrow(all, 0, filters[f].first * p.c, k * k * p.c), {p.c, 1, k, k});
-      if (types[f] == type) {
-        dweights.push_back(own);
-        continue;
-      }
-      dweights.push_back(torch::stable::new_empty(x, {p.c, 1, k, k}, types[f]));
-      torch::stable::copy_(dweights.back(), own);
+      dweights.push_back(torch::stable::new_empty(x, {p.c, 1, filters[f].k, filters[f].k}, types[f]));
+      filters[f].dweight = dweights.back().mutable_data_ptr();
+      filters[f].dweight_dtype = ddarts::dtype_of(dweights.back());
     }
+    const ddarts::DType dtype = ddarts::dtype_of(x);
+    const int64_t chunks = ddarts::depthwise_weight_chunks(dtype, p, static_cast<int64_t>(filters.size()));
+    const Tensor partial = torch::stable::new_empty(x, {chunks, taps, p.c}, type);
+    in_batches(p, filters, [&](const ddarts::DepthwiseProblem& q, bool, bool) {
+      DDARTS_CUDA_CHECK(ddarts::depthwise_weight_gradient(dtype, q, partial.mutable_data_ptr(), chunks, taps, device.stream()));
+    });
   }
   Tensor dx = input_grad ? input_gradient(x, p, filters, batch_statistics && normalize, groups, device.stream())
                          : torch::stable::new_empty(x, {0});

@@ -18,6 +18,8 @@ struct DepthwiseFilter {
   int k, dilation;
   int64_t first;  // of its taps in the partial sums of the weight gradients
   bool packets;   // backward: as depthwise_packets says of data
+  DType dweight_dtype;
+  void* dweight;  // [C,k,k] of this dtype: its gradient
 };
 
 struct DepthwiseProblem {
@@ -40,11 +42,13 @@ inline bool depthwise_packets(DType dtype, const void* data, const DepthwiseStri
   return strides.c == 1 && aligned && whole;
 }
 
-// Blocks over pixels of the input-gradient launch, and over chunks of the weight-gradient launch: sizes of scratch.
+// Blocks over pixels of the input-gradient launch, and over chunks of the weight-gradient launches of so many filters: sizes
+// of scratch.
 int64_t depthwise_input_tiles(const DepthwiseProblem& p);
-int64_t depthwise_weight_chunks(const DepthwiseProblem& p);
+int64_t depthwise_statistics_parts(const DepthwiseProblem& p);  // of an image
+int64_t depthwise_weight_chunks(DType dtype, const DepthwiseProblem& p, int64_t filters);
 
-// scratch: double [n, c, 2].
+// scratch: double [n * parts, c, 2].
 cudaError_t depthwise_statistics(DType dtype, const DepthwiseProblem& p, int64_t groups, double eps, void* mean,
                                  void* rstd, double* scratch, cudaStream_t stream);
 cudaError_t depthwise_forward(DType dtype, const DepthwiseProblem& p, cudaStream_t stream);
@@ -54,8 +58,8 @@ cudaError_t depthwise_input_gradient(DType dtype, const DepthwiseProblem& p, voi
 // dx from dz, and from its sums [tiles, c, 2] where `sums` is given (statistics of the batch). means: scratch [G, c, 2].
 cudaError_t depthwise_finish(DType dtype, const DepthwiseProblem& p, const void* dz, void* dx,
                              const DepthwiseStrides& strides, const double* sums, double* means, cudaStream_t stream);
-// partial: [chunks, taps, c] of the accumulation type; dw: [taps * c], filter after filter, each [C,k,k].
-cudaError_t depthwise_weight_gradient(DType dtype, const DepthwiseProblem& p, void* partial, int64_t taps, void* dw,
+// The filters' dweight. partial: scratch [chunks, taps, c] of the accumulation type.
+cudaError_t depthwise_weight_gradient(DType dtype, const DepthwiseProblem& p, void* partial, int64_t chunks, int64_t taps,
                                       cudaStream_t stream);
 
 }  // namespace ddarts

@@ -73,7 +73,7 @@ def _depthwise_backward(
     count = sum(_dense(weight, accumulate) for weight in weights)
     count += _dense(mean, mean.dtype) + _dense(rstd, rstd.dtype)
     if weights_grad:
-        count += 2 * batches + sum(weight.dtype != accumulate for weight in weights)
+        count += 2 * batches
     if input_grad and x.shape[0]:
         count += batches
         if normalize or x.dtype != accumulate:

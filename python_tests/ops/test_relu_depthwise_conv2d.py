@@ -366,10 +366,30 @@ def test_emulated_cuda_kernels(emulated: Any, dtype: torch.dtype, layout: str) -
             check_emulated(emulated, x, weights, dilations, stride, 2, True, statistics)
 
 
-def test_emulated_cuda_kernels_join_many_images(emulated: Any) -> None:
+# Images narrower and wider than a tile, several tiles and parts of an image, filters for several packs of warps.
+TILED_CASES: list[tuple[tuple[int, ...], int, list[tuple[int, int]]]] = [
+    ((6, 16, 8, 8), 1, [(3, 1), (5, 1), (3, 2), (5, 2)]),
+    ((2, 16, 16, 32), 1, [(3, 1), (5, 1), (3, 2), (5, 2), (7, 1), (3, 1)]),
+    ((2, 32, 16, 16), 2, [(3, 1), (5, 1), (3, 2), (5, 2), (7, 1), (7, 2)]),
+    ((2, 16, 17, 11), 2, [(5, 1), (7, 2)]),
+]
+
+
+def test_emulated_cuda_kernels_of_many_tiles(emulated: Any) -> None:
+    for index, _ in enumerate(emulated.orders()):
+        for shape, stride, filters in TILED_CASES[index:] + TILED_CASES[:index]:
+            x, weights, dilations = make(shape, filters, DTYPES[index + 1])
+            x = x.contiguous(memory_format=torch.channels_last)
+            check_emulated(emulated, x, weights, dilations, stride, 1, False, None)
+            check_emulated(emulated, x, weights, dilations, stride, 2, True, None)
+
+
+def test_emulated_cuda_kernels_join_many_images_and_chunks(emulated: Any) -> None:
     for _ in emulated.orders():
         x, weights, dilations = make((42, 3, 8, 8), [(3, 1), (5, 2)])
         check_emulated(emulated, x, weights, dilations, 1, 2, True, None)
+    x, weights, dilations = make((300, 2, 3, 4), [(3, 1)] * 8)  # more tiles than chunks
+    check_emulated(emulated, x, weights, dilations, 1, 2, True, None)
 
 
 def test_emulated_cuda_kernels_with_more_filters_than_a_launch_takes(emulated: Any) -> None:
@@ -383,8 +403,9 @@ def test_emulated_cuda_kernels_stay_inside_their_tensors(emulated: Any) -> None:
         "relu_depthwise_conv2d",
         """
 for dtype in (torch.float32, torch.float16):
-    for shape, stride in (((2, 20, 9, 17), 1), ((2, 3, 9, 10), 2)):
+    for shape, stride in (((2, 20, 9, 17), 1), ((2, 3, 9, 10), 2), ((2, 4, 8, 8), 1), ((2, 8, 16, 16), 2)):
         x = torch.randn(shape).to(dtype)
+        x = x.contiguous(memory_format=torch.channels_last) if shape[1] % 4 == 0 else x
         weights = [torch.randn(shape[1], 1, k, k) for k in (3, 7)]
         out, mean, rstd = ops.relu_depthwise_conv2d(x, weights, [1, 2], stride, True, None, None, 2, 1e-5)
         ops.relu_depthwise_conv2d_backward(out, x, weights, [1, 2], stride, True, mean, rstd, True, 2, True, True)
