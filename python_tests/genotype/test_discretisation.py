@@ -128,5 +128,5 @@ def test_errors_name_the_argument() -> None:
         discretize(np.zeros((14, 7)), DARTS)
     with pytest.raises(ValueError, match="weights must be finite, got NaN or infinity"):
         discretize(np.full((1, 14, 7), np.nan), DARTS)
-    with pytest.raises(ValueError, match="rule must be one of darts, edge, sparse, complete, got 'best'"):
+    with pytest.raises(ValueError, match="one of darts, edge, sparse, complete, configuration, got 'best'"):
         discretize(np.zeros((1, 14, 7)), DARTS, "best")  # type: ignore[arg-type]
