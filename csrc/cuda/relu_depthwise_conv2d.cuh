@@ -309,20 +309,22 @@ __global__ void __launch_bounds__(kThreads) image_statistics_kernel(DepthwisePro
 template <typename A>
 __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
     merge_statistics_kernel(const double* scratch, int64_t rows, int64_t channels, double pixels, double eps, A* mean, A* rstd) {
-  const int64_t across = (channels + kJoinColumns - 1) / kJoinColumns, group = blockIdx.x / across;
+  const auto across = static_cast<unsigned>((channels + kJoinColumns - 1) / kJoinColumns);  // a grid counts in 32 bits
+  const int64_t group = blockIdx.x / across;
   const int64_t c = blockIdx.x % across * kJoinColumns + threadIdx.x;
   const double* from = scratch + (group * rows * channels + c) * 2;
   const int64_t own = c < channels ? rows : 0;
+  const double share = 1.0 / static_cast<double>(rows);  // of no image: infinite, and the mean NaN
   double middle[1], squares[1];
   join_rows(own, middle, [&](int64_t n, double(&sum)[1]) { sum[0] += from[n * channels * 2]; });
-  middle[0] /= static_cast<double>(rows);  // of no image: NaN
+  middle[0] *= share;
   join_rows(own, squares, [&](int64_t n, double(&sum)[1]) {
     const double delta = from[n * channels * 2] - middle[0];
     sum[0] += from[n * channels * 2 + 1] + pixels * delta * delta;
   });
   if (threadIdx.y != 0 || c >= channels) return;
   mean[group * channels + c] = static_cast<A>(middle[0]);
-  rstd[group * channels + c] = static_cast<A>(1.0 / sqrt(squares[0] / (pixels * static_cast<double>(rows)) + eps));
+  rstd[group * channels + c] = static_cast<A>(1.0 / sqrt(squares[0] * share / pixels + eps));
 }
 
 }  // namespace depthwise
