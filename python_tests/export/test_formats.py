@@ -141,7 +141,7 @@ def test_standalone_files_of_every_published_architecture(name: str, tmp_path: P
     genotype = Genotype.load(name, layers=6) if name in ("DARTS_V1", "DARTS_V2") else Genotype.load(name)
     if not all(genotype.joined(i) for i in range(genotype.layers)):
         pytest.skip("a cell has no nodes, so that there is no network of it")
-    network = trained(genotype)
+    network = trained(genotype, size=(16, 18))
     path, _ = export(network, "python", tmp_path / "alone.py")
     x = images(network, 2)
     agrees(standalone(path)["load"]()(x), network, x)

@@ -36,8 +36,9 @@ def close(found: Tensor, expected: Tensor, tolerance: float) -> bool:
     return bool((found - expected).abs().max() <= tolerance * max(1.0, float(expected.abs().max())))
 
 
-def check(network: Any, x: Tensor, *, auxiliary: bool = False) -> None:
-    tolerance, plain = TOLERANCE[x.dtype], network.plain()
+def check(network: Any, x: Tensor, *, auxiliary: bool = False, tolerance: float | None = None) -> None:
+    plain = network.plain()
+    tolerance = TOLERANCE[x.dtype] if tolerance is None else tolerance
     assert {type(module).__module__.split(".")[0] for module in plain.modules()} <= {"torch", "ddarts_ext"}
     assert not any("ddarts_ext.ops" in type(m).__module__ for m in plain.modules())
     names = network.plain_names()
@@ -87,7 +88,10 @@ def test_every_published_architecture(name: str) -> None:
     network = stirred(build_network(genotype, 4, 5, auxiliary=True).double())
     # At least 4x4 pixels in the last cells: norms over a few values alone magnify rounding.
     side = 4 << len(genotype.reduction_cells)
-    check(network, torch.randn(2, 3, side, side, dtype=torch.float64), auxiliary=True)
+    # In training, torch's own layers differ from themselves by up to 1.3e-10 in these when the images are in another
+    # order (ours by 1.6e-11).
+    tolerance = 1e-9 if name.startswith("Xception_") else None
+    check(network, torch.randn(2, 3, side, side, dtype=torch.float64), auxiliary=True, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("stem", ["imagenet", "imagenet_stride4"])
