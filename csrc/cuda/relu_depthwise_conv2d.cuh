@@ -131,8 +131,8 @@ __host__ __device__ inline Tile gradient_tile(int columns, int stride, int pad, 
 
 // sums [blockIdx.x][c][2] of dz and dz * a over the tile, where given.
 template <typename T, int S, int P>
-__global__ void __launch_bounds__(kThreads, 2) input_gradient_kernel(DepthwiseProblem p, accumulate_t<T>* dz, DepthwiseStrides strides,
-                                                                     bool add, bool last, double* sums) {
+__global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 2 : 3)
+    input_gradient_kernel(DepthwiseProblem p, accumulate_t<T>* dz, DepthwiseStrides strides, bool add, bool last, double* sums) {
   using A = accumulate_t<T>;
   constexpr int kC = kChannels<A>, kColumns = 2 * P;
   __shared__ double parts[kThreads][2];
