@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from ddarts_ext.runs.options import Option
+from ddarts_ext.runs.options import Option, value_of
 
 Data = Annotated[
     str | None,
@@ -35,17 +35,12 @@ Setting = Annotated[
 
 def parsed(settings: list[str] | None) -> dict[str, Any]:
     """``NAME=VALUE`` pairs; a value that reads as JSON (a number, a list, true, null) is that, others are text."""
-    import json
-
     found: dict[str, Any] = {}
     for text in settings or []:
         name, equals, value = text.partition("=")
         if not equals or not name.isidentifier():
             raise ValueError(f"--set must be NAME=VALUE, got {text!r}")
-        try:
-            found[name] = json.loads(value)
-        except ValueError:
-            found[name] = value
+        found[name] = value_of(f"--set {name}", value)
     return found
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
+from ddarts_ext.runs.options import value_of
 from ddarts_ext.search import methods
 
 PROTOCOLS = ("all", "best")
@@ -43,10 +44,7 @@ class Contender:
             key, given, value = part.partition("=")
             if not given or not key.isidentifier():
                 raise ValueError(f"compare: method must be NAME:SETTING=VALUE,..., got {text!r}")
-            try:
-                settings[key] = json.loads(value)
-            except ValueError:
-                settings[key] = value
+            settings[key] = value_of(f"compare: {key}", value)
         return cls(name, settings, label if equals else text)
 
 

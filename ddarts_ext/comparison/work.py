@@ -149,7 +149,7 @@ def _once(file: Path, kind: type[Made], make: Callable[[], Made]) -> Made:
     if file.is_file():
         try:
             return kind(**json.loads(file.read_text()))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"compare: {file} is not a result of this version: {error}") from error
     made = make()
     write_whole(file, (json.dumps(vars(made), indent=1) + "\n").encode())

@@ -15,6 +15,22 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 Class = TypeVar("Class", bound=type)
 
 
+def value_of(name: str, text: str) -> Any:
+    """What the text of a setting stands for: a number, a list, true, null as JSON has them, else the text itself.
+
+    Raises ValueError for lists or dictionaries within each other that are too many to be read.
+    """
+    import json
+
+    try:
+        return json.loads(text)
+    except RecursionError:
+        got = f"{text[:20]}... of {len(text)} characters"
+        raise ValueError(f"{name} must be a value of few levels, got {got}") from None
+    except ValueError:
+        return text
+
+
 @dataclass(frozen=True)
 class Option:
     """One thing that can be said.

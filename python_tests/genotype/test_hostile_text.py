@@ -1,13 +1,9 @@
-"""Whatever is put before the readers: ValueError, TypeError or OSError with the place, in bounded time and memory.
-
-``DDARTS_FUZZ`` is the number of inputs of every fuzz, 200 by default.
-"""
+"""Whatever is put before the readers: ValueError, TypeError or OSError with the place, in bounded time and memory."""
 
 from __future__ import annotations
 
 import json
 import lzma
-import os
 import re
 import time
 import tracemalloc
@@ -15,19 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from fuzzing import fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ddarts_ext.distance.op_scores import load_scores
 from ddarts_ext.genotype import Genotype, architectures, derive, literals
 from ddarts_ext.tables.nasbench201 import COLUMNS, NASBench201Table
 
-COUNT = int(os.environ.get("DDARTS_FUZZ", "200"))
-fuzz = settings(
-    max_examples=COUNT,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
-)
 PAIR = Genotype.load("DARTS_V2").to_text()
 SEEDS = [
     *(Genotype.load(name).to_text() for name in architectures()[:6]),
@@ -91,14 +82,14 @@ def refused(function: Any, *arguments: Any, **options: Any) -> str:
     return ""
 
 
-@fuzz
+@fuzz(400)
 @given(broken_texts(), st.sampled_from(["", "A", "B", "é", "("]))
 def test_texts(text: str, name: str) -> None:
     message = refused(Genotype.from_text, text, layers=8, name=name)
     assert not message or message.startswith(("genotype: ", "reductions: "))
 
 
-@fuzz
+@fuzz(400)
 @given(
     st.binary(max_size=60) | broken_texts().map(lambda text: text.encode("utf-8", "surrogatepass")), st.integers(0, 9)
 )
@@ -136,7 +127,7 @@ ENTRY = st.sampled_from(["skip_connect:2<-0", "simple_conv_1x1:3<-2", ["sep_conv
 VALUE = JSON | st.lists(st.lists(ENTRY | JSON, max_size=3), max_size=3) | st.lists(st.integers(-1, 1001), max_size=4)
 
 
-@fuzz
+@fuzz(400)
 @given(st.dictionaries(KEYS | st.text(max_size=5), VALUE, max_size=6))
 def test_json(data: dict[str, Any]) -> None:
     refused(Genotype.from_json, data)
@@ -144,7 +135,7 @@ def test_json(data: dict[str, Any]) -> None:
     refused(Genotype.from_text, json.dumps(data), layers=3)
 
 
-@fuzz
+@fuzz(400)
 @given(
     JSON | st.fixed_dictionaries({"version": st.just(1), "scores": JSON | st.dictionaries(st.text(max_size=4), JSON)})
 )
@@ -161,7 +152,7 @@ HEADER = ",".join(("index", "arch", *COLUMNS))
 CELL = st.sampled_from(["", "0", "1", "90.5", "nan", "inf", "-1e400", "x", '"', "|none~0|", "\0", "9" * 5000, ",", "é"])
 
 
-@fuzz
+@fuzz(400)
 @given(
     st.sampled_from([HEADER, "index,arch,cifar10_valid,cifar10_test", "arch", ""]),
     st.lists(st.lists(CELL, max_size=9).map(",".join), max_size=4).map("\n".join),

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from fuzzing import count
 from ops.calls import valid_calls
 from torch import Tensor
 
@@ -19,7 +20,7 @@ from ddarts_ext import ops as public
 from ddarts_ext.ops import Edges
 from ddarts_ext.ops._library import defined_ops, has_kernel
 
-CALLS = int(os.environ.get("DDARTS_FUZZ_CALLS", "4000"))
+CALLS = count(4000)
 ops = torch.ops.ddarts_ext
 
 
