@@ -73,6 +73,7 @@ Tensor spawn_group(std::optional<Tensor> groups, Tensor source, int64_t copies, 
   const int64_t before = groups.has_value() ? groups->size(0) : 0, element = element_bytes(source);
   const int64_t sample = g.channels * copies * g.out_height() * g.out_width() * element;
   Tensor out = layout::empty(source, {before + g.batch, g.channels * copies, g.out_height(), g.out_width()}, source.scalar_type(), channels_last);
+  if (out.numel() == 0) return out;  // no memory stands behind it, and the copies want some
   char* target = static_cast<char*>(out.mutable_data_ptr());
   if (before > 0) {
     const Tensor given = layout::as(*groups, channels_last);
@@ -153,6 +154,7 @@ Tensor spawn_group_backward(Tensor grad, int64_t height, int64_t width, int64_t 
   const Geometry g{grad.size(0), grad.size(1) / copies, height, width, copies, stride};
   const Tensor x = layout::as(grad, channels_last);
   Tensor out = layout::empty(grad, {g.batch, g.channels, height, width}, grad.scalar_type(), channels_last);
+  if (out.numel() == 0) return out;
   with_dtype(x.scalar_type(), [&](auto tag) {
     using scalar_t = decltype(tag);
     const scalar_t* from = x.const_data_ptr<scalar_t>();

@@ -8,6 +8,9 @@ import re
 
 import torch
 
+LONGEST = 1000
+"""Characters of a line: a value that was refused may be of any length."""
+
 # What torch says where it has no memory; the CPU's allocator has no type of its own for it.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 _ONE_OF = re.compile(r"one of (?P<known>[\w.-]+(?:, [\w.-]+)+)(?:, or [^,]+)?, got '(?P<got>[^']{1,60})'")
@@ -17,6 +20,8 @@ def reason(error: Exception) -> str | None:
     """One line for wrong input, a file that cannot be read or written, and a lack of memory; None for anything else,
     which is a fault of the program."""
     text = " ".join(str(error).split()) or type(error).__name__
+    if len(text) > LONGEST:
+        text = f"{text[:LONGEST]}..."
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space is left on the disk ({error.filename or text}); what was saved before is there"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (

@@ -166,7 +166,9 @@ def _from_csv(path: Path) -> tuple[list[str], Values, list[int]]:
             indices.append(int(found.get("index", "")))
             values[number] = [float(found.get(column) or "nan") for column in COLUMNS]
         except ValueError as error:
-            raise ValueError(f"nasbench201: table must have numbers in {path}, row {number}: {error}") from error
+            raise ValueError(
+                f"nasbench201: table must have numbers in {path}, row {number}: {str(error)[:200]}"
+            ) from error
     if np.isinf(values).any():
         raise ValueError(f"nasbench201: table must have finite numbers, got infinity in {path}")
     return archs, values, indices

@@ -61,6 +61,7 @@ def test_an_interrupt_during_imports_is_one_line(number: int) -> None:
             OSError(errno.ENOSPC, "No space left on device", "runs/x/checkpoint.pt"),
             "no space is left on the disk (runs/x",
         ),
+        (ValueError("search: method must be one of\ndarts, got " + "x" * 100_000), "must be one of darts"),
         (KeyboardInterrupt(), "--resume"),
     ],
     ids=lambda value: type(value).__name__,
@@ -80,3 +81,4 @@ def test_what_ends_a_run_is_one_line(
     assert len(said) == 1
     assert said[0].startswith("ddarts: ")
     assert words in said[0]
+    assert len(said[0]) < 1100

@@ -43,7 +43,9 @@ def test_no_raw_call_ends_the_process(seed: int, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, f"exit {done.returncode} in {last.read_text()}\n{done.stderr[-2000:]}"
+    assert done.returncode == 0, (
+        f"exit {done.returncode} in {last.read_text()}\n{done.stderr[:3000]}\n...\n{done.stderr[-2000:]}"
+    )
     assert f"{CALLS} calls" in done.stdout
 
 
