@@ -82,7 +82,11 @@ def test_what_a_step_leaves_running_is_ended(tmp_path: Path) -> None:
     assert time.monotonic() - begun < 60
     pid = int((tmp_path / "out" / "leaves.log").read_text())
     status = Path(f"/proc/{pid}/status")
-    assert not status.exists() or "zombie" in status.read_text()
+    for _ in range(600):  # a killed process goes when the machine comes to it
+        if not status.exists() or "zombie" in status.read_text():
+            return
+        time.sleep(0.1)
+    pytest.fail(f"process {pid} still runs")
 
 
 def test_a_build_that_fails_ends_the_visit_at_once(tmp_path: Path) -> None:

@@ -130,16 +130,26 @@ def _watched(
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends whatever the step started and left: what it forgot must not hold the GPU."""
-    for number, patience in ((signal.SIGTERM, 3.0), (signal.SIGKILL, 3.0)):
-        try:
+    """Ends whatever the step started and left, and waits until it is gone: what it forgot must not hold the GPU."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            return
-        try:
-            process.wait(patience)
-        except subprocess.TimeoutExpired:
-            continue
+        until = time.monotonic() + 3.0
+        while time.monotonic() < until:
+            process.poll()  # collects the step itself, if it still ran
+            if not _alive(process.pid):
+                return
+            time.sleep(0.02)
+
+
+def _alive(group: int) -> bool:
+    """Whether a process of the group still runs; one that is only not collected yet (a zombie) holds nothing."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, _, of = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(of) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _copy(source: IO[bytes] | None, log: IO[bytes]) -> None:
