@@ -93,22 +93,24 @@ std::tuple<Tensor, Tensor, Tensor> mixed_sum(std::vector<Tensor> branches, Tenso
   const Tensor rstd = node.scratch({shape.groups, shape.branches, shape.channels});
   const bool given = given_mean.has_value() && given_rstd.has_value();
   if (given) given_mean = node.table(*given_mean), given_rstd = node.table(*given_rstd);
-  // rows of 0 and 1, or the given ones; those of the batch's statistics are written after it
-  node.for_tables(all(branches.size()), given ? normalize : std::vector<bool>(branches.size(), false), nullptr,
-                  [&](const MixedTable& table, bool, bool) {
-                    DDARTS_CUDA_CHECK(ddarts::mixed_sum_given(
-                        shape, table, given ? given_mean->const_data_ptr() : nullptr,
-                        given ? given_rstd->const_data_ptr() : nullptr, given ? given_mean->size(0) : 1,
-                        mean.mutable_data_ptr(), rstd.mutable_data_ptr(), device.stream()));
-                  });
+  // The given rows, and else 0 and 1; the kernel of the output writes the latter where it runs. Then the batch's statistics.
+  const bool fill = !given && !node.empty();
+  if (!fill)
+    node.for_tables(all(branches.size()), given ? normalize : std::vector<bool>(branches.size(), false), nullptr,
+                    [&](const MixedTable& table, bool, bool) {
+                      DDARTS_CUDA_CHECK(ddarts::mixed_sum_given(
+                          shape, table, given ? given_mean->const_data_ptr() : nullptr,
+                          given ? given_rstd->const_data_ptr() : nullptr, given ? given_mean->size(0) : 1,
+                          mean.mutable_data_ptr(), rstd.mutable_data_ptr(), device.stream()));
+                    });
   if (!given && std::find(normalize.begin(), normalize.end(), true) != normalize.end())
     statistics(node, normalize, eps, mean, rstd, device.stream());
   Tensor out = node.like(ddarts::promoted(branches));
   const Tensor carry = branches.size() > ddarts::kMixedBranches ? node.like(node.sums) : out;
   node.shape.packets = shape.packets && aligned(out) && aligned(carry);
   node.for_tables(all(branches.size()), normalize, nullptr, [&](const MixedTable& table, bool first, bool last) {
-    DDARTS_CUDA_CHECK(ddarts::mixed_sum_output(shape, table, weights.const_data_ptr(), mean.const_data_ptr(),
-                                               rstd.const_data_ptr(), carry.mutable_data_ptr(), first, last,
+    DDARTS_CUDA_CHECK(ddarts::mixed_sum_output(shape, table, weights.const_data_ptr(), mean.mutable_data_ptr(),
+                                               rstd.mutable_data_ptr(), fill, carry.mutable_data_ptr(), first, last,
                                                out.mutable_data_ptr(), ddarts::dtype_of(out), device.stream()));
   });
   return {out, mean, rstd};
@@ -145,15 +147,16 @@ std::tuple<std::vector<Tensor>, Tensor> mixed_sum_backward(Tensor grad, std::vec
     grads.push_back(node.like(x.scalar_type()));
     node.shape.packets = shape.packets && aligned(grads.back());
   }
-  node.for_tables(all(branches.size()), centred, &grads, [&](const MixedTable& table, bool, bool) {
+  const bool zero = !weights_grad || node.empty();
+  const Tensor d_weights = zero ? torch::stable::new_zeros(weights, weights.sizes(), weights_dtype)
+                                : node.scratch({shape.groups, shape.branches});
+  node.for_tables(all(branches.size()), centred, &grads, [&](const MixedTable& table, bool first, bool) {
     DDARTS_CUDA_CHECK(ddarts::mixed_sum_gradients(shape, table, grad.const_data_ptr(), ddarts::dtype_of(grad),
                                                   weights.const_data_ptr(), mean.const_data_ptr(), rstd.const_data_ptr(),
-                                                  sums.const_data_ptr(), device.stream()));
+                                                  sums.const_data_ptr(),
+                                                  first && !zero ? d_weights.mutable_data_ptr() : nullptr, device.stream()));
   });
-  if (!weights_grad) return {grads, torch::stable::new_zeros(weights, weights.sizes(), weights_dtype)};
-  Tensor d_weights = node.scratch({shape.groups, shape.branches});
-  DDARTS_CUDA_CHECK(
-      ddarts::mixed_sum_weights(shape, sums.const_data_ptr(), d_weights.mutable_data_ptr(), device.stream()));
+  if (zero) return {grads, d_weights};
   return {grads, weights_dtype == node.sums ? d_weights : torch::stable::to(d_weights, weights_dtype)};
 }
 

@@ -108,18 +108,21 @@ cudaError_t mixed_sum_given(const MixedShape& s, const MixedTable& table, const 
   return cudaGetLastError();
 }
 
-cudaError_t mixed_sum_output(const MixedShape& s, const MixedTable& table, const void* weights, const void* mean,
-                             const void* rstd, void* carry, bool first, bool last, void* out, DType out_dtype,
+cudaError_t mixed_sum_output(const MixedShape& s, const MixedTable& table, const void* weights, void* mean, void* rstd,
+                             bool fill, void* carry, bool first, bool last, void* out, DType out_dtype,
                              cudaStream_t stream) {
   if (empty(s)) return cudaSuccess;
   const mixed::Frame frame = frame_of(s);
   with_packet(s, [&](auto acc, auto v) {
     using A = decltype(acc);
     constexpr int V = decltype(v)::value;
-    by_groups(frame, elementwise_grid(frame), [&](const mixed::Frame& f, dim3 grid) {
+    dim3 whole_grid = elementwise_grid(frame);
+    const unsigned blocks = whole_grid.x;
+    if (fill) whole_grid.x += static_cast<unsigned>(table.count);
+    by_groups(frame, whole_grid, [&](const mixed::Frame& f, dim3 grid) {
       DDARTS_LAUNCH((mixed::output_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table,
-                    static_cast<const A*>(weights), static_cast<const A*>(mean), static_cast<const A*>(rstd),
-                    static_cast<A*>(carry), first, last, out, out_dtype);
+                    static_cast<const A*>(weights), static_cast<A*>(mean), static_cast<A*>(rstd), static_cast<A*>(carry), first,
+                    last, out, out_dtype, blocks);
     });
   });
   return cudaGetLastError();
@@ -146,29 +149,21 @@ cudaError_t mixed_sum_products(const MixedShape& s, const MixedTable& table, con
   return cudaGetLastError();
 }
 
-cudaError_t mixed_sum_weights(const MixedShape& s, const void* sums, void* d_weights, cudaStream_t stream) {
-  with_sums(s, [&](auto acc) {
-    using A = decltype(acc);
-    by_groups(frame_of(s), dim3(whole(s.branches)), [&](const mixed::Frame& f, dim3 grid) {
-      DDARTS_LAUNCH((mixed::weights_kernel<A>), grid, dim3(32), 0, stream, f, static_cast<const A*>(sums),
-                    static_cast<A*>(d_weights));
-    });
-  });
-  return cudaGetLastError();
-}
-
 cudaError_t mixed_sum_gradients(const MixedShape& s, const MixedTable& table, const void* grad, DType grad_dtype,
                                 const void* weights, const void* mean, const void* rstd, const void* sums,
-                                cudaStream_t stream) {
+                                void* d_weights, cudaStream_t stream) {
   if (empty(s)) return cudaSuccess;
   const mixed::Frame frame = frame_of(s);
   with_packet(s, [&](auto acc, auto v) {
     using A = decltype(acc);
     constexpr int V = decltype(v)::value;
-    by_groups(frame, elementwise_grid(frame), [&](const mixed::Frame& f, dim3 grid) {
+    dim3 whole_grid = elementwise_grid(frame);
+    const unsigned blocks = whole_grid.x;
+    if (d_weights) whole_grid.x += whole(ceil_div(s.branches, mixed::kWeightsOfABlock));
+    by_groups(frame, whole_grid, [&](const mixed::Frame& f, dim3 grid) {
       DDARTS_LAUNCH((mixed::gradients_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, grad, grad_dtype,
                     static_cast<const A*>(weights), static_cast<const A*>(mean), static_cast<const A*>(rstd),
-                    static_cast<const A*>(sums));
+                    static_cast<const A*>(sums), blocks, static_cast<A*>(d_weights));
     });
   });
   return cudaGetLastError();

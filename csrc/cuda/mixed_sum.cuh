@@ -213,11 +213,18 @@ __global__ void __launch_bounds__(kThreads) given_kernel(Frame f, MixedTable tab
   }
 }
 
-// A thread writes kFlight packets of one column.
+// A thread writes kFlight packets of one column. Blocks from `blocks` on, one an entry of the table, write the rows of mean
+// and rstd that stand for no norm; nobody here reads those.
 template <typename A, int V>
 __global__ void __launch_bounds__(kThreads)
-    output_kernel(Frame f, MixedTable table, const A* weights, const A* mean, const A* rstd, A* carry, bool first, bool last,
-                  void* out, DType out_dtype) {
+    output_kernel(Frame f, MixedTable table, const A* weights, A* mean, A* rstd, A* carry, bool first, bool last, void* out,
+                  DType out_dtype, unsigned blocks) {
+  if (blockIdx.x >= blocks) {
+    const MixedBranch& branch = table.branch[blockIdx.x - blocks];
+    const int64_t to = ((f.first_group + blockIdx.z) * f.shape.branches + branch.index) * f.shape.channels;
+    for (int64_t c = threadIdx.x; !branch.flag && c < f.shape.channels; c += kThreads) mean[to + c] = A(0), rstd[to + c] = A(1);
+    return;
+  }
   const Place<V> at(f);
   const int64_t start = at.tile * f.depth * kFlight + at.level;
   if (!at.inside || start >= f.positions) return;
@@ -237,8 +244,13 @@ __global__ void __launch_bounds__(kThreads)
     A centre[V], scale[V], x[kFlight][V];
 #pragma unroll
     for (int u = 0; u < kFlight; ++u) load(branch.dtype, branch.x, offset[u], x[u]);
-    load_row(f, mean + row * f.shape.channels, at.channel, centre);
-    load_row(f, rstd + row * f.shape.channels, at.channel, scale);
+    if (branch.flag) {
+      load_row(f, static_cast<const A*>(mean) + row * f.shape.channels, at.channel, centre);
+      load_row(f, static_cast<const A*>(rstd) + row * f.shape.channels, at.channel, scale);
+    } else {
+#pragma unroll
+      for (int v = 0; v < V; ++v) centre[v] = A(0), scale[v] = A(1);
+    }
     const A weight = weights[row];
 #pragma unroll
     for (int v = 0; v < V; ++v) {
@@ -327,22 +339,26 @@ __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
   sums[(group * (f.shape.branches + 1) + k) * channels + c] = static_cast<A>(total[0] * scale);
 }
 
-// One warp a weight; grid (K, 1, groups).
+// d_weights[g,k] = sum over channels of sums[g,k,c], one warp a weight: what a block of kThreads gives, of as many as needed.
+constexpr int kWeightsOfABlock = kThreads / 32;
 template <typename A>
-__global__ void __launch_bounds__(32) weights_kernel(Frame f, const A* sums, A* d_weights) {
-  const int64_t group = f.first_group + blockIdx.z;
-  const A* row = sums + (group * (f.shape.branches + 1) + blockIdx.x) * f.shape.channels;
+__device__ __forceinline__ void weight_gradients(const Frame& f, int64_t block, const A* sums, A* d_weights) {
+  const int64_t group = f.first_group + blockIdx.z, k = block * kWeightsOfABlock + threadIdx.x / 32;
+  if (k >= f.shape.branches) return;  // the whole warp
+  const A* row = sums + (group * (f.shape.branches + 1) + k) * f.shape.channels;
   double total = 0;
-  for (int64_t c = threadIdx.x; c < f.shape.channels; c += 32) total += static_cast<double>(row[c]);
+  for (int64_t c = threadIdx.x % 32; c < f.shape.channels; c += 32) total += static_cast<double>(row[c]);
   for (int d = 16; d > 0; d >>= 1) total += __shfl_down_sync(0xffffffffu, total, d);
-  if (threadIdx.x == 0) d_weights[group * f.shape.branches + blockIdx.x] = static_cast<A>(total);
+  if (threadIdx.x % 32 == 0) d_weights[group * f.shape.branches + k] = static_cast<A>(total);
 }
 
 // dx_k = w r (g - g0/M - xhat g1/M), or w r g where the statistics are constants; kFlight packets of g stay in registers.
+// Blocks from `blocks` on give the gradients of the weights.
 template <typename A, int V>
 __global__ void __launch_bounds__(kThreads, 2)
     gradients_kernel(Frame f, MixedTable table, const void* grad, DType grad_dtype, const A* weights, const A* mean,
-                     const A* rstd, const A* sums) {
+                     const A* rstd, const A* sums, unsigned blocks, A* d_weights) {
+  if (blockIdx.x >= blocks) return weight_gradients(f, blockIdx.x - blocks, sums, d_weights);
   const Place<V> at(f);
   const int64_t start = at.tile * f.depth * kFlight + at.level, channels = f.shape.channels, branches = f.shape.branches;
   if (!at.inside || start >= f.positions) return;

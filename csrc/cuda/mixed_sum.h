@@ -40,15 +40,17 @@ cudaError_t mixed_sum_statistics(const MixedShape&, const MixedTable&, void* par
 // Rows of mean and rstd: given [1 or G,K,C] where flagged, else 0 and 1.
 cudaError_t mixed_sum_given(const MixedShape&, const MixedTable&, const void* given_mean, const void* given_rstd,
                             int64_t given_groups, void* mean, void* rstd, cudaStream_t);
-// carry (or out, where last) = carry (or 0, where first) + sum over the table. carry: like out, of the sums' dtype.
-cudaError_t mixed_sum_output(const MixedShape&, const MixedTable&, const void* weights, const void* mean, const void* rstd,
+// carry (or out, where last) = carry (or 0, where first) + sum over the table. carry: like out, of the sums' dtype. fill:
+// write the rows of mean and rstd that are not flagged, 0 and 1.
+cudaError_t mixed_sum_output(const MixedShape&, const MixedTable&, const void* weights, void* mean, void* rstd, bool fill,
                              void* carry, bool first, bool last, void* out, DType out_dtype, cudaStream_t);
 // sums[g,k,c] = sum of grad xhat_k for the table's branches; row K = sum of grad where asked.
 cudaError_t mixed_sum_products(const MixedShape&, const MixedTable&, const void* grad, DType grad_dtype, const void* mean,
                                const void* rstd, void* partial, bool sum_grad, void* sums, cudaStream_t);
-// d_weights[g,k] = sum over channels of sums[g,k,c]
-cudaError_t mixed_sum_weights(const MixedShape&, const void* sums, void* d_weights, cudaStream_t);
+// Gradients of the table's branches and, where d_weights is not null, of all weights: d_weights[g,k] = sum over channels of
+// sums[g,k,c].
 cudaError_t mixed_sum_gradients(const MixedShape&, const MixedTable&, const void* grad, DType grad_dtype,
-                                const void* weights, const void* mean, const void* rstd, const void* sums, cudaStream_t);
+                                const void* weights, const void* mean, const void* rstd, const void* sums, void* d_weights,
+                                cudaStream_t);
 
 }  // namespace ddarts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -137,6 +137,12 @@ class SearchGraph(nn.Module):
         table = torch.zeros(len(self.space.edges) * len(self.space.ops), dtype=torch.bool)
         table[[column for columns in self._columns for column in columns]] = True
         return table.view(len(self.space.edges), len(self.space.ops))
+
+    def stacked(self) -> Iterator[list[nn.Parameter]]:
+        """Weights that are stacked where every launch counts, in their order."""
+        for source in self._by_node.launches:
+            for launch in source:
+                yield from launch.family.stacked(launch.members)
 
     def _branches(self, target: int) -> list[tuple[int, Primitive]]:
         """(index in the flattened [E, O] table, op) of every branch into a node, edge-major."""

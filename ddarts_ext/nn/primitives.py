@@ -6,12 +6,12 @@ to come: in a supernet the node's sum applies it, in an evaluation network a nor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddarts_ext import ops
 from ddarts_ext.nn import stacked
@@ -19,6 +19,7 @@ from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.idle_bias import Biased
 from ddarts_ext.nn.norm import GroupedNorm, elements_per_group, given_together, record_together
 from ddarts_ext.nn.pointwise import biased, conv2d, conv_bias, conv_weight, pointwise
+from ddarts_ext.nn.readers import readers
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Primitive(Biased):
         """The outputs of several ops of one family and one stride that read the same input."""
         return [op(x, p) for op in members]
 
+    @classmethod
+    def stacked(cls, members: Sequence[Primitive]) -> Iterable[list[nn.Parameter]]:
+        """The weights of several ops that ``run`` needs side by side where every launch counts."""
+        return ()
+
     def forward(self, x: Tensor, p: Pass) -> Tensor:
         """The output of this op alone."""
         return self.family.run([self], x, p)[0]
@@ -98,7 +104,10 @@ class Pool(Primitive):
             maximum=any(op.maximum for op in pools),
             average=not all(op.maximum for op in pools),
         )
-        return [cast(Tensor, pooled.maximum if op.maximum else pooled.average) for op in pools]
+        count = sum(op.maximum for op in pools)
+        maxima = iter(() if pooled.maximum is None else readers(pooled.maximum, count))
+        averages = iter(() if pooled.average is None else readers(pooled.average, len(pools) - count))
+        return [next(maxima if op.maximum else averages) for op in pools]
 
 
 class _Stage(Biased):
@@ -166,6 +175,10 @@ class DepthwiseConv(Primitive):
             outputs[i] = y
         return outputs
 
+    @classmethod
+    def stacked(cls, members: Sequence[Primitive]) -> Iterable[list[nn.Parameter]]:
+        return stacked.weights_of(cast(Sequence[DepthwiseConv], members))
+
 
 class FactorizedReduce(Primitive):
     """ReLU, then two stride-2 1x1 convolutions on pixels one apart, side by side.
@@ -189,6 +202,10 @@ class FactorizedReduce(Primitive):
             return stacked.reduced(reduces, x)
         return [op._both(x) for op in reduces]
 
+    @classmethod
+    def stacked(cls, members: Sequence[Primitive]) -> Iterable[list[nn.Parameter]]:
+        return (stacked.weights_of_reductions(cast(Sequence[FactorizedReduce], members)),)
+
     def _both(self, x: Tensor) -> Tensor:
         out = ops.relu_pointwise_conv2d(x, [self.even, self.odd], stride=2)
         even, odd = self.acting("even_bias"), self.acting("odd_bias")
@@ -204,15 +221,33 @@ class ReluFirst(Primitive):
 
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
-        rectified = x.relu()
-        return [op.after_relu(rectified, p) for op in cast(Sequence[ReluFirst], members)]
+        outputs: dict[int, Tensor] = {}
+        places, convs = PointwiseConv.among(members)
+        together = bool(convs) and PointwiseConv.together(convs, x)
+        if not together:
+            outputs |= {place: op.alone(x) for place, op in zip(places, convs, strict=True)}
+        rest = [place for place in range(len(members)) if place not in places]
+        if rest or together:
+            rectified = iter(readers(x.relu(), len(rest) + together))
+            outputs |= {place: cast(ReluFirst, members[place]).after_relu(next(rectified), p) for place in rest}
+            if together:
+                outputs |= zip(places, stacked.pointwise(convs, next(rectified)), strict=True)
+        return [outputs[place] for place in range(len(members))]
+
+    @classmethod
+    def stacked(cls, members: Sequence[Primitive]) -> Iterable[list[nn.Parameter]]:
+        _, convs = PointwiseConv.among(members)
+        return ([op.weight for op in convs],) if convs else ()
 
     def after_relu(self, x: Tensor, p: Pass) -> Tensor:
         raise NotImplementedError
 
 
-class PointwiseConv(Primitive):
-    """ReLU, then a 1x1 convolution: ``simple_conv_1x1``, ``nor_conv_1x1`` and the preprocessing of a cell."""
+class PointwiseConv(ReluFirst):
+    """ReLU, then a 1x1 convolution: ``simple_conv_1x1``, ``nor_conv_1x1`` and the preprocessing of a cell.
+
+    On its own it is one op with its ReLU; off the CPU all that read one state are one product.
+    """
 
     def __init__(self, channels_in: int, channels: int, stride: int, style: Style) -> None:
         super().__init__()
@@ -220,12 +255,21 @@ class PointwiseConv(Primitive):
         self.weight = conv_weight(channels, channels_in, 1, 1)
         style.add_bias(self, channels, channels_in)
 
-    @classmethod
-    def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
-        return [
-            biased(ops.relu_pointwise_conv2d(x, [op.weight], stride=op.stride), op.acting("bias"))
-            for op in cast(Sequence[PointwiseConv], members)
-        ]
+    @staticmethod
+    def among(members: Sequence[Primitive]) -> tuple[list[int], list[PointwiseConv]]:
+        """The places of those among the members, and they."""
+        found = [(place, op) for place, op in enumerate(members) if isinstance(op, PointwiseConv)]
+        return [place for place, _ in found], [op for _, op in found]
+
+    @staticmethod
+    def together(members: Sequence[PointwiseConv], x: Tensor) -> bool:
+        """Whether they are one product of a state like x."""
+        plain = all(op.stride == 1 and op.acting("bias") is None for op in members)
+        return plain and stacked.rectifies(x, [op.weight for op in members])
+
+    def alone(self, x: Tensor) -> Tensor:
+        """The output of this op, of a state that is not rectified."""
+        return biased(ops.relu_pointwise_conv2d(x, [self.weight], stride=self.stride), self.acting("bias"))
 
 
 class ReluConv(ReluFirst):

@@ -7,10 +7,10 @@ side: batch norm and depthwise convolution see channels alone, and run once for 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddarts_ext import ops
 from ddarts_ext.nn.forward_pass import Pass
@@ -43,6 +43,16 @@ class Convolution(Protocol):
     @property
     def stride(self) -> int: ...
     def parameters(self) -> Iterator[Tensor]: ...
+
+
+class Pointwise(Protocol):
+    """What is read of a 1x1 convolution."""
+
+    @property
+    def weight(self) -> Tensor: ...
+    @property
+    def stride(self) -> int: ...
+    def acting(self, name: str) -> Tensor | None: ...
 
 
 class Reduction(Protocol):
@@ -123,6 +133,35 @@ def _second(members: Sequence[Convolution], x: Tensor, p: Pass) -> Tensor:
     return _stacked.products(_stacked.as_rows(found.outputs[0], len(stages)), weights, interleaved=False)
 
 
+def rectifies(x: Tensor, parameters: Iterable[Tensor]) -> bool:
+    """Whether ops on a state like x share its ReLU, and 1x1 convolutions of it run as one."""
+    return _off_the_cpu(x) and in_channels_last(x) and _stacked.stacks(x, *parameters)
+
+
+def pointwise(members: Sequence[Pointwise], x: Tensor) -> list[Tensor]:
+    """The 1x1 convolutions of x, a channels-last image, at stride 1 and without biases."""
+    n, channels, h, w = x.shape
+    rows = x.permute(0, 2, 3, 1).reshape(n * h * w, channels)
+    found = _stacked.shared_products(rows, _stacked.stacked([op.weight for op in members]).flatten(2))
+    return [out.view(n, h, w, -1).permute(0, 3, 1, 2) for out in found]
+
+
+def weights_of(members: Sequence[Convolution]) -> Iterator[list[nn.Parameter]]:
+    """The weights that :func:`run` stacks."""
+    for kernel, places in _kinds(members).items():
+        kind = [members[place] for place in places]
+        yield [cast(nn.Parameter, op.first.pointwise) for op in kind]
+        if kernel > 0:
+            stages = [op.second for op in kind if op.second is not None]
+            yield [cast(nn.Parameter, stage.depthwise) for stage in stages]
+            yield [cast(nn.Parameter, stage.pointwise) for stage in stages]
+
+
+def weights_of_reductions(members: Sequence[Reduction]) -> list[nn.Parameter]:
+    """The weights that :func:`reduced` stacks."""
+    return [cast(nn.Parameter, weight) for weight in [op.even for op in members] + [op.odd for op in members]]
+
+
 def reduces(members: Sequence[Reduction], x: Tensor) -> bool:
     """Whether :func:`reduced` serves the ops on a state like x, and is faster than one by one."""
     if not (_off_the_cpu(x) and in_channels_last(x) and _stacked.stacks(x, *members[0].parameters())):
@@ -135,7 +174,7 @@ def reduced(members: Sequence[Reduction], x: Tensor) -> list[Tensor]:
     """The outputs of all members before their norm, [N, C, H/2, W/2] in channels-last: pixels are picked once."""
     n, _, h, w = x.shape
     rows = _stacked.diagonal(x)
-    weights = _stacked.stacked([op.even for op in members] + [op.odd for op in members])
+    weights = _stacked.stacked(weights_of_reductions(members))
     half = weights.shape[1]
     found = _stacked.products(rows, weights.view(2, len(members) * half, -1), interleaved=False)
     together = found.view(2, -1, len(members), half).permute(2, 1, 0, 3).reshape(len(members), -1, 2 * half)

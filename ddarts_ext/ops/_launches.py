@@ -117,7 +117,8 @@ def _mixed_sum(
     count += _dense(mean, sums) + _dense(rstd, sums)
     tables, channels = _batches(len(branches), MOST_BRANCHES), first.shape[1]
     if weights.shape[0] and channels:
-        count += tables
+        if mean is not None or not first.numel():
+            count += tables
         if mean is None:
             count += _batches(sum(normalize), MOST_BRANCHES) * (2 if first.numel() else 1)
     return count + (tables if first.numel() else 0)
@@ -138,13 +139,13 @@ def _mixed_sum_backward(
     count = sum(_in_layout(image, layout) for image in (*branches, grad))
     count += _dense(weights, sums) + _dense(mean, sums) + _dense(rstd, sums)
     summed = len(branches) if weights_grad else sum(normalize) if batch_statistics else 0
-    if first.numel():
-        count += 2 * _batches(summed, MOST_BRANCHES) + _batches(len(branches), MOST_BRANCHES)
-    else:
-        count += int(weights.shape[0] * (len(branches) + 1) * first.shape[1] > 0)  # sums of nothing are zeros
+    if not first.numel():  # sums of nothing are zeros
+        count += int(weights.shape[0] * (len(branches) + 1) * first.shape[1] > 0)
+        return count + int(weights.numel() > 0)
+    count += 2 * _batches(summed, MOST_BRANCHES) + _batches(len(branches), MOST_BRANCHES)
     if not weights_grad:
         return count + int(weights.numel() > 0)
-    return count + int(weights.shape[0] > 0) + int(weights.dtype != sums and weights.numel() > 0)
+    return count + int(weights.dtype != sums)
 
 
 def _sums_of(branches: Sequence[Tensor]) -> torch.dtype:

@@ -54,6 +54,18 @@ def products(rows: Tensor, weights: Tensor, *, interleaved: bool) -> Tensor:
     return found
 
 
+def shared_products(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+    """``rows @ weights[f].T`` for all f, each on its own: [M, C], [F, Co, C] -> F times [M, Co].
+
+    Under autocast both are cast as by ``linear``.
+    """
+    device = rows.device.type
+    if _checks.autocasts(device) and rows.dtype != torch.float64:
+        rows, weights = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (rows, weights))
+    found: tuple[Tensor, ...] = _SharedProducts.apply(rows, weights)  # type: ignore[no-untyped-call]
+    return found
+
+
 def diagonal(x: Tensor) -> Tensor:
     """ReLU of every second pixel of a channels-last image [N, C, H, W] of even sides, and of those one further in both
     directions: rows [2, N*H/2*W/2, C]."""
@@ -87,6 +99,13 @@ def side_by_side(tensors: Sequence[Tensor]) -> bool:
         tensor.untyped_storage()._cdata == memory and tensor.storage_offset() == begin + f * length
         for f, tensor in enumerate(tensors)
     )
+
+
+def put_side_by_side(parameters: Sequence[torch.nn.Parameter]) -> None:
+    """Gives parameters of one shape one piece of memory, so that :func:`stacked` need not copy them."""
+    if not side_by_side(parameters):
+        for parameter, row in zip(parameters, torch.stack([p.detach() for p in parameters]), strict=True):
+            parameter.data = row
 
 
 class _Stack(torch.autograd.Function):
@@ -156,6 +175,26 @@ class _Products(torch.autograd.Function):
         d_rows = _product(grad, weights, not rows.is_contiguous()) if ctx.needs_input_grad[0] else None
         d_weights = _weight_gradient(grad, rows) if ctx.needs_input_grad[1] else None
         return d_rows, d_weights, None
+
+
+class _SharedProducts(torch.autograd.Function):
+    """rows [M, C], weights [F, Co, C] -> F times [M, Co]. Backwards the filters lie inside the rows, so that the
+    gradient of the rows is one product over all of them."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
+        ctx.save_for_backward(rows, weights)
+        return torch.bmm(rows.expand(weights.shape[0], *rows.shape), weights.transpose(1, 2)).unbind(0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        rows, weights = ctx.saved_tensors
+        filters, outputs, inputs = weights.shape
+        grad = torch.stack(grads, 1).flatten(1) if filters > 1 else grads[0]
+        d_rows = grad @ weights.view(filters * outputs, inputs) if ctx.needs_input_grad[0] else None
+        if not ctx.needs_input_grad[1]:
+            return d_rows, None
+        return d_rows, _weight_gradient(grad[None], rows[None]).view(filters, outputs, inputs)
 
 
 def _product(a: Tensor, b: Tensor, interleaved: bool) -> Tensor:

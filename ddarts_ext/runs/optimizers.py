@@ -45,6 +45,11 @@ def take_up(optimizer: Optimizer, state: dict[str, Any]) -> None:
         for theirs, ours in zip(state["param_groups"], optimizer.param_groups, strict=True)
     ]
     optimizer.load_state_dict({**state, "param_groups": groups})
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            # Fused kernels go through the memory of both alike; where it was taken, it may have lain differently.
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                kept[name] = torch.empty_like(parameter).copy_(value)
 
 
 def tensors_of(optimizer: Optimizer) -> list[Tensor]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.data import Dataset
+from ddarts_ext.nn.layout import lay_out
 from ddarts_ext.nn.nasbench201 import NASBench201Supernet
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.runs.device import restore_generator
@@ -174,6 +175,8 @@ def assembled(
     """A supernet and its alphas on their device, with their optimisers and the sources of randomness."""
     method = settings.method
     net, architecture = net.to(device), architecture.to(device)
+    if device.type != "cpu":
+        lay_out(net)
     state = kind(
         space=settings.space(),
         net=net,

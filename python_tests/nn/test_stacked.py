@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from ddarts_ext import ops, spaces
-from ddarts_ext.nn import NASBench201Supernet, Pass, Supernet, graph, stacked
+from ddarts_ext.nn import NASBench201Supernet, Pass, Supernet, graph, primitives, stacked
+from ddarts_ext.nn.layout import lay_out
 from ddarts_ext.nn.primitives import SEARCH, DepthwiseConv, FactorizedReduce, primitive
 from ddarts_ext.nn.readers import apart
 from ddarts_ext.ops import _stacked
+from ddarts_ext.runs.optimizers import state_of, take_up
 
 NAMES = ("sep_conv_3x3", "dil_conv_5x5", "sep_conv_5x5", "dil_conv_3x3", "sep_conv_3x3", "sep_conv_7x7", "sep_conv_5x5")
 PASSES = (
@@ -91,7 +93,8 @@ def test_readers_of_a_state_give_the_sum_of_their_gradients() -> None:
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """States are summed node by node, and whatever can be stacked is, as on a GPU."""
     monkeypatch.setattr(graph, "applies", lambda x, p: False)
-    monkeypatch.setattr(graph, "readers", lambda x, count: apart(x, count) if x.requires_grad else [x] * count)
+    for module in (graph, primitives):
+        monkeypatch.setattr(module, "readers", lambda x, count: apart(x, count) if x.requires_grad else [x] * count)
     monkeypatch.setattr(stacked, "_off_the_cpu", lambda x: True)
 
 
@@ -111,6 +114,7 @@ def test_a_network_is_the_same(monkeypatch: pytest.MonkeyPatch, name: str, p: Pa
         with monkeypatch.context() as patch:
             if path == "stacked":
                 forced(patch)
+                lay_out(own)
             weights = table.clone().requires_grad_()
             logits = own(x, weights, p)
             logits.square().sum().backward()
@@ -119,6 +123,58 @@ def test_a_network_is_the_same(monkeypatch: pytest.MonkeyPatch, name: str, p: Pa
         assert (a is None) is (b is None)
         if a is not None:
             torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+
+
+@pytest.mark.parametrize("space", ["darts", "nasbench201", "dartopti"])
+def test_weights_that_lie_side_by_side_are_not_copied(monkeypatch: pytest.MonkeyPatch, space: str) -> None:
+    """Their names and values stay, and they stay where they are when a state dict is loaded."""
+    torch.manual_seed(0)
+    plain = (NASBench201Supernet(4, 1) if space == "nasbench201" else Supernet(spaces.get(space), 3, 4)).double()
+    net = copy.deepcopy(plain)
+    lay_out(net)
+    for (name, a), (other, b) in zip(plain.named_parameters(), net.named_parameters(), strict=True):
+        assert name == other
+        assert torch.equal(a, b)
+    for weight in plain.parameters():
+        nn.init.normal_(weight)
+    net.load_state_dict(plain.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), net.parameters(), strict=True))
+    copied: list[int] = []
+    stack = torch.stack
+
+    def counting(tensors: list[Tensor], dim: int = 0) -> Tensor:
+        copied.extend(len(tensors) for t in tensors[:1] if any(isinstance(u, nn.Parameter) for u in tensors))
+        return stack(tensors, dim)
+
+    forced(monkeypatch)
+    monkeypatch.setattr(torch, "stack", counting)
+    e, o = net.cells[0].present().shape
+    for module in (net, plain):
+        copied.clear()
+        module(image(2, 3, 16, 16), torch.rand(3, e, o, dtype=torch.float64))
+        assert (len(copied) > 0) is (module is plain)
+
+
+def test_momentum_takes_the_layout_of_its_weight() -> None:
+    ours, theirs = (nn.Parameter(torch.randn(4, 3, 3, 3)) for _ in range(2))
+    ours.data = ours.data.contiguous(memory_format=torch.channels_last)
+    optimizers = [torch.optim.SGD([weight], lr=0.1, momentum=0.9) for weight in (ours, theirs)]
+    theirs.grad = torch.randn_like(theirs)
+    optimizers[1].step()
+    take_up(optimizers[0], state_of(optimizers[1]))
+    (found,), (expected,) = (list(optimizer.state.values()) for optimizer in optimizers)
+    assert torch.equal(found["momentum_buffer"], expected["momentum_buffer"])
+    assert found["momentum_buffer"].stride() == ours.stride()
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_products_of_one_image_are_twice_differentiable(count: int) -> None:
+    rows = torch.randn(6, 2, dtype=torch.float64, requires_grad=True)
+    weights = torch.randn(count, 3, 2, dtype=torch.float64, requires_grad=True)
+    for found, weight in zip(_stacked.shared_products(rows, weights), weights, strict=True):
+        torch.testing.assert_close(found, rows @ weight.T)
+    assert torch.autograd.gradcheck(_stacked.shared_products, (rows, weights))
+    assert torch.autograd.gradgradcheck(_stacked.shared_products, (rows, weights))
 
 
 def test_an_output_that_nothing_reads() -> None:

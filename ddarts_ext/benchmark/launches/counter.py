@@ -61,7 +61,9 @@ class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._fault(f"{name} reads values")
             if name == "aten::_local_scalar_dense":
                 return 0 if not args[0].dtype.is_floating_point else 0.0
-        out = None if name in _UNMODELLED else func(*args, **given)
+        out: Any = None if name in _UNMODELLED else func(*args, **given)
+        if name == "aten::convolution" and args[0].is_contiguous(memory_format=torch.channels_last):
+            out = out.contiguous(memory_format=torch.channels_last)  # as cuDNN's; on meta it is not
         if _on_cpu((args, given)):
             self._fault(f"{name} reads a tensor on the CPU")
         elif _on_cpu(out):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ddarts_ext.data import Dataset
 from ddarts_ext.nn.graph import SearchGraph
+from ddarts_ext.nn.layout import lay_out
 from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.settings import SearchSettings
@@ -55,6 +56,8 @@ class ShrinkState(SearchState):
         cast(MaskedArchitecture, self.architecture).mask.copy_(mask)
         for cell, row in zip(self.net.cells, self.architecture.owner, strict=True):
             cast(SearchGraph, cell).prune(mask[row])
+        if self.architecture.table.device.type != "cpu":
+            lay_out(self.net)
         forget(self.weight_optimizer, self.net.parameters())
 
     def checkpoint(self) -> dict[str, Any]:
