@@ -147,16 +147,14 @@ std::tuple<std::vector<Tensor>, Tensor> mixed_sum_backward(Tensor grad, std::vec
     grads.push_back(node.like(x.scalar_type()));
     node.shape.packets = shape.packets && aligned(grads.back());
   }
-  const bool zero = !weights_grad || node.empty();
-  const Tensor d_weights = zero ? torch::stable::new_zeros(weights, weights.sizes(), weights_dtype)
-                                : node.scratch({shape.groups, shape.branches});
+  const Tensor d_weights = node.empty() ? torch::stable::new_zeros(weights, weights.sizes(), node.sums)
+                                        : node.scratch({shape.groups, shape.branches});
   node.for_tables(all(branches.size()), centred, &grads, [&](const MixedTable& table, bool first, bool) {
     DDARTS_CUDA_CHECK(ddarts::mixed_sum_gradients(shape, table, grad.const_data_ptr(), ddarts::dtype_of(grad),
                                                   weights.const_data_ptr(), mean.const_data_ptr(), rstd.const_data_ptr(),
-                                                  sums.const_data_ptr(),
-                                                  first && !zero ? d_weights.mutable_data_ptr() : nullptr, device.stream()));
+                                                  sums.const_data_ptr(), weights_grad,
+                                                  first ? d_weights.mutable_data_ptr() : nullptr, device.stream()));
   });
-  if (zero) return {grads, d_weights};
   return {grads, weights_dtype == node.sums ? d_weights : torch::stable::to(d_weights, weights_dtype)};
 }
 

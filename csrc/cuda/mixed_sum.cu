@@ -151,7 +151,7 @@ cudaError_t mixed_sum_products(const MixedShape& s, const MixedTable& table, con
 
 cudaError_t mixed_sum_gradients(const MixedShape& s, const MixedTable& table, const void* grad, DType grad_dtype,
                                 const void* weights, const void* mean, const void* rstd, const void* sums,
-                                void* d_weights, cudaStream_t stream) {
+                                bool weights_grad, void* d_weights, cudaStream_t stream) {
   if (empty(s)) return cudaSuccess;
   const mixed::Frame frame = frame_of(s);
   with_packet(s, [&](auto acc, auto v) {
@@ -163,7 +163,8 @@ cudaError_t mixed_sum_gradients(const MixedShape& s, const MixedTable& table, co
     by_groups(frame, whole_grid, [&](const mixed::Frame& f, dim3 grid) {
       DDARTS_LAUNCH((mixed::gradients_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, grad, grad_dtype,
                     static_cast<const A*>(weights), static_cast<const A*>(mean), static_cast<const A*>(rstd),
-                    static_cast<const A*>(sums), blocks, static_cast<A*>(d_weights));
+                    static_cast<const A*>(sums), blocks, weights_grad ? static_cast<const A*>(sums) : nullptr,
+                    static_cast<A*>(d_weights));
     });
   });
   return cudaGetLastError();

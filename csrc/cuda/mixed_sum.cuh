@@ -339,15 +339,16 @@ __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
   sums[(group * (f.shape.branches + 1) + k) * channels + c] = static_cast<A>(total[0] * scale);
 }
 
-// d_weights[g,k] = sum over channels of sums[g,k,c], one warp a weight: what a block of kThreads gives, of as many as needed.
+// d_weights[g,k] = sum over channels of sums[g,k,c], or 0 without sums, one warp a weight: what a block of kThreads gives, of
+// as many as needed.
 constexpr int kWeightsOfABlock = kThreads / 32;
 template <typename A>
 __device__ __forceinline__ void weight_gradients(const Frame& f, int64_t block, const A* sums, A* d_weights) {
   const int64_t group = f.first_group + blockIdx.z, k = block * kWeightsOfABlock + threadIdx.x / 32;
   if (k >= f.shape.branches) return;  // the whole warp
-  const A* row = sums + (group * (f.shape.branches + 1) + k) * f.shape.channels;
+  const int64_t row = (group * (f.shape.branches + 1) + k) * f.shape.channels;
   double total = 0;
-  for (int64_t c = threadIdx.x % 32; c < f.shape.channels; c += 32) total += static_cast<double>(row[c]);
+  for (int64_t c = threadIdx.x % 32; sums && c < f.shape.channels; c += 32) total += static_cast<double>(sums[row + c]);
   for (int d = 16; d > 0; d >>= 1) total += __shfl_down_sync(0xffffffffu, total, d);
   if (threadIdx.x % 32 == 0) d_weights[group * f.shape.branches + k] = static_cast<A>(total);
 }
@@ -357,8 +358,8 @@ __device__ __forceinline__ void weight_gradients(const Frame& f, int64_t block, 
 template <typename A, int V>
 __global__ void __launch_bounds__(kThreads, 2)
     gradients_kernel(Frame f, MixedTable table, const void* grad, DType grad_dtype, const A* weights, const A* mean,
-                     const A* rstd, const A* sums, unsigned blocks, A* d_weights) {
-  if (blockIdx.x >= blocks) return weight_gradients(f, blockIdx.x - blocks, sums, d_weights);
+                     const A* rstd, const A* sums, unsigned blocks, const A* weight_sums, A* d_weights) {
+  if (blockIdx.x >= blocks) return weight_gradients(f, blockIdx.x - blocks, weight_sums, d_weights);
   const Place<V> at(f);
   const int64_t start = at.tile * f.depth * kFlight + at.level, channels = f.shape.channels, branches = f.shape.branches;
   if (!at.inside || start >= f.positions) return;

@@ -48,9 +48,9 @@ cudaError_t mixed_sum_output(const MixedShape&, const MixedTable&, const void* w
 cudaError_t mixed_sum_products(const MixedShape&, const MixedTable&, const void* grad, DType grad_dtype, const void* mean,
                                const void* rstd, void* partial, bool sum_grad, void* sums, cudaStream_t);
 // Gradients of the table's branches and, where d_weights is not null, of all weights: d_weights[g,k] = sum over channels of
-// sums[g,k,c].
+// sums[g,k,c], or 0 without weights_grad.
 cudaError_t mixed_sum_gradients(const MixedShape&, const MixedTable&, const void* grad, DType grad_dtype,
-                                const void* weights, const void* mean, const void* rstd, const void* sums, void* d_weights,
-                                cudaStream_t);
+                                const void* weights, const void* mean, const void* rstd, const void* sums,
+                                bool weights_grad, void* d_weights, cudaStream_t);
 
 }  // namespace ddarts

@@ -141,10 +141,8 @@ def _mixed_sum_backward(
     summed = len(branches) if weights_grad else sum(normalize) if batch_statistics else 0
     if not first.numel():  # sums of nothing are zeros
         count += int(weights.shape[0] * (len(branches) + 1) * first.shape[1] > 0)
-        return count + int(weights.numel() > 0)
+        return count + int(weights.numel() > 0) * (1 + int(weights.dtype != sums))
     count += 2 * _batches(summed, MOST_BRANCHES) + _batches(len(branches), MOST_BRANCHES)
-    if not weights_grad:
-        return count + int(weights.numel() > 0)
     return count + int(weights.dtype != sums)
 
 
