@@ -1,6 +1,6 @@
 """How many inputs a fuzz takes, and which: ``DDARTS_FUZZ=N`` gives every fuzz N new ones, of ``--hypothesis-seed``.
 
-Without it each takes the same few every time, together about two minutes of one core.
+Without it each takes the same few every time, together about a minute of one core; CI runs the suite twice.
 """
 
 from __future__ import annotations

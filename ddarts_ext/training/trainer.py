@@ -111,8 +111,9 @@ class Trainer:
             accuracy = float(run.history[-1]["test"]["accuracy"])
             where = None if self.folder is None else self.folder.path
             result = TrainResult(run.network, accuracy, run.history, where, run.best)
-            if where is not None:
-                self._write(where, result)
+            if self.folder is not None:
+                self.genotype.save(self.folder.genotype_file)
+                self._write(self.folder.path, result)
         return result
 
     def _start(self) -> Run:
@@ -141,8 +142,6 @@ class Trainer:
         if self.folder is not None:
             known["images"] = identity(self.dataset, self.order)
         self.keeping.start(run, known, resume=self.resume, announce=lambda: self._announce(network))
-        if self.folder is not None:
-            self.genotype.save(self.folder.genotype_file)
         return run
 
     @property

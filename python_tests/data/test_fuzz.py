@@ -75,7 +75,7 @@ GOOD = archive(x_train=X, y_train=np.arange(4) % 2, x_test=X, y_test=np.arange(4
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 
 
-@fuzz(200)
+@fuzz(600)
 @given(damaged(GOOD))
 def test_damaged_archives(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +84,7 @@ def test_damaged_archives(content: bytes) -> None:
         loaded(path)
 
 
-@fuzz(200)
+@fuzz(600)
 @given(
     st.tuples(
         *[
@@ -107,7 +107,7 @@ def test_archives_of_any_arrays(values: tuple[Any, ...]) -> None:
         loaded(path)
 
 
-@fuzz(200)
+@fuzz(600)
 @given(
     text=st.one_of(
         st.text(max_size=80),
@@ -161,7 +161,7 @@ WORDS = st.sampled_from(
 )
 
 
-@fuzz(200)
+@fuzz(600)
 @given(st.sampled_from(PICTURES).flatmap(damaged))
 def test_damaged_pictures(content: bytes) -> None:
     """The header check and the decoder agree on the three errors, whatever Pillow makes of the bytes."""
@@ -193,7 +193,7 @@ entries = st.lists(
 )
 
 
-@fuzz(200)
+@fuzz(600)
 @given(entries, st.booleans(), st.data())
 def test_folders_of_anything(found: list[tuple[list[str], str, int]], begun: bool, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:

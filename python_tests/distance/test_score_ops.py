@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ddarts_ext.distance import architecture_distance
 from ddarts_ext.distance.op_scores import load_scores
 from ddarts_ext.distance.score_ops import Protocol, Task, best_runs, measurements, score_ops, scores
 from ddarts_ext.genotype import Genotype
+from ddarts_ext.runs.finite import NotFiniteError
 
 TWO_OPS = ("--ops", "skip_connect,max_pool_3x3")
 SIZES = ("--channels", "2", "--epochs", "2", "--runs", "1", "--batch", "8", "--cells", "1")
@@ -117,6 +119,15 @@ def test_processes_measure_the_same(images: Path, tmp_path: Path) -> None:
     skips = Genotype(((("skip_connect", 2, 0),),), concat=(2,))  # type: ignore[arg-type]
     pools = Genotype(((("max_pool_3x3", 2, 0),),), concat=(2,))  # type: ignore[arg-type]
     assert architecture_distance(skips, pools, scores=out) == pytest.approx(max(alone.values()) / sum(alone.values()))
+
+
+def test_a_measurement_that_is_not_finite_is_no_score(images: Path, tmp_path: Path) -> None:
+    """The op is named, nothing is written of it, and another learning rate may follow."""
+    wild = replace(protocol(images), lr=1e30)
+    with pytest.raises(NotFiniteError, match=r"^score-ops: skip_connect on cell 0 2<-1, run 0 has no score: .*finite"):
+        score_ops(wild, tmp_path / "scores.json", device="cpu")
+    assert not any(name[0] != "." for name in os.listdir(tmp_path))
+    assert set(score_ops(protocol(images), tmp_path / "scores.json", device="cpu")) == {"skip_connect", "max_pool_3x3"}
 
 
 def test_another_protocol_and_another_process_are_refused(images: Path, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def settings_changed(draw: st.DrawFn) -> tuple[str, Any]:
     return f"{'remove from' if removed else 'set in'} {name}", change
 
 
-@fuzz(60)
+@fuzz(180)
 @given(changes=st.lists(bytes_changed() | settings_changed(), min_size=1, max_size=2))
 def test_a_damaged_run_is_taken_up_as_it_was_or_refused_in_one_line(
     changes: list[tuple[str, Any]], run: Path, started: list[Any], tmp_path_factory: pytest.TempPathFactory
@@ -174,7 +174,7 @@ hostile = ["1e999", "-1", "0", "10" * 30, "NaN", "[" * 3000, "1e-320", "[1e400]"
 values = plain.map(json.dumps) | st.text(max_size=12) | st.sampled_from([*hostile, '"\\ud800"'])
 
 
-@fuzz(60)
+@fuzz(600)
 @given(
     said=st.lists(st.tuples(words, values), min_size=1, max_size=3),
     method=st.sampled_from(("darts", "ddarts", "isdarts")),
@@ -193,7 +193,7 @@ def test_settings_are_taken_or_refused(said: list[tuple[str, str]], method: str)
         assert time.process_time() - began < 10
 
 
-@fuzz(60)
+@fuzz(180)
 @given(said=st.lists(st.tuples(words, values), min_size=1, max_size=2))
 def test_wrong_settings_are_one_line_of_the_command(said: list[tuple[str, str]], run: Path, started: list[Any]) -> None:
     data, pairs = str(run.parent / "images.npz"), [x for name, value in said for x in ("--set", f"{name}={value}")]

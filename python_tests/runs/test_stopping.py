@@ -81,12 +81,55 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path: Path, kind: str) -> N
         ran(run)
     assert "must be finite, got nan in step 2 of epoch 2; " in str(raised.value)
     assert str(raised.value).endswith("holds the run as it was after epoch 1")
-    names = {file.name for file in (tmp_path / "run").iterdir()} - {"genotype.json" if kind == "train" else ""}
+    names = {file.name for file in (tmp_path / "run").iterdir()}
     assert names == {"config.json", "history.jsonl", "checkpoint.pt", ".lock"}
     assert len(RunFolder(tmp_path / "run").history()) == 1
     again = ran(RUNS[kind](tmp_path / "run", resume=True))
     whole = ran(RUNS[kind]())
     assert all(torch.equal(a, b) for a, b in zip(outcome(again), outcome(whole), strict=True))
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_run_that_stops_before_anything_is_saved_blocks_no_other(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(NotFiniteError, match="in step 2 of epoch 1; nothing of it is written"):
+        ran(spoilt(RUNS[kind](tmp_path / "run"), 0, 2))
+    assert not (tmp_path / "run").exists()
+
+    class Stops(Recorded):
+        def start(self, *_: Any) -> None:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ran(RUNS[kind](tmp_path / "run", progress=Stops()))
+    assert (tmp_path / "run" / "config.json").exists()
+    ran(RUNS[kind](tmp_path / "run", seed=5, epochs=2))
+
+
+@pytest.mark.parametrize(
+    ("figure", "place", "words"),
+    [
+        ("contributions", (1,), "the contribution of cell 1"),
+        ("alpha_gradient", (1, 0, 2), "the gradient of an alpha of cell 1, edge 0, op OP"),
+    ],
+)
+def test_a_figure_that_is_not_finite_is_told_by_cell_and_op(
+    monkeypatch: pytest.MonkeyPatch, figure: str, place: tuple[int, ...], words: str
+) -> None:
+    real, seen = Sums.add, 0
+
+    def add(self: Sums, name: str, value: Tensor, *more: Any, **options: Any) -> None:
+        nonlocal seen
+        if name == figure:
+            seen += 1
+            value = value.clone()
+            value[place] = math.nan if seen == 2 else 0.0
+        real(self, name, value, *more, **options)
+
+    monkeypatch.setattr(Sums, "add", add)
+    run = search()
+    words = words.replace("OP", run._initial().space.ops[2])
+    with pytest.raises(NotFiniteError, match=f"search: {words} must be finite, got nan in step 2 of epoch 1"):
+        run.search()
 
 
 def test_weights_that_are_not_finite_are_named(monkeypatch: pytest.MonkeyPatch) -> None:

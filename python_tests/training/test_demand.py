@@ -212,3 +212,9 @@ def test_the_image_size_belongs_to_the_run(
     code, lines = said("--resume", "--image-size", "16")
     assert (code, len(lines.splitlines())) == (2, 1)
     assert "image_size" in lines
+    code, lines = said("--resume", "--stem", "imagenet")
+    assert (code, len(lines.splitlines())) == (2, 1)
+    assert "stem must be 'cifar' to resume" in lines
+    other = str(tmp_path / "other")
+    code, lines = said("--data", str(tmp_path / "pets"), "--image-size", "32", "--stem", "imagenet", "--out", other)
+    assert (code, ", stem imagenet, batch 4" in lines) == (0, True)
