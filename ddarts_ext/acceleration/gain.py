@@ -38,9 +38,9 @@ def measure_gain(found: Mixing, installed: Installation, method: str, given: Cal
     return best[0] / best[1]
 
 
-def guessed_size(given: Call) -> Call:
-    """Arguments that were guessed for a proof, as large as in a small search."""
-    return given.map(lambda x: x.repeat(2, 1, 2, 2) if is_map(x) else x)
+def enlarged(given: Call, images: int, sides: int) -> Call:
+    """Arguments with so many times the images, and so many times the sides of feature maps."""
+    return given.map(lambda x: x.repeat(images, 1, sides, sides) if is_map(x) else x)
 
 
 def _pass(module: nn.Module, method: str) -> Callable[[Call], None]:
