@@ -83,7 +83,7 @@ class Cell(nn.Module):
 
 
 class TableCell(nn.Module):
-    """NAS-Bench-201: four nodes, five ops, two of them dense convolutions. hard: GDAS, one op an edge."""
+    """NAS-Bench-201: four nodes, four ops, two of them dense convolutions. hard: GDAS, one op an edge."""
 
     def __init__(self, hard: bool) -> None:
         super().__init__()
@@ -99,10 +99,11 @@ class TableCell(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         nodes = [x]
+        rows = iter(weights)
         for i in range(1, 4):
             found: list[Any] = []
             for j in range(i):
-                row = weights[len(nodes) - 1 + j]
+                row = next(rows)
                 pairs = enumerate(zip(row, self.edges[f"{i}<-{j}"], strict=True))  # type: ignore[arg-type]
                 found.append(sum(w * op(nodes[j]) if not self.hard or k == 2 else w for k, (w, op) in pairs))
             nodes.append(sum(found))

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from ddarts_ext.acceleration.copies import undisturbed
 
 _SIDE = 8  # that a feature map is cut down to
-_BATCH = 3
+_BATCH = 2
 _DEPTH = 3  # of attributes of attributes in which tensors are looked for
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ddarts_ext.acceleration.plan import HOOKS
 
-_IMMUTABLE = (int, float, bool, str, type(None), torch.dtype, torch.device)
-_TABLES = ("_parameters", "_buffers", "_modules")
+_IMMUTABLE = frozenset((int, float, bool, str, type(None), torch.dtype, torch.device))
+_CONTAINERS = frozenset((dict, list, set, OrderedDict))
 
 
 @contextmanager
@@ -45,12 +45,12 @@ class Copy:
         self._memo: dict[int, Any] = {}
         self._dtype = dtype
         originals = list(module.modules())
+        ordinary = {cls for cls in set(map(type, originals)) if _is_ordinary(cls)}
+        originals = [inner for inner in originals if type(inner) in ordinary]
         for inner in originals:  # all shells first: attributes may lead to any of them
-            if _is_ordinary(inner):
-                self._memo[id(inner)] = type(inner).__new__(type(inner))
+            self._memo[id(inner)] = type(inner).__new__(type(inner))
         for inner in originals:
-            if _is_ordinary(inner):
-                self._fill(inner)
+            self._fill(inner)
         self.module = self[module]
 
     def __getitem__(self, module: nn.Module) -> nn.Module:
@@ -60,23 +60,23 @@ class Copy:
         return made
 
     def _fill(self, module: nn.Module) -> None:
-        state = dict(module.__dict__)
-        for name in HOOKS:
-            if name in state:
-                state[name] = OrderedDict()
-        state["_parameters"] = {name: self._tensor(tensor) for name, tensor in module._parameters.items()}
-        state["_buffers"] = {name: self._tensor(tensor) for name, tensor in module._buffers.items()}
-        state["_modules"] = {name: None if child is None else self[child] for name, child in module._modules.items()}
-        for name, value in state.items():
-            if name not in _TABLES and type(value) not in _IMMUTABLE:
+        state = self._memo[id(module)].__dict__
+        for name, value in module.__dict__.items():
+            kind = type(value)
+            if kind in _IMMUTABLE:
+                state[name] = value
+            elif name in HOOKS or (kind in _CONTAINERS and not value):
+                state[name] = kind()
+            elif name == "_modules":
+                state[name] = {key: None if child is None else self[child] for key, child in value.items()}
+            elif name in ("_parameters", "_buffers"):
+                state[name] = {key: self._tensor(tensor) for key, tensor in value.items()}
+            else:
                 state[name] = self._attribute(value)
-        self._memo[id(module)].__dict__.update(state)
 
     def _attribute(self, value: Any) -> Any:
         if isinstance(value, Tensor):
             return self._tensor(value)
-        if type(value) in (dict, list, set, OrderedDict) and not value:
-            return type(value)()
         if type(value) is tuple and all(type(entry) in _IMMUTABLE for entry in value):
             return value
         return copy.deepcopy(value, self._memo)
@@ -93,25 +93,24 @@ class Copy:
         return made
 
 
-def _is_ordinary(module: nn.Module) -> bool:
-    """Whether nothing special happens when the module is copied."""
-    cls = type(module)
+def _is_ordinary(cls: type[nn.Module]) -> bool:
+    """Whether nothing special happens when a module of the class is copied."""
     return (
         not hasattr(cls, "__deepcopy__")
         and ("_ddarts_base" in cls.__dict__ or cls.__reduce_ex__ is object.__reduce_ex__)
         and (cls.__setstate__ is nn.Module.__setstate__ or issubclass(cls, nn.Conv2d))
         and getattr(cls, "__getstate__", None) is getattr(nn.Module, "__getstate__", None)
-        and not isinstance(module, torch.jit.ScriptModule)
+        and not issubclass(cls, torch.jit.ScriptModule)
     )
 
 
 def scramble(module: nn.Module) -> None:
     """Give norms statistics and affine parameters that a wrong forward cannot hide behind."""
-    generator = torch.Generator().manual_seed(5)
+    norms = [inner for inner in module.modules() if isinstance(inner, nn.BatchNorm2d)]
+    tensors = [t for norm in norms for t in (norm.running_mean, norm.running_var, norm.weight, norm.bias)]
+    found = [tensor for tensor in tensors if tensor is not None]
+    sizes, generator = [len(tensor) for tensor in found], torch.Generator().manual_seed(5)
+    values = torch.rand(sum(sizes), generator=generator, dtype=torch.float64) + 0.5
     with torch.no_grad():
-        for inner in module.modules():
-            if not isinstance(inner, nn.BatchNorm2d):
-                continue
-            for tensor in (inner.running_mean, inner.running_var, inner.weight, inner.bias):
-                if tensor is not None:
-                    tensor.copy_(torch.rand(tensor.shape, generator=generator, dtype=torch.float64) + 0.5)
+        for tensor, row in zip(found, torch.split_with_sizes(values, sizes), strict=True):
+            tensor.copy_(row)

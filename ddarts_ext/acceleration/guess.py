@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ddarts_ext.acceleration.calls import Call, accepts
 from ddarts_ext.acceleration.recognise import Mixing
 
-_BATCH, _HEIGHT, _WIDTH = 4, 10, 6  # sides differ from each other and from usual numbers of ops and edges
+_BATCH, _HEIGHT, _WIDTH = 2, 10, 6  # sides differ from each other and from usual numbers of ops and edges
 _ATTEMPTS = 300
 Parameters = Sequence[inspect.Parameter]
 

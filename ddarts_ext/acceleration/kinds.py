@@ -15,18 +15,20 @@ _SIZES: dict[type, tuple[str, ...]] = {
 
 
 class Kinds:
-    """Descriptions of modules without the number of their channels; every module is described once."""
+    """Numbers of the descriptions of modules without their channels; every module is described once."""
 
     def __init__(self) -> None:
-        self._known: dict[nn.Module, tuple[object, ...]] = {}
+        self._known: dict[nn.Module, int] = {}
+        self._numbers: dict[tuple[object, ...], int] = {}
 
-    def of(self, module: nn.Module) -> tuple[object, ...]:
+    def of(self, module: nn.Module) -> int:
         """Equal for modules of the same classes and settings, whatever their parameters and channels are."""
         if module not in self._known:
             children = tuple(
                 (name, None if child is None else self.of(child)) for name, child in module._modules.items()
             )
-            self._known[module] = (*self._own(module), children)
+            described = (*self._own(module), children)
+            self._known[module] = self._numbers.setdefault(described, len(self._numbers))
         return self._known[module]
 
     def _own(self, module: nn.Module) -> tuple[object, ...]:

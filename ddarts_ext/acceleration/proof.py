@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,10 @@ class Differs(Exception):
     def __init__(self, what: str, difference: float) -> None:
         super().__init__(f"{what} differ by {difference:.1e}")
         self.difference = difference
+
+
+class Refused(Exception):
+    """The original itself does not take the arguments, or makes of them what is not finite."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,12 @@ def check(found: Mixing, installed: Installation, method: str, given: Call) -> f
     return largest(expected, run(module, given, getattr(module, method), gradients=False))
 
 
-def prove(found: Mixing, installed: Installation, method: str, given: Call) -> tuple[float, int]:
-    """(largest difference, sums taken in one pass) of one method; raises what the new forward raises, or Differs."""
+def prove(found: Mixing, installed: Installation, method: str, given: Call, thorough: bool = True) -> tuple[float, int]:
+    """(largest difference, sums taken in one pass) of one method.
+
+    Raises Refused, what the new forward raises, or Differs.
+    thorough: compare gradients in eval mode, too, and not in training alone.
+    """
     copies = Copy(found.module), Copy(found.module)
     old, new = (copied.module for copied in copies)
     installed.on(found.within(copies[1]))
@@ -123,10 +131,14 @@ def prove(found: Mixing, installed: Installation, method: str, given: Call) -> t
     for training in (True, False):  # the second pass runs together what read one tensor
         old.train(training)
         new.train(training)
-        expected = run(old, given, getattr(old, method))
+        gradients = training or thorough
+        try:
+            expected = run(old, given, getattr(old, method), gradients)
+        except Exception as error:
+            raise Refused(str(error) or type(error).__name__) from error
         if not all(bool(out.isfinite().all()) for out in expected["outputs"]):
-            raise ValueError("the original returns numbers that are not finite")
-        worst = max(worst, largest(expected, run(new, given, getattr(new, method))))
+            raise Refused("the original returns numbers that are not finite")
+        worst = max(worst, largest(expected, run(new, given, getattr(new, method), gradients)))
     return worst, settings_of(new).fused
 
 
@@ -169,21 +181,30 @@ def largest(expected: dict[str, list[Any]], found: dict[str, list[Any]]) -> floa
         ours = found[what]
         if len(ours) != len(theirs):
             raise Differs(what, float("inf"))
-        floating = [t for t in theirs if isinstance(t, Tensor) and t.is_floating_point() and t.numel()]
-        floor = 1e-3 * max((float(t.abs().max()) for t in floating), default=1.0)
-        for a, b in zip(ours, theirs, strict=True):
-            difference = _difference(a, b, floor)
-            if not difference <= TOLERANCE:
-                raise Differs(what, difference)
-            worst = max(worst, difference)
+        pairs = list(zip(ours, theirs, strict=True))
+        if not all(_comparable(a, b) for a, b in pairs):
+            raise Differs(what, float("inf"))
+        floating = [(a, b) for a, b in pairs if b is not None and b.is_floating_point() and b.numel()]
+        if not floating:
+            continue
+        sizes = _magnitudes([b for _, b in floating])
+        sizes = sizes.clamp_min(max(1e-3 * float(sizes.max()), 1e-300))
+        differences = _magnitudes([a - b for a, b in floating]) / sizes
+        difference = float(differences.max())  # not a number where any is none
+        if not difference <= TOLERANCE:
+            raise Differs(what, difference)
+        worst = max(worst, difference)
     return worst
 
 
-def _difference(a: Tensor | None, b: Tensor | None, floor: float) -> float:
+def _comparable(a: Tensor | None, b: Tensor | None) -> bool:
+    """Whether shapes, dtypes and the presence agree, and the values unless they are floating."""
     if a is None or b is None:
-        return 0.0 if a is b else float("inf")
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return float("inf")
-    if not a.is_floating_point() or not a.numel():
-        return 0.0 if torch.equal(a, b) else float("inf")
-    return float((a - b).abs().max() / max(float(b.abs().max()), floor, 1e-300))
+        return a is b
+    return a.shape == b.shape and a.dtype == b.dtype and (a.is_floating_point() or torch.equal(a, b))
+
+
+def _magnitudes(tensors: Sequence[Tensor]) -> Tensor:
+    """The largest absolute entry of each tensor, [len(tensors)]."""
+    norms = torch._foreach_norm(list(tensors), float("inf"))
+    return torch.stack([norm.to("cpu", torch.float64) for norm in norms])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,8 +41,9 @@ def accelerate(model: nn.Module, example_input: Any = None, strict: bool = False
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # probes are too small to share
     try:
-        walk = Walk(model, example_input, least_gain, threads)
-        report = walk.run()
+        with unwatched_by_the_collector():
+            walk = Walk(model, example_input, least_gain, threads)
+            report = walk.run()
     finally:
         torch.set_num_threads(threads)
     if strict and (report.left or not (report.replaced or report.already)):
@@ -55,6 +59,19 @@ def restore(model: nn.Module) -> nn.Module:
         raise TypeError(f"restore: model must be a torch.nn.Module, got {type(model).__name__}")
     _undo(model)
     return model
+
+
+@contextmanager
+def unwatched_by_the_collector() -> Iterator[None]:
+    """Copies make so many objects that looking for garbage among all that exist would take most of the time."""
+    frozen = gc.get_freeze_count() > 0
+    if not frozen:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if not frozen:
+            gc.unfreeze()
 
 
 def _undo(module: nn.Module) -> None:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from ddarts_ext.acceleration.calls import Call, accepts, cut, double
+from ddarts_ext.acceleration.attempts import Trial, first_proved, line
+from ddarts_ext.acceleration.calls import Call, cut, double
 from ddarts_ext.acceleration.classes import ScopeSettings, is_routed, settings_of
 from ddarts_ext.acceleration.copies import Copy
-from ddarts_ext.acceleration.gain import CLEAR, guessed_size, measure_gain
+from ddarts_ext.acceleration.gain import CLEAR, enlarged, measure_gain
 from ddarts_ext.acceleration.guess import guess, trials
 from ddarts_ext.acceleration.kinds import Kinds
-from ddarts_ext.acceleration.observe import observed, observed_on_images
-from ddarts_ext.acceleration.proof import Differs, Installation, check, prove, prove_op
+from ddarts_ext.acceleration.observe import Seen, observed, observed_on_few, observed_on_images
+from ddarts_ext.acceleration.proof import Installation, check, prove_op
 from ddarts_ext.acceleration.recognise import Mixing, Recogniser
 from ddarts_ext.acceleration.report import Left, Replaced, Report
 
@@ -50,9 +52,10 @@ class Walk:
         self._raw: list[Left] = []
         self._replaced: list[Replaced] = []
         self._kinds = Kinds()
-        self._readings: dict[tuple[object, ...], Reading] = {}
+        self._readings: dict[int, Reading] = {}
         self._gains: dict[tuple[object, ...], float] = {}
         self._outcomes: dict[tuple[object, ...], Outcome] = {}
+        self._proved: set[tuple[type, str]] = set()
         self._paths = {module: path or type(model).__name__ for path, module in model.named_modules()}
         scopes = [m for m in self._paths if is_routed(m) and isinstance(settings_of(m), ScopeSettings)]
         self._already = [m for m in scopes if not settings_of(m).inner]
@@ -62,8 +65,13 @@ class Walk:
         self._found = [guesses for guesses in looks if guesses]
         modules = [guesses[0].module for guesses in self._found]
         self._shown = example is not None
-        self._seen = observed(model, modules, example) if self._shown else {}
-        if not self._shown and modules and model not in modules:
+        self._seen: Seen = {}
+        self._all_seen: Callable[[], Seen] | None = None  # where what is seen is of a few images of the example
+        if self._shown:
+            whole = partial(observed, model, modules, example)
+            self._seen = observed_on_few(model, modules, example)
+            self._seen, self._all_seen = (self._seen, whole) if self._seen else (whole(), None)
+        elif modules and model not in modules:
             self._seen = observed_on_images(model, modules)
 
     def run(self) -> Report:
@@ -161,18 +169,20 @@ class Walk:
             checked = self._checked(found, known, known.installed, method)
             if checked is not None:
                 return checked
-        calls, timed, trial, reason = self._calls(found, method)
-        if not calls:
+        alternatives, timed, reason = self._calls(found, method)
+        if not alternatives:
             return Outcome(left=Left(path, reason))
+        thorough = (type(found.module), method) not in self._proved
         best = Outcome(left=Left(path, NO_SUM))
         for convert in converts:
             attempt = Installation(installed.ops, installed.entrances, (method,), convert)
-            result = _proved(found, attempt, method, calls)
+            result, trial = first_proved(found, attempt, method, alternatives, thorough)
             if isinstance(result, Left):
                 best = Outcome(left=Left(path, result.reason, result.difference)) if best.gain is None else best
                 continue
             if not result[1]:
                 return None if method != "forward" else best
+            self._proved.add((type(found.module), method))
             gain = self._gain(found, attempt, method, timed)
             if best.gain is None or (gain or 0.0) > best.gain:
                 best = Outcome(attempt, trial, result[0], gain)
@@ -192,12 +202,21 @@ class Walk:
         before = torch.get_num_threads()
         torch.set_num_threads(self._threads)
         try:
-            self._gains[kind] = measure_gain(found, installed, method, timed)
+            gain = measure_gain(found, installed, method, timed)
+            larger = self._larger(found, method, timed) if gain < CLEAR else timed
+            self._gains[kind] = gain if larger is timed else measure_gain(found, installed, method, larger)
             return self._gains[kind]
         except Exception:  # arguments that cannot be enlarged
             return None
         finally:
             torch.set_num_threads(before)
+
+    def _larger(self, found: Mixing, method: str, timed: Call) -> Call:
+        """More images to time the method with, where a gain on few of them decides nothing."""
+        if self._all_seen is not None:
+            self._seen, self._all_seen = self._all_seen(), None
+        seen = self._seen.get((found.module, method))
+        return seen or (timed if found.adapter is not None else enlarged(timed, 4, 1))
 
     def _checked(self, found: Mixing, known: Outcome, installed: Installation, method: str) -> Outcome | None:
         """What is known of the kind, if it holds for this module in one forward."""
@@ -211,47 +230,29 @@ class Walk:
         except Exception:  # the full proof will say what it is
             return None
 
-    def _calls(self, found: Mixing, method: str) -> tuple[list[Call], Call, int, str]:
-        """(calls to prove a method on, a call to time it with, which trial the first is, why there are none)."""
-        nothing = Call(())
+    def _calls(self, found: Mixing, method: str) -> tuple[list[Trial], Call, str]:
+        """(calls to prove a method on: the first that it takes, a call to time it with, why there are none)."""
         try:
-            scout = Copy(found.module).module.eval()
             seen = self._seen.get((found.module, method))
             if seen is not None:
-                for i, smaller in enumerate(cut(seen)):
-                    given = smaller.map(double)
-                    if accepts(getattr(scout, method), given):
-                        return [given], seen, i, ""
-                return [], seen, 0, "what it gets in the example leads to no finite result in float64"
+                return [(i, [smaller.map(double)]) for i, smaller in enumerate(cut(seen))], seen, ""
             probe = found.adapter.probe(found.module) if found.adapter is not None and method == "forward" else None
             if probe is not None:
                 given = Call(tuple(probe)).map(double)
-                return [given], given, 0, ""
+                return [(0, [given])], given, ""
+            scout = Copy(found.module).module.eval()
             calls, trial = guess(found, method, scout, _device(found))
         except Exception as error:
-            return [], nothing, 0, f"cannot be copied for the proof: {_line(error)}"
-        timed = guessed_size(calls[0]) if calls else nothing
-        return calls, timed, trial, "no arguments could be guessed to prove it on: give example_input"
+            return [], Call(()), f"cannot be copied for the proof: {line(error)}"
+        if not calls:
+            return [], Call(()), "no arguments could be guessed to prove it on: give example_input"
+        return [(trial, calls)], enlarged(calls[0], 2, 2), ""
 
     def _note_raw(self, found: Mixing, readings: Sequence[Reading]) -> None:
         for op, (variant, difference) in zip((*found.ops, *found.entrances), readings, strict=True):
             if variant is None:
                 name = self._paths.get(op, type(op).__name__)
                 self._raw.append(Left(f"{name} ({type(op).__name__})", _why(difference), difference))
-
-
-def _proved(found: Mixing, installed: Installation, method: str, calls: Sequence[Call]) -> tuple[float, int] | Left:
-    """(difference, sums) over all calls, or why not."""
-    worst, sums = 0.0, 0
-    try:
-        for given in calls:
-            difference, taken = prove(found, installed, method, given)
-            worst, sums = max(worst, difference), sums + taken
-    except Differs as error:
-        return Left("", f"differs from the original: {error}", error.difference)
-    except Exception as error:
-        return Left("", f"cannot be proved: {_line(error)}")
-    return worst, sums
 
 
 def _device(found: Mixing) -> torch.device:
@@ -268,7 +269,3 @@ def _why(difference: float | None) -> str:
     if difference is None:
         return "it is not made of layers that the kernels know"
     return f"its forward differs by {difference:.1e} from its layers one after another"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -103,6 +103,36 @@ def test_state_dicts_load_both_ways(pair: tuple[nn.Module, nn.Module]) -> None:
     assert_equal(accelerated, before)
 
 
+def test_the_fresh_model_of_an_unrolled_step_is_accelerated() -> None:
+    class Searched(user.Network):
+        def new(self) -> nn.Module:
+            """As ``docs/drop-in.md`` says: a copy instead of a network that nothing has accelerated."""
+            return copy.deepcopy(self)
+
+    torch.manual_seed(0)
+    before = Searched().double()
+    accelerated = copy.deepcopy(before)
+    assert accelerate(accelerated, torch.randn(2, 3, 8, 8, dtype=torch.float64), least_gain=0)
+    x = torch.randn(4, 3, 8, 8, dtype=torch.float64)
+    found = []
+    for module in (before, accelerated):
+        weights = [p for p in module.parameters() if p is not module.alphas]
+        gradients = torch.autograd.grad(module(x).square().sum(), weights, create_graph=True)
+        fresh = module.new()
+        of_fresh = [p for p in fresh.parameters() if p is not fresh.alphas]
+        with torch.no_grad():
+            for weight, gradient in zip(of_fresh, gradients, strict=True):
+                weight.sub_(0.01 * gradient)
+        loss = fresh(x[:2]).square().sum()
+        direct = torch.autograd.grad(loss, [fresh.alphas, *of_fresh])
+        products = [(a * b).sum() for a, b in zip(gradients, direct[1:], strict=True)]
+        implicit = torch.autograd.grad(torch.stack(products).sum(), module.alphas)
+        found.append([loss, direct[0], *implicit])
+        assert routed(fresh) == routed(module)
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
 def test_weights_given_from_outside(pair: tuple[nn.Module, nn.Module]) -> None:
     results = []
     for module in pair:
