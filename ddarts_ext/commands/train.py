@@ -22,7 +22,12 @@ def train(
     data: options.Data = None,
     out: options.Out = None,
     given: dict[str, Any] = {},  # noqa: B006  # what OPTIONS declare
-    cells: Annotated[int | None, typer.Option(help="Derive a network of so many cells first.")] = None,
+    cells: Annotated[
+        int | None,
+        typer.Option(
+            help="Derive a network of so many cells first. [default: of a search, the published depth of the recipe]"
+        ),
+    ] = None,
     resume: options.Resume = False,
     device: options.Device = "auto",
 ) -> None:
@@ -30,25 +35,20 @@ def train(
 
     Example: ddarts train runs/digits --data digits --out runs/digits-net
     """
-    from ddarts_ext.genotype import Genotype
-    from ddarts_ext.genotype.derivation import derive
     from ddarts_ext.runs.progress import for_terminal
-    from ddarts_ext.training.recipes import recipe_for
     from ddarts_ext.training.trainer import Trainer
     from ddarts_ext.training.weights import WEIGHTS
 
     said = {} if data is None else {"data": data}
     arguments = {**(_stored(out) if resume and out is not None else {}), **said, **given}
     if genotype is not None:
-        arguments.setdefault("recipe", recipe_for(genotype))
-        arguments["genotype"] = Genotype.load(genotype)
-    if cells is not None and "genotype" in arguments:
-        arguments["genotype"] = derive(arguments["genotype"], cells)
+        arguments["genotype"] = genotype
     for name in ("genotype", "data"):
         if name not in arguments:
             raise ValueError(f"train: {name} must be given")
-    result = Trainer(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).train()
-    typer.echo(f"held-out accuracy {result.accuracy:.2%}")
+    result = Trainer(**arguments, cells=cells, device=device, out=out, resume=resume, progress=for_terminal()).train()
+    top5 = result.history[-1]["test"].get("top5")
+    typer.echo(f"held-out accuracy {result.accuracy:.2%}" + ("" if top5 is None else f", top-5 {top5:.2%}"))
     if result.best is not None:
         typer.echo(f"best epoch {result.best.epoch} by images held back, held-out accuracy {result.best_accuracy:.2%}")
     if out is not None:

@@ -16,10 +16,19 @@ from ddarts_ext.nn.primitives import EVALUATION, Primitive, primitive
 
 
 class Drop(NamedTuple):
-    """Drop path of one pass. generator: on the device of the images, None for torch's global one."""
+    """Drop path of one pass. generator: on the device of the images, None for torch's global one.
 
-    probability: float = 0.0
+    A probability in a tensor (float32 [], on that device) may change under a compiled graph, which then stays; draws
+    are from the global generator, as a graph knows no other.
+    """
+
+    probability: float | Tensor = 0.0
     generator: torch.Generator | None = None
+
+
+def drops(drop: Drop) -> bool:
+    """Whether there is anything to draw; always with a tensor, which is not looked into."""
+    return isinstance(drop.probability, Tensor) or drop.probability > 0
 
 
 NO_DROP = Drop()
@@ -28,6 +37,9 @@ NO_DROP = Drop()
 def drop_path(x: Tensor, drop: Drop) -> Tensor:
     """Zero whole samples with this probability and scale the others by 1 / (1 - probability)."""
     keep = 1.0 - drop.probability
+    if isinstance(keep, Tensor):
+        kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < keep
+        return x * kept.to(x.dtype).div(keep.to(x.dtype))
     mask = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep, generator=drop.generator)
     return x * mask.div_(keep)
 
@@ -78,7 +90,7 @@ class DiscreteGraph(nn.Module):
         op = self.ops[slot]
         assert isinstance(op, Normed)
         out = op.after(raw, p)
-        return drop_path(out, drop) if drop.probability > 0 and self.drop_path_on == "op" and not op.op.pure else out
+        return drop_path(out, drop) if drops(drop) and self.drop_path_on == "op" and not op.op.pure else out
 
     def _sum(self, node: int, outputs: Sequence[Tensor | None], x: Tensor, drop: Drop) -> Tensor:
         terms = [out for entry, out in zip(self.entries, outputs, strict=True) if entry.target == node]
@@ -88,4 +100,4 @@ class DiscreteGraph(nn.Module):
         if total is None:
             stride = 2 if self.reduction else 1
             return torch.zeros_like(x[:, :, ::stride, ::stride])
-        return drop_path(total, drop) if drop.probability > 0 and self.drop_path_on == "node" else total
+        return drop_path(total, drop) if drops(drop) and self.drop_path_on == "node" else total

@@ -65,9 +65,10 @@ class DiscreteNetwork(Convertible, nn.Module):
     auxiliary: a second classifier on the output of the last reduction cell, used in training alone.
     auxiliary_norm: whether it has its second norm; by default always but in a DARTS network with ImageNet stem.
     stem: ``cifar``, ``imagenet`` (stride 8) or ``imagenet_stride4`` (D-DARTS, for three reductions).
-    drop_path: probability, an attribute that a trainer may move; it draws from the attribute ``generator``, or from
-    torch's global one where that is None. drop_path_on: op outputs but pure skips (``op``, DARTS) or node sums
-    (``node``, threshold genotypes); ``auto``: ``op`` where every node has exactly two entries.
+    drop_path: probability, an attribute that a trainer may move, see :class:`.discrete.Drop`; it draws from the
+    attribute ``generator``, or from torch's global one where that is None. drop_path_on: op outputs but pure skips
+    (``op``, DARTS) or node sums (``node``, threshold genotypes); ``auto``: ``op`` where every node has exactly two
+    entries.
     Raises ValueError for impossible sizes and for a cell that no entry reaches.
     """
 
@@ -92,7 +93,8 @@ class DiscreteNetwork(Convertible, nn.Module):
             raise ValueError(f"DiscreteNetwork: genotype must have two inputs per cell, got {genotype.inputs}")
         if not 0.0 <= drop_path < 1.0:
             raise ValueError(f"DiscreteNetwork: drop_path must be in [0, 1), got {drop_path}")
-        self.genotype, self.in_channels, self.classes, self.drop_path = genotype, in_channels, classes, drop_path
+        self.genotype, self.in_channels, self.classes = genotype, in_channels, classes
+        self.drop_path: float | Tensor = drop_path
         self.generator: torch.Generator | None = None
         pairs = _has_pairs(genotype)
         on = ("op" if pairs else "node") if drop_path_on == "auto" else drop_path_on

@@ -9,12 +9,16 @@ from typing import Any, get_type_hints
 from ddarts_ext.data import Augmentation, Dataset
 from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.augment import taken_from
+from ddarts_ext.data.transforms import OPTIONS as TRANSFORMS_OPTIONS
+from ddarts_ext.data.transforms import Transforms
 from ddarts_ext.nn.stem import STEMS, suited_stem
 from ddarts_ext.runs.device import PRECISIONS
 from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option
-from ddarts_ext.training.recipes import RECIPES, settings_of
+from ddarts_ext.training.recipes import NAMES, recipe_of, settings_of
 
 KEEP = ("last", "best")
+SCHEDULES = ("cosine", "exponential")
+LAYOUTS = ("channels_last", "contiguous")
 MAY_CHANGE = ("device", "source", "data")
 """Fields of config.json that a resumed run may have otherwise: its images are known by what they are."""
 
@@ -23,15 +27,21 @@ MAY_CHANGE = ("device", "source", "data")
 class TrainConfig:
     """How a network with a given genotype is trained. Defaults: DARTS, 1806.09055, section 3.3, for CIFAR.
 
-    lr falls by a cosine per epoch to lr_min. auxiliary_weight: of the auxiliary head's loss; 0 leaves the head out.
+    lr: see :func:`ddarts_ext.training.rates.rate`, with schedule, lr_min, gamma and warmup.
+    auxiliary_weight: of the auxiliary head's loss; 0 leaves the head out.
     drop_path: probability in the last epoch; it rises linearly from 0. clip: largest global norm of the gradient.
     label_smoothing: in training alone. keep: ``best`` keeps the weights of the epoch that is best on a part of the
     training images, ``held_back`` of them, which are not trained on; the test images never choose.
+    accumulate: a batch is computed in so many parts, one after the other, and makes one step; norms see the parts.
+    ema: the weights that are judged and written are an average over steps, see :class:`.average.Average`; 0 for none.
+    mixup, cutmix: images are mixed in pairs, see :class:`.mixing.Mix`. layout: of images and weights in memory.
     """
 
     data: str
     recipe: str = option(
-        "darts", "Published settings, by name: darts, ddarts.", shown="darts; ddarts for results of ddarts and dartopti"
+        "darts",
+        f"A way of training by name, said when it is used: {', '.join(NAMES)}.",
+        shown="darts; ddarts for results of ddarts and dartopti, nasbench201 for cells of that space",
     )
     channels: int = option(36, "Channels of the first cell.", shown="36; 16 for small images")
     epochs: int = option(600, "Epochs.", shown="600; 30 for small images")
@@ -52,23 +62,46 @@ class TrainConfig:
     deterministic: bool = option(False, "Only algorithms that give the same result every time.")
     keep: str = option("last", "last, or best: the weights of the best epoch beside the last ones.", choices=KEEP)
     held_back: float = option(0.1, "Share of the training images that --keep best chooses by instead of training on.")
+    schedule: str = option("cosine", choices=SCHEDULES)
+    gamma: float = 0.97
+    warmup: int = 0
+    nesterov: bool = False
+    accumulate: int = option(1, "Parts in which a batch is computed, where it does not fit into memory as a whole.")
+    ema: float = option(0.0, "Decay of an average of the weights over steps, which is what is kept.", shown="0: off")
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    layout: str = option("channels_last", choices=LAYOUTS)
+    compile: bool = option(False, "Compile the network by torch.compile, which takes minutes at the start.")
     augmentation: Augmentation = field(default_factory=Augmentation)
+    transforms: Transforms = field(default_factory=Transforms)
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
         for item in fields(self):
             value = getattr(self, item.name)
             if hints[item.name] is int:
-                _whole(item.name, value, 0 if item.name == "seed" else 1)
+                _whole(item.name, value, 0 if item.name in ("seed", "warmup") else 1)
+            elif hints[item.name] is bool and not isinstance(value, bool):
+                raise TypeError(f"train: {item.name} must be true or false, got {value!r}")
+            elif hints[item.name] is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                raise TypeError(f"train: {item.name} must be a number, got {value!r}")
             elif hints[item.name] is float and not 0 <= value < float("inf"):
                 raise ValueError(f"train: {item.name} must be a finite number >= 0, got {value!r}")
         if self.drop_path >= 1 or self.label_smoothing >= 1:
             raise ValueError("train: drop_path and label_smoothing must be below 1")
+        if self.ema >= 1:
+            raise ValueError(f"train: ema must be below 1, got {self.ema}")
+        if self.warmup >= self.epochs:
+            raise ValueError(f"train: warmup must be below the {self.epochs} epochs, got {self.warmup}")
+        if self.nesterov and not self.momentum:
+            raise ValueError("train: momentum must be above 0 with nesterov, got 0")
+        recipe_of(self.recipe)
         for name, value, known in (
             ("precision", self.precision, PRECISIONS),
             ("stem", self.stem, STEMS),
             ("keep", self.keep, KEEP),
-            ("recipe", self.recipe, RECIPES),
+            ("schedule", self.schedule, SCHEDULES),
+            ("layout", self.layout, LAYOUTS),
         ):
             if value not in known:
                 raise ValueError(f"train: {name} must be one of {', '.join(known)}, got {value!r}")
@@ -83,6 +116,13 @@ class TrainConfig:
         if self.keep == "last":
             # As before there was a choice: such runs go on.
             del said["keep"], said["held_back"]
+        if self.recipe in ("darts", "ddarts"):
+            # As before there were others, which alone set these.
+            plain = {item.name: getattr(TrainConfig, item.name, None) for item in fields(self)}
+            plain["transforms"] = Transforms()
+            for name in _LATER:
+                if getattr(self, name) == plain[name]:
+                    del said[name]
         return {"version": 1, "command": "train", **said}
 
 
@@ -93,22 +133,59 @@ def _whole(name: str, value: Any, lowest: int) -> None:
         raise ValueError(f"train: {name} must be >= {lowest}, got {value}")
 
 
+_LATER = (
+    "schedule", "gamma", "warmup", "nesterov", "accumulate", "ema", "mixup", "cutmix", "layout", "compile",
+    "transforms",
+)  # fmt: skip
+HOLDOUT = Option(
+    "holdout",
+    float | None,
+    None,
+    ("holdout",),
+    "Share of the training images to choose the best epoch by instead of training on: --keep best --held-back SHARE.",
+    shown="none",
+    command=True,
+)
 OPTIONS: dict[str, Option] = {
     **{name: known for name, known in declared(TrainConfig).items() if name not in ("data", "device")},
+    "holdout": HOLDOUT,
     **AUGMENTATION_OPTIONS,
+    **TRANSFORMS_OPTIONS,
 }
 """All that can be said of a training beside its genotype and its images, by name."""
-_SMALL = {"channels": 16, "epochs": 30, "batch": 64, "lr": 0.05, "auxiliary_weight": 0.0, "drop_path": 0.0}
 
 
 def resolve(dataset: Dataset, given: Mapping[str, Any]) -> TrainConfig:
-    """Published defaults, those of the recipe, those for small images, then what is given; None means "not said"."""
+    """Published defaults, those of the recipe, then what is given; None means "not said"."""
     wanted = {name: value for name, value in given.items() if value is not None}
     unknown = sorted(set(wanted) - {*OPTIONS, "device"})
     if unknown:
         raise TypeError(f"train: setting must be one of {', '.join(sorted(OPTIONS))}, got {unknown[0]!r}")
-    small = max(dataset.size) <= 16 and len(dataset.train) <= 10_000
-    recipe = _SMALL if small else settings_of(wanted.get("recipe", "darts"), dataset)
-    said: dict[str, Any] = {"data": dataset.name, "stem": suited_stem(dataset.size), **recipe, **wanted}
-    augmentation = taken_from(said, dataset.augmentation)
-    return TrainConfig(**said, augmentation=augmentation)
+    name = wanted.get("recipe", "darts")
+    said: dict[str, Any] = {"data": dataset.name, "stem": suited_stem(dataset.size), **settings_of(name, dataset)}
+    said |= _chosen_by(wanted)
+    augmentation = taken_from(said, Augmentation() if recipe_of(name).own_images else dataset.augmentation)
+    transforms = Transforms(**{name: said.pop(name) for name in TRANSFORMS_OPTIONS if name in said})
+    needs = (*(("autoaugment",) if augmentation.autoaugment else ()), *transforms.colours)
+    if needs and dataset.channels != 3:
+        off = {"autoaugment": "null", "jitter": "[]"}.get(needs[0], "0")
+        raise ValueError(
+            f"train: {needs[0]} must be off ({needs[0]}={off}), as it is for images of 3 channels, got images of "
+            f"{dataset.channels}"
+        )
+    return TrainConfig(**said, augmentation=augmentation, transforms=transforms)
+
+
+def _chosen_by(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What is given, with ``holdout`` put in other words."""
+    said = dict(wanted)
+    if "holdout" not in said:
+        return said
+    share = said.pop("holdout")
+    if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < 1:
+        raise ValueError(f"train: holdout must be between 0 and 1, got {share!r}")
+    for name, value in (("keep", "best"), ("held_back", share)):
+        if said.get(name, value) != value:
+            raise ValueError(f"train: {name} must be {value!r} or not said with holdout {share}, got {said[name]!r}")
+        said[name] = value
+    return said

@@ -25,15 +25,17 @@ def announce(
     batch: int,
     stem: str,
     factor: Callable[[StepMemory, int], float] = lambda need, available: 1.0,
+    parts: int = 1,
 ) -> None:
     """Say what the data set notes, and one line with images, sizes of the network and estimated memory of a step.
 
     network: on the device of the run. forward: what a step differentiates, see :func:`step_memory`. factor: how many
-    such passes a step holds, from the need of one and the bytes that are free. Raises ValueError where the device has
+    such passes a step holds, from the need of one and the bytes that are free. parts: in which a batch is computed, one
+    after the other. Raises ValueError where the device has
     not the memory, with the largest batch that would fit.
     """
     device = next(network.parameters()).device
-    wanted = min(batch, len(dataset.train))
+    wanted = -(-min(batch, len(dataset.train)) // parts)
     need = step_memory(network, forward, channels=dataset.channels, size=dataset.size, divisor=network.divisor)
     available = available_bytes(device)
     need = need.times(factor(need, available))
@@ -42,10 +44,11 @@ def announce(
     if dataset.note:
         say(f"{command}: {dataset.note}")
     height, width = dataset.size
+    split = f" in {parts} parts" if parts > 1 else ""
     kind = {1: "grey", 3: "colour"}.get(dataset.channels, f"of {dataset.channels} channels")
     say(
         f"{command}: {len(dataset.train)} images {height}x{width} {kind} in {len(dataset.classes)} classes, "
-        f"{len(dataset.test)} held out; {cells} cells, {channels} channels, stem {stem}, batch {batch}: about "
+        f"{len(dataset.test)} held out; {cells} cells, {channels} channels, stem {stem}, batch {batch}{split}: about "
         f"{readable(need.of(wanted))} of {readable(available)} free on {device}"
     )
 

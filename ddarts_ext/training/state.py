@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ddarts_ext.runs.device import restore_generator
 from ddarts_ext.runs.sums import Sums
+from ddarts_ext.training.average import Average
 from ddarts_ext.training.best import Best
 
 
@@ -20,7 +21,7 @@ class Run:
     order: CPU generator of the order of images. random: generator on the device, of crops and drop path. epoch:
     finished epochs. step: finished steps of the epoch after them, with ``sums``, their figures, and ``drawn``, the
     state of ``order`` before that epoch was drawn. under_way: a step has begun and has not ended. best: the best epoch,
-    where one is kept.
+    where one is kept. average: of the weights, where one is.
     """
 
     network: Any
@@ -34,6 +35,12 @@ class Run:
     drawn: Tensor | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     best: Best | None = None
+    average: Average | None = None
+
+    @property
+    def judged(self) -> Any:
+        """The network that is judged and kept."""
+        return self.network if self.average is None else self.average.network
 
     def checkpoint(self) -> dict[str, Any]:
         """All of it but the history, of things that ``torch.load(weights_only=True)`` reads."""
@@ -47,6 +54,7 @@ class Run:
             "order": self.drawn if self.step and self.drawn is not None else self.order.get_state(),
             "random": self.random.get_state(),
             **({} if self.best is None else {"best": self.best.to_checkpoint()}),
+            **({} if self.average is None else {"average": self.average.network.state_dict()}),
         }
 
     def restore(self, checkpoint: dict[str, Any], history: list[dict[str, Any]]) -> None:
@@ -59,6 +67,8 @@ class Run:
         if self.step:
             self.sums.load_state_dict(checkpoint["sums"], self.random.device)
         self.history = history
+        if self.average is not None:
+            self.average.network.load_state_dict(checkpoint["average"])
         if "best" in checkpoint:
             device = next(self.network.parameters()).device
             kept = checkpoint["best"]

@@ -17,7 +17,10 @@ from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.batches import in_order, judged_together, permuted, skipping, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order
+from ddarts_ext.data.transform_crops import erased
+from ddarts_ext.data.transforms import transformed
 from ddarts_ext.genotype import Genotype
+from ddarts_ext.genotype.derivation import derive
 from ddarts_ext.nn.dead import dead_note
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.network import build_network
@@ -28,22 +31,25 @@ from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
-from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums, judge
 from ddarts_ext.training import weights
+from ddarts_ext.training.average import Average
 from ddarts_ext.training.best import Best, hold_back
 from ddarts_ext.training.config import MAY_CHANGE, OPTIONS, TrainConfig, resolve
 from ddarts_ext.training.demand import announce
 from ddarts_ext.training.description import Description
-from ddarts_ext.training.recipes import recipe_for
+from ddarts_ext.training.rates import rate
+from ddarts_ext.training.recipes import deepened, recipe_for, said_of
 from ddarts_ext.training.state import Run
+from ddarts_ext.training.step import Step
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """accuracy: on held-out images after the last epoch (not the best one, which would choose by them). history: one
-    record per epoch. run: the folder, if there is one, with genotype.json, network.json and weights.safetensors.
-    best: with ``keep="best"`` the best epoch and its weights, which are in best.safetensors too."""
+    """accuracy: on held-out images after the last epoch (not the best one, which would choose by them). network: with
+    ``ema`` the average. history: one record per epoch. run: the folder, if there is one, with genotype.json,
+    network.json and weights.safetensors. best: with ``keep="best"`` the best epoch and its weights, which are in
+    best.safetensors too."""
 
     network: nn.Module = field(repr=False)
     accuracy: float
@@ -62,7 +68,9 @@ class Trainer:
     """Trains the network of ``genotype`` on the training images of ``data``.
 
     genotype: a :class:`Genotype`, or what :meth:`Genotype.load` reads. data: what :func:`ddarts_ext.data.load` takes.
-    out: folder of the run; resume: continue the run in it, if there is one. settings: fields of :class:`TrainConfig`.
+    out: folder of the run; resume: continue the run in it, if there is one. cells: depth of the network that is derived
+    from the genotype first; without it the result of a search (its folder) is brought to the depth that the recipe was
+    published with, which is said. settings: fields of :class:`TrainConfig`.
 
     Raises ValueError, TypeError or FileNotFoundError for wrong input, before anything is computed or written.
     """
@@ -76,15 +84,20 @@ class Trainer:
         resume: bool = False,
         device: str | torch.device | None = None,
         progress: Progress | None = None,
+        cells: int | None = None,
         **settings: Any,
     ) -> None:
         self.device = choose_device(device, "train")
         if resume and out is None:
             raise ValueError("train: out must be the folder of the run to resume, got None")
-        self.genotype = genotype if isinstance(genotype, Genotype) else Genotype.load(genotype)
+        found = genotype if isinstance(genotype, Genotype) else Genotype.load(genotype)
         dataset = load(data, image_size=settings.get("image_size"))
-        settings.setdefault("recipe", recipe_for(genotype))
+        if settings.get("recipe") is None:
+            settings["recipe"] = recipe_for(genotype, found)
         self.config: TrainConfig = resolve(dataset, {**settings, "device": self.device.type})
+        self.folder = None if out is None else RunFolder(out, "train")
+        self.genotype, depth = self._deep(genotype, found, cells, dataset, resume)
+        self.lines = [*said_of(self.config.recipe, dataset, self._values()), *filter(None, [depth])]
         held_back: Split | None = None
         if self.config.keep == "best":
             dataset, held_back = hold_back(dataset, self.config.held_back, self.config.seed)
@@ -93,10 +106,27 @@ class Trainer:
         self.dataset = dataset.to(self.device)
         self.held_back = None if held_back is None else held_back.to(self.device)
         self.resume = resume
-        self.folder = None if out is None else RunFolder(out, "train")
         self.progress = progress if progress is not None else Progress()
         self.keeping = Keeping("train", self.folder, self.progress.say, changeable=MAY_CHANGE, epochs="epochs")
         self.autocast = autocast(self.device, self.config.precision)
+
+    def _deep(
+        self, source: object, genotype: Genotype, cells: int | None, dataset: Dataset, resume: bool
+    ) -> tuple[Genotype, str]:
+        """The genotype of the network that is trained, and what is to be said of its depth."""
+        if cells is not None:
+            return derive(genotype, cells), ""
+        deeper, line = deepened(source, genotype, self.config.recipe, dataset)
+        if deeper is genotype or not resume or self.folder is None or not self.folder.config_file.is_file():
+            return deeper, line
+        # A run that has begun goes on at its depth.
+        layers = self.folder.arguments(lambda config: Genotype.from_json(config["genotype"]).layers)
+        return derive(genotype, layers), ""
+
+    def _values(self) -> dict[str, Any]:
+        """All settings that count, by name."""
+        config = self.config
+        return {**vars(config), **vars(config.augmentation), **vars(config.transforms)}
 
     def train(self) -> TrainResult:
         """Run the training, or what is left of it."""
@@ -108,9 +138,12 @@ class Trainer:
                 self.progress.close()
             if hasattr(run.network, "generator"):
                 run.network.generator = None  # of the training: a network is copied and pickled without it
+            network = run.judged.requires_grad_(True)
+            if hasattr(network, "drop_path"):
+                network.drop_path = float(network.drop_path)
             accuracy = float(run.history[-1]["test"]["accuracy"])
             where = None if self.folder is None else self.folder.path
-            result = TrainResult(run.network, accuracy, run.history, where, run.best)
+            result = TrainResult(network, accuracy, run.history, where, run.best)
             if self.folder is not None:
                 self.genotype.save(self.folder.genotype_file)
                 self._write(self.folder.path, result)
@@ -128,15 +161,20 @@ class Trainer:
                 config.stem,
             ).to(self.device)
         optimizer = torch.optim.SGD(
-            network.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
+            network.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
         )
         run = Run(
             network,
             optimizer,
             torch.Generator().manual_seed(config.seed),
             torch.Generator(self.device).manual_seed(config.seed + 1),
+            average=Average(network, config.ema) if config.ema else None,
         )
-        if hasattr(network, "generator"):
+        if hasattr(network, "generator") and not config.compile:
             network.generator = run.random
         known = {**config.to_json(), "source": self.source, "genotype": self.genotype.to_json()}
         if self.folder is not None:
@@ -158,6 +196,8 @@ class Trainer:
                 return (network.forward_auxiliary if both else network)(images, Pass(statistics="batch"))
 
         config = self.config
+        for line in self.lines:
+            self.progress.say(line)
         announce(
             "train",
             self.progress.say,
@@ -168,6 +208,7 @@ class Trainer:
             channels=config.channels,
             batch=config.batch,
             stem=config.stem,
+            parts=config.accumulate,
         )
 
     def _epochs(self, run: Run) -> None:
@@ -175,32 +216,33 @@ class Trainer:
         self.progress.start("train", config.epochs, steps_in(len(self.order), config.batch), run.epoch)
         if note := dead_note(run.network):
             self.progress.say(f"train: the genotype has {note}")
+        step = Step(config, run.network, self.autocast)
         while run.epoch < config.epochs:
             began = time.perf_counter()
-            rate = cosine(config.lr, config.lr_min, run.epoch, config.epochs)
-            for group in run.optimizer.param_groups:
-                group["lr"] = rate
-            if hasattr(run.network, "drop_path"):
-                run.network.drop_path = config.drop_path * run.epoch / config.epochs
+            step.drop_path(config.drop_path * run.epoch / config.epochs)
             judged = Sums()
             with self.keeping.interruptible(run, UnreadableImage):
-                self._train(run)
+                self._train(run, step)
                 self._judge(run, self.dataset.test, "test", judged)
                 if self.held_back is not None:
                     self._judge(run, self.held_back, "held_back", judged)
             with interrupts.held():
-                self._finish_epoch(run, rate, judged, began)
+                self._finish_epoch(run, judged, began)
 
-    def _finish_epoch(self, run: Run, rate: float, judged: Sums, began: float) -> None:
+    def _finish_epoch(self, run: Run, judged: Sums, began: float) -> None:
         """Record what the epoch came to, and keep it."""
         self.keeping.check(run, run.network, run.sums, judged)
         figures = run.sums.joined(judged).means()
         synchronize(self.device)
         record = {
             "epoch": run.epoch,
-            "lr": rate,
+            "lr": run.optimizer.param_groups[0]["lr"],
             "train": {"loss": figures["train_loss"], "accuracy": figures["train_accuracy"]},
-            "test": {"loss": figures["test_loss"], "accuracy": figures["test_accuracy"]},
+            "test": {
+                "loss": figures["test_loss"],
+                "accuracy": figures["test_accuracy"],
+                **({"top5": figures["test_top5"]} if "test_top5" in figures else {}),
+            },
             **self._best_of(run, figures),
             "seconds": round(time.perf_counter() - began, 3),
             "memory_mib": round(peak_memory_mib(self.device), 1),
@@ -208,66 +250,60 @@ class Trainer:
         run.history.append(record)
         run.epoch, run.step, run.sums = run.epoch + 1, 0, Sums()
         self.keeping.save(run)
+        top5 = f" top-5 {figures['test_top5']:.2%}" if "test_top5" in figures else ""
         self.progress.epoch(
             f"train loss {figures['train_loss']:.3f} accuracy {figures['train_accuracy']:.1%}  "
-            f"held-out accuracy {figures['test_accuracy']:.2%}"
+            f"held-out accuracy {figures['test_accuracy']:.2%}{top5}"
         )
 
     def _best_of(self, run: Run, figures: Mapping[str, Any]) -> dict[str, Any]:
         """Keep the weights if they are the best ones; what the record says of the images that they are chosen by."""
         if self.held_back is None:
             return {}
-        run.best = Best.better(run.best, run.epoch + 1, figures, run.network)
+        run.best = Best.better(run.best, run.epoch + 1, figures, run.judged)
         return {"held_back": {"loss": figures["held_back_loss"], "accuracy": figures["held_back_accuracy"]}}
 
-    def _train(self, run: Run) -> None:
+    def _train(self, run: Run, step: Step) -> None:
         """The steps of an epoch that are left; their figures are in ``run.sums``."""
         config, split = self.config, self.dataset.train
+        steps = steps_in(len(self.order), config.batch)
         run.network.train()
         run.drawn = run.order.get_state()
         for part in skipping(permuted(self.order, config.batch, run.order), run.step):
             for images, labels in split.batches(part):
                 with interrupts.held():
                     run.under_way = True
-                    self._step(run, self.dataset.augment(images, config.augmentation, run.random), labels)
+                    for group in run.optimizer.param_groups:
+                        group["lr"] = rate(config, run.epoch, run.step / steps)
+                    step(run, self._augmented(run, images), labels)
                     run.step += 1
+                    if run.average is not None:
+                        run.average.follow(run.network, run.epoch * steps + run.step)
                     run.under_way = False
                 self.progress.step()
 
-    def _step(self, run: Run, inputs: Tensor, labels: Tensor) -> None:
-        config, network = self.config, run.network
-        with self.autocast():
-            logits, loss = self._loss(network, inputs, labels)
-        run.optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        norm: Tensor | None = None
-        if config.clip:
-            norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip)
-        run.optimizer.step()
-        judge(run.sums, "train", logits.detach(), labels, loss)
-        if norm is not None:
-            run.sums.add("gradient", norm)
-
-    def _loss(self, network: Any, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _augmented(self, run: Run, images: Tensor) -> Tensor:
         config = self.config
-        smoothing = config.label_smoothing
-        if getattr(network, "auxiliary", None) is None:
-            logits = network(inputs)
-            return logits, F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        logits, extra = network.forward_auxiliary(inputs)
-        loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
-        return logits, loss + config.auxiliary_weight * F.cross_entropy(extra, labels, label_smoothing=smoothing)
+        inputs = transformed(images, config.transforms, run.random)
+        inputs = self.dataset.augment(inputs, config.augmentation, run.random)
+        if config.transforms.erasing:
+            inputs = erased(inputs, config.transforms.erasing, run.random)
+        return inputs.contiguous() if config.layout == "contiguous" else inputs
 
     @torch.no_grad()
     def _judge(self, run: Run, split: Split, name: str, sums: Sums) -> None:
-        run.network.eval()
+        network = run.judged.eval()
+        top5 = name == "test" and len(self.dataset.classes) > 5
         together = judged_together(self.config.batch, self.dataset.size)
         for rows in in_order(torch.arange(len(split)), together):
             for images, labels in split.batches(rows):
                 with self.autocast():
-                    logits = run.network(self.dataset.normalise(images))
+                    logits = network(self.dataset.normalise(images))
                     loss = F.cross_entropy(logits, labels)
                 judge(sums, name, logits, labels, loss)
+                if top5:
+                    among = (logits.topk(5, 1).indices == labels[:, None]).sum()
+                    sums.add(f"{name}_top5", among, len(labels))
 
     def _write(self, folder: Path, result: TrainResult) -> None:
         """The trained network as a thing of its own."""

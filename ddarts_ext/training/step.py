@@ -1,0 +1,116 @@
+"""One step of a training: forward, loss, backward, update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ddarts_ext.runs.sums import judge
+from ddarts_ext.training.config import TrainConfig
+from ddarts_ext.training.mixing import Mix, mixed_loss
+from ddarts_ext.training.state import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Autocast = Callable[[], AbstractContextManager[object]]
+
+
+class Step:
+    """Makes the steps of a training of ``network``.
+
+    With ``compile`` the network runs through torch.compile. Drop path then draws from torch's global generator, as no
+    other can be part of a compiled graph; it is seeded for every step and put back after it.
+    """
+
+    def __init__(self, config: TrainConfig, network: Any, autocast: Autocast) -> None:
+        self.config, self.network, self.autocast = config, network, autocast
+        self.both = getattr(network, "auxiliary", None) is not None
+        self.forward: Any = network.forward_auxiliary if self.both else network
+        self.drop: Tensor | None = None
+        if config.compile:
+            # Static shapes: the last batch of an epoch has a graph of its own.
+            self.forward = torch.compile(self.forward, dynamic=False)
+            if config.drop_path and hasattr(network, "drop_path"):
+                self.drop = network.drop_path = torch.zeros((), device=next(network.parameters()).device)
+
+    def drop_path(self, probability: float) -> None:
+        """Set the probability of drop path for the steps to come."""
+        if self.drop is not None:
+            self.drop.fill_(probability)
+        elif hasattr(self.network, "drop_path"):
+            self.network.drop_path = probability
+
+    def __call__(self, run: Run, inputs: Tensor, labels: Tensor) -> None:
+        """Add its figures to ``run.sums``. inputs: augmented; labels: int64 [N]."""
+        config, count = self.config, len(labels)
+        mix = Mix.drawn(
+            config.mixup, config.cutmix, (inputs.shape[2], inputs.shape[3]), config.seed, run.epoch, run.step
+        )
+        others: Tensor | None = None
+        if mix is not None:
+            inputs, others = mix.images(inputs), labels.roll(1)
+        # A part of one image has no variance that a norm could divide by.
+        parts = min(config.accumulate, max(1, count // 2))
+        run.optimizer.zero_grad(set_to_none=True)
+        found: list[tuple[Tensor, Tensor]] = []
+        with self._drawing(run):
+            for images, own, mixed in zip(
+                inputs.tensor_split(parts),
+                labels.tensor_split(parts),
+                [None] * parts if others is None else others.tensor_split(parts),
+                strict=True,
+            ):
+                logits, loss = self._loss(images, own, mixed, 1.0 if mix is None else mix.kept)
+                loss = loss if parts == 1 else loss * (len(own) / count)
+                torch.autograd.backward(loss)
+                found.append((logits.detach(), loss.detach()))
+        norm: Tensor | None = None
+        if config.clip:
+            norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
+        run.optimizer.step()
+        outputs, losses = zip(*found, strict=True)
+        judge(run.sums, "train", torch.cat(outputs), labels, sum(losses[1:], losses[0]))
+        if norm is not None:
+            run.sums.add("gradient", norm)
+
+    def _loss(self, images: Tensor, labels: Tensor, others: Tensor | None, kept: float) -> tuple[Tensor, Tensor]:
+        smoothing = self.config.label_smoothing
+        with self.autocast(), _compiling(self.config.compile):
+            out = self.forward(images)
+            if not self.both:
+                return out, mixed_loss(out, labels, others, kept, smoothing)
+            logits, extra = out
+            loss = mixed_loss(logits, labels, others, kept, smoothing)
+            return logits, loss + self.config.auxiliary_weight * mixed_loss(extra, labels, others, kept, smoothing)
+
+    @contextmanager
+    def _drawing(self, run: Run) -> Iterator[None]:
+        if not self.config.compile:
+            yield
+            return
+        device = run.random.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
+            seeds = np.random.SeedSequence([self.config.seed, run.epoch, run.step])
+            torch.manual_seed(int(seeds.generate_state(1)[0]))
+            yield
+
+
+@contextmanager
+def _compiling(compiled: bool) -> Iterator[None]:
+    """Within it, a network that cannot be compiled here is one ValueError."""
+    if not compiled:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise ValueError(f"train: compile must be off here, as torch.compile fails: {reason}") from error
