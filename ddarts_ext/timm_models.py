@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from ddarts_ext.models import create_model, list_models
+from ddarts_ext.nn import create_model, list_models
 
 try:
     from timm.models import register_model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddarts_ext.data import Augmentation, Dataset, Split, UnreadableImage, load
+from ddarts_ext.data import Augmentation, Split, UnreadableImage, load
 from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.batches import in_order, judged_together, permuted, skipping, steps_in
 from ddarts_ext.data.identity import identity
@@ -26,6 +26,7 @@ from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memo
 from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.keeping import Keeping
+from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
@@ -62,7 +63,8 @@ class Trainer:
     """Trains the network of ``genotype`` on the training images of ``data``.
 
     genotype: a :class:`Genotype`, or what :meth:`Genotype.load` reads. data: what :func:`ddarts_ext.data.load` takes.
-    out: folder of the run; resume: continue the run in it, if there is one. settings: fields of :class:`TrainConfig`.
+    out: folder of the run; resume: continue the run in it, if there is one. loggers: where
+    figures go after every epoch, see :class:`ddarts_ext.runs.loggers.Logger`. settings: fields of :class:`TrainConfig`.
 
     Raises ValueError, TypeError or FileNotFoundError for wrong input, before anything is computed or written.
     """
@@ -70,12 +72,13 @@ class Trainer:
     def __init__(
         self,
         genotype: Genotype | str | Path,
-        data: str | Path | Dataset = "digits",
+        data: Any = "digits",
         *,
         out: str | Path | None = None,
         resume: bool = False,
         device: str | torch.device | None = None,
         progress: Progress | None = None,
+        loggers: Sequence[Logger] = (),
         **settings: Any,
     ) -> None:
         self.device = choose_device(device, "train")
@@ -95,6 +98,7 @@ class Trainer:
         self.resume = resume
         self.folder = None if out is None else RunFolder(out, "train")
         self.progress = progress if progress is not None else Progress()
+        self.loggers = check_loggers("train", loggers)
         self.keeping = Keeping("train", self.folder, self.progress.say, changeable=MAY_CHANGE, epochs="epochs")
         self.autocast = autocast(self.device, self.config.precision)
 
@@ -106,6 +110,8 @@ class Trainer:
                 self._epochs(run)
             finally:
                 self.progress.close()
+                for logger in self.loggers:
+                    logger.close()
             if hasattr(run.network, "generator"):
                 run.network.generator = None  # of the training: a network is copied and pickled without it
             accuracy = float(run.history[-1]["test"]["accuracy"])
@@ -173,7 +179,8 @@ class Trainer:
 
     def _epochs(self, run: Run) -> None:
         config = self.config
-        self.progress.start("train", config.epochs, steps_in(len(self.order), config.batch), run.epoch)
+        steps = steps_in(len(self.order), config.batch)
+        self.progress.start("train", config.epochs, steps, run.epoch, len(self.order))
         if note := dead_note(run.network):
             self.progress.say(f"train: the genotype has {note}")
         while run.epoch < config.epochs:
@@ -213,6 +220,8 @@ class Trainer:
             f"train loss {figures['train_loss']:.3f} accuracy {figures['train_accuracy']:.1%}  "
             f"held-out accuracy {figures['test_accuracy']:.2%}"
         )
+        for logger in self.loggers:
+            logger.log(record["epoch"], figures_of(record))
 
     def _best_of(self, run: Run, figures: Mapping[str, Any]) -> dict[str, Any]:
         """Keep the weights if they are the best ones; what the record says of the images that they are chosen by."""
