@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ddarts_ext.comparison import compare
     from ddarts_ext.distance import architecture_distance
     from ddarts_ext.genotype import Genotype, derive, discretize
-    from ddarts_ext.nn import DiscreteNetwork, Supernet
+    from ddarts_ext.nn import DiscreteNetwork, Supernet, create_model, list_models
     from ddarts_ext.search import Searcher, SearchResult, Shrinker
     from ddarts_ext.training import Trainer, load_network
 
@@ -28,8 +28,10 @@ _HOME = {
     "accelerate": "acceleration",
     "architecture_distance": "distance",
     "compare": "comparison",
+    "create_model": "nn",
     "derive": "genotype",
     "discretize": "genotype",
+    "list_models": "nn",
     "load_network": "training",
     "restore": "acceleration",
 }
@@ -46,8 +48,10 @@ __all__ = [
     "accelerate",
     "architecture_distance",
     "compare",
+    "create_model",
     "derive",
     "discretize",
+    "list_models",
     "load_network",
     "ops",
     "restore",

@@ -17,7 +17,7 @@ LAYERS = (
     ("ops", "spaces", "runs"),
     ("info", "genotype"),
     ("nn", "data", "tables"),
-    ("training",),
+    ("training", "timm_models"),
     ("distance", "export"),
     ("search",),
     ("plot", "benchmark", "comparison"),

@@ -45,7 +45,7 @@ def load_npz(path: Path) -> Dataset:
         note = "; ".join(filter(None, (note, f"{len(names)} classes, named by the labels {names[0]} to {names[-1]}")))
     size = (int(train.shape[2]), int(train.shape[3]))
     augmentation = suited(size, int(train.shape[1]))
-    return _in_memory(path.stem, (train, train_labels), (test, test_labels), names, augmentation, note)
+    return in_memory(path.stem, (train, train_labels), (test, test_labels), names, augmentation, note)
 
 
 def channels_first(shape: tuple[int, ...], what: str) -> bool:
@@ -86,7 +86,7 @@ def load_digits() -> Dataset:
     order = torch.from_numpy(np.random.RandomState(0).permutation(len(labels)))
     images, labels = images[order], labels[order]
     held_out = every_fifth(labels)
-    return _in_memory(
+    return in_memory(
         "digits",
         (images[~held_out], labels[~held_out]),
         (images[held_out], labels[held_out]),
@@ -97,7 +97,7 @@ def load_digits() -> Dataset:
     )
 
 
-def _in_memory(
+def in_memory(
     name: str,
     train: tuple[Tensor, Tensor],
     test: tuple[Tensor, Tensor],
@@ -105,6 +105,7 @@ def _in_memory(
     augmentation: Augmentation,
     note: str,
 ) -> Dataset:
+    """A :class:`Dataset` of images uint8 [N, C, H, W] and labels int64 [N], normalised by the training images."""
     mean, std = pixel_statistics(train[0])
     _, channels, height, width = train[0].shape
     return Dataset(

@@ -9,12 +9,13 @@ from typing import Any
 from ddarts_ext.data import arrays, cifar, folder
 from ddarts_ext.data.augment import Augmentation
 from ddarts_ext.data.dataset import Dataset
+from ddarts_ext.data.own import is_own, load_own
 
 _DIGITS = "digits"
 
 
 def load(
-    data: str | Path | Dataset,
+    data: Any,
     *,
     root: str | Path | None = None,
     image_size: int | None = None,
@@ -26,7 +27,9 @@ def load(
 
     data: ``"digits"`` (1,797 real 8x8 images that come with scikit-learn), ``"cifar10"`` or ``"cifar100"`` (from
     ``root``, or written ``"cifar10:FOLDER"``), a ``.npz`` file with x_train, y_train, x_test, y_test (uint8 NHWC, NCHW
-    or NHW), an image folder with ``train/<class>/*`` or ``<class>/*``, or a :class:`Dataset`, which is handed through.
+    or NHW), an image folder with ``train/<class>/*`` or ``<class>/*``; or what a program
+    has: a :class:`Dataset`, which is handed through, tensors or arrays ``(images, labels)``, or data sets of torch, see
+    :func:`ddarts_ext.data.own.load_own`.
     A name goes before a file of that name, which ``note`` then says; ``./digits`` is the file.
     image_size: for image folders, the side of the square that images are resized to.
     shape: ((height, width), channels) that the images of a folder are brought to, of a network that is trained already.
@@ -35,7 +38,10 @@ def load(
 
     Raises ValueError, TypeError or OSError with one line that says what was expected.
     """
-    loaded = data if isinstance(data, Dataset) else _load(data, root, image_size, shape, download)
+    if isinstance(data, Dataset):
+        loaded = data
+    else:
+        loaded = load_own(data) if is_own(data) else _load(data, root, image_size, shape, download)
     if image_size is not None and loaded.size != (image_size, image_size):
         raise ValueError(
             f"data: image_size must be given for image folders alone, got {image_size!r} for {loaded.name}, "
@@ -51,7 +57,7 @@ def load(
 
 
 def _load(
-    data: str | Path,
+    data: Any,
     root: str | Path | None,
     image_size: int | None,
     shape: tuple[tuple[int, int], int] | None,

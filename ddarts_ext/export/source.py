@@ -55,6 +55,8 @@ def load(weights: str | Path = Path(__file__).with_name({weights!r})) -> nn.Modu
 def source(trained: TrainedNetwork, *, fold: bool, weights: str) -> str:
     """The text of the file. weights: the name of the file with the weights, beside it. fold: norms are folded."""
     model = cast("DiscreteNetwork | NASBench201Network", trained.network)
+    if own := sorted(model.genotype.ops & set(layers.OWN)):
+        raise ValueError(f"export: to must be another than python, as the code of op {own[0]} is not this package's")
     arguments = model.plain_arguments()
     if isinstance(model, DiscreteNetwork):
         arguments |= {"auxiliary": None, "drop_path": 0.0}

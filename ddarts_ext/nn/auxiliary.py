@@ -25,7 +25,7 @@ class AuxiliaryHead(nn.Module):
         self.norm0 = GroupedNorm(128, affine=True)
         self.weight1 = conv_weight(768, 128, 2, 2)
         self.norm1 = GroupedNorm(768, affine=True) if second_norm else None
-        self.classifier = nn.Linear(768, classes)
+        self.classifier: nn.Module = nn.Linear(768, classes)
 
     def forward(self, x: Tensor, p: Pass) -> Tensor:
         """[N, C, H, W] -> logits [N, classes]."""

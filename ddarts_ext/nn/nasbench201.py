@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from ddarts_ext.genotype import Gene, Genotype
 from ddarts_ext.nn.cell import Normed
 from ddarts_ext.nn.discrete import DiscreteGraph
+from ddarts_ext.nn.features import Backbone, Level
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.graph import SearchGraph
 from ddarts_ext.nn.norm import GroupedNorm, updating
@@ -49,7 +51,7 @@ class _Staged(nn.Module):
         self.blocks = nn.ModuleList((ResidualBlock(channels, 2 * channels), ResidualBlock(2 * channels, 4 * channels)))
         self.cells = nn.ModuleList()
         self.norm = GroupedNorm(4 * channels, affine=True)
-        self.classifier = nn.Linear(4 * channels, classes)
+        self.classifier: nn.Module = nn.Linear(4 * channels, classes)
 
     divisor = 4
     """By which the sides of images are divided on the way."""
@@ -97,7 +99,7 @@ class NASBench201Supernet(_Staged):
             return self.head(state, together)
 
 
-class NASBench201Network(Convertible, _Staged):
+class NASBench201Network(Convertible, Backbone, _Staged):
     """The network of one architecture: the same cell 3 * ``cells_per_stage`` times, norms affine."""
 
     def __init__(
@@ -147,9 +149,34 @@ class NASBench201Network(Convertible, _Staged):
 
     def forward(self, x: Tensor, p: Pass | None = None) -> Tensor:
         """Logits [N, classes]."""
+        return self.forward_head(self.forward_features(x, p))
+
+    def forward_features(self, x: Tensor, p: Pass | None = None) -> Tensor:
+        """The output of the last cell after norm and ReLU, [N, num_features, h, w]."""
+        last = len(self.cells) - 1
+        return self.watched(x, (last,), p)[last]
+
+    def levels(self) -> list[Level]:
+        """The ends of the three stages."""
+        return [
+            Level((stage + 1) * self.cells_per_stage - 1, width, 1 << stage)
+            for stage, width in enumerate(self.stage_channels)
+        ]
+
+    def watched(self, x: Tensor, places: Sequence[int], p: Pass | None = None) -> dict[int, Tensor]:
+        """The outputs that ``places`` names: -1 the stem's, else a cell's; norm and ReLU are part of the last one."""
+        seen: dict[int, Tensor] = {}
         with updating(Pass.default(self.training) if p is None else p) as together:
             state = self._start(x, together)
+            if -1 in places:
+                seen[-1] = state
             for i, cell in enumerate(self.cells):
+                if i > max(places, default=-1):
+                    break
                 assert isinstance(cell, DiscreteGraph)
                 state = cell.states((self._between(i, state, together),), together)[self.last]
-            return self.head(state, together)
+                if i in places:
+                    seen[i] = state
+            if (last := len(self.cells) - 1) in places:
+                seen[last] = self.norm(state, together, relu=True)
+        return seen

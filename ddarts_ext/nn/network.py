@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from ddarts_ext.genotype import Gene, Genotype
 from ddarts_ext.nn.auxiliary import AuxiliaryHead
 from ddarts_ext.nn.cell import preprocessing
 from ddarts_ext.nn.discrete import NO_DROP, DiscreteGraph, Drop
+from ddarts_ext.nn.features import Backbone, Level
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.nn.norm import updating
@@ -57,7 +59,7 @@ class DiscreteCell(nn.Module):
         return torch.cat([states[node] for node in self.concat], 1)
 
 
-class DiscreteNetwork(Convertible, nn.Module):
+class DiscreteNetwork(Convertible, Backbone, nn.Module):
     """The evaluation network of a genotype with two-input cells.
 
     A cell joins the nodes that its concat names. A node without entries does not exist, and a cell's channels follow
@@ -116,7 +118,7 @@ class DiscreteNetwork(Convertible, nn.Module):
         self.auxiliary = (
             AuxiliaryHead(auxiliary_channels, classes, stride=stride, second_norm=second) if auxiliary else None
         )
-        self.classifier = nn.Linear(current, classes)
+        self.classifier: nn.Module = nn.Linear(current, classes)
 
     @property
     def divisor(self) -> int:
@@ -157,16 +159,52 @@ class DiscreteNetwork(Convertible, nn.Module):
             raise ValueError("DiscreteNetwork: auxiliary must be True for forward_auxiliary, got False")
         return logits, auxiliary
 
+    def forward_features(self, x: Tensor, p: Pass | None = None) -> Tensor:
+        """The output of the last cell, [N, num_features, h, w]."""
+        return self._cells(x, p)[0]
+
+    def levels(self) -> list[Level]:
+        """The resolutions on the way, from the largest."""
+        stride, width, found = self.stem.stride, self.stem.channels, []
+        if self.stem.reduces:
+            found.append(Level(-2, width, stride // 2))
+        last = Level(-1, width, stride)
+        for i, cell in enumerate(self.cells):
+            assert isinstance(cell, DiscreteCell)
+            if i in self.genotype.reduction_cells:
+                found.append(last)
+                stride *= 2
+            last = Level(i, cell.out_channels, stride)
+        return [*found, last]
+
+    def watched(self, x: Tensor, places: Sequence[int], p: Pass | None = None) -> dict[int, Tensor]:
+        """The outputs that ``places`` names: -2, -1 the stem's, else a cell's."""
+        return self._cells(x, p, watch=places)[2]
+
     def _run(self, x: Tensor, p: Pass | None, *, auxiliary: bool) -> tuple[Tensor, Tensor | None]:
+        features, extra, _ = self._cells(x, p, auxiliary=auxiliary)
+        return self.forward_head(features), extra
+
+    def _cells(
+        self, x: Tensor, p: Pass | None, *, auxiliary: bool = False, watch: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor | None, dict[int, Tensor]]:
+        """The last output that is asked for, logits of the auxiliary head, and the outputs that ``watch`` names."""
         check_images("DiscreteNetwork", x, self.in_channels, self.divisor)
         drop, extra = Drop(self.drop_path, self.generator) if self.training else NO_DROP, None
+        seen: dict[int, Tensor] = {}
         with updating(Pass.default(self.training) if p is None else p) as together:
             s0, s1 = self.stem(x, together)
+            if watch is not None:
+                seen = {place: state for place, state in ((-2, s0), (-1, s1)) if place in watch}
             for i, cell in enumerate(self.cells):
+                if watch is not None and i > max(watch, default=-1):
+                    break
                 s0, s1 = s1, cell(s0, s1, together, drop)
+                if watch is not None and i in watch:
+                    seen[i] = s1
                 if auxiliary and self.auxiliary is not None and i == self.auxiliary_after:
                     extra = self.auxiliary(s1, together)
-        return self.classifier(s1.mean((2, 3))), extra
+        return s1, extra, seen
 
 
 def build_network(

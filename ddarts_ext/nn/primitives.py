@@ -356,6 +356,16 @@ _FACTORIES: dict[str, Callable[[int, int, Style], Primitive]] = {
 }
 
 
+def known_primitives() -> tuple[str, ...]:
+    """The names that :func:`primitive` knows."""
+    return ("none", *_FACTORIES)
+
+
+def add_factory(name: str, factory: Callable[[int, int, Style], Primitive]) -> None:
+    """Make an op known by name; see :func:`ddarts_ext.nn.register_primitive`."""
+    _FACTORIES[name] = factory
+
+
 def primitive(name: str, channels: int, stride: int = 1, style: Style = SEARCH) -> Primitive | None:
     """The op of that name with ``channels`` in and out, or None for ``none``, which contributes nothing.
 
@@ -366,5 +376,5 @@ def primitive(name: str, channels: int, stride: int = 1, style: Style = SEARCH) 
     if name == "none":
         return None
     if name not in _FACTORIES:
-        raise ValueError(f"primitive: name must be one of none, {', '.join(_FACTORIES)}, got {name!r}")
+        raise ValueError(f"primitive: name must be one of {', '.join(known_primitives())}, got {name!r}")
     return _FACTORIES[name](channels, stride, style)

@@ -10,8 +10,8 @@ from typing import IO, Any
 class Progress:
     """Silent; the base of the others."""
 
-    def start(self, what: str, epochs: int, steps: int, done: int) -> None:
-        """``done`` of ``epochs`` epochs of ``steps`` steps are finished."""
+    def start(self, what: str, epochs: int, steps: int, done: int, images: int = 0) -> None:
+        """``done`` of ``epochs`` epochs of ``steps`` steps with ``images`` images are finished."""
 
     def step(self) -> None:
         """A step was issued; the device may still be at work on it."""
@@ -31,11 +31,11 @@ class Lines(Progress):
 
     def __init__(self, file: IO[str] | None = None) -> None:
         self.file = file if file is not None else sys.stderr
-        self.epochs = self.steps = self.done = self.first = 0
+        self.epochs = self.steps = self.done = self.first = self.images = 0
         self.began = 0.0
 
-    def start(self, what: str, epochs: int, steps: int, done: int) -> None:
-        self.epochs, self.steps, self.done, self.first = epochs, steps, done, done
+    def start(self, what: str, epochs: int, steps: int, done: int, images: int = 0) -> None:
+        self.epochs, self.steps, self.done, self.first, self.images = epochs, steps, done, done, images
         self.began = time.monotonic()
         if done:
             self.say(f"{what}: continues after epoch {done} of {epochs}")
@@ -44,7 +44,8 @@ class Lines(Progress):
         self.done += 1
         seconds = (time.monotonic() - self.began) / (self.done - self.first)
         left = _clock(seconds * (self.epochs - self.done))
-        self.say(f"epoch {self.done}/{self.epochs}  {line}  {self.steps / max(seconds, 1e-9):.1f} steps/s  {left} left")
+        rate = _rate(self.steps, self.images, self.steps / max(seconds, 1e-9))
+        self.say(f"epoch {self.done}/{self.epochs}  {line}  {rate}  {left} left")
 
     def say(self, line: str) -> None:
         print(line, file=self.file, flush=True)
@@ -71,9 +72,10 @@ class Bar(Progress):
         self.task: Any = None
         self.began = 0.0
         self.issued = 0
-        self.epochs = self.finished = 0
+        self.epochs = self.finished = self.steps = self.images = 0
 
-    def start(self, what: str, epochs: int, steps: int, done: int) -> None:
+    def start(self, what: str, epochs: int, steps: int, done: int, images: int = 0) -> None:
+        self.steps, self.images = steps, images
         self.epochs, self.finished, self.issued, self.began = epochs, done, 0, time.monotonic()
         self.task = self.bar.add_task(what, total=epochs * steps, completed=done * steps, rate="")
         self.bar.start()
@@ -81,7 +83,7 @@ class Bar(Progress):
     def step(self) -> None:
         self.issued += 1
         rate = self.issued / max(time.monotonic() - self.began, 1e-9)
-        self.bar.update(self.task, advance=1, rate=f"{rate:.1f} steps/s")
+        self.bar.update(self.task, advance=1, rate=_rate(self.steps, self.images, rate))
 
     def epoch(self, line: str) -> None:
         self.finished += 1
@@ -92,6 +94,11 @@ class Bar(Progress):
 
     def close(self) -> None:
         self.bar.stop()
+
+
+def _rate(steps: int, images: int, rate: float) -> str:
+    """``rate`` steps a second, in images where it is known how many they take."""
+    return f"{rate * images / steps:.0f} images/s" if images and steps else f"{rate:.1f} steps/s"
 
 
 def _clock(seconds: float) -> str:

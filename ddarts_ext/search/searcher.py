@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ddarts_ext.data import Dataset, UnreadableImage, load
+from ddarts_ext.data import UnreadableImage, load
 from ddarts_ext.data.batches import permuted, redrawn, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order, digest, divided
@@ -24,6 +24,7 @@ from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memo
 from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.graphs import own_stream
 from ddarts_ext.runs.keeping import Keeping
+from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
 from ddarts_ext.runs.optimizers import set_rate
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
@@ -58,6 +59,7 @@ class Searcher:
     device: ``cpu``, ``cuda``; by default a GPU where there is one.
     out: folder of the run; without one nothing is written. resume: continue the run in it, if there is one.
     parts: more to run between epochs, beside the method's. progress: what is shown meanwhile, nothing by default.
+    loggers: where figures go after every epoch, see :class:`ddarts_ext.runs.loggers.Logger`.
     settings: any field of :class:`SearchSettings`; ``space``, ``epochs``, ``cells``, ``channels`` and ``batch`` of the
     search, by default the method's, or smaller ones for small images; any field of :class:`Objectives`,
     :class:`Architect`, :class:`Weights`, :class:`Discretisation` or :class:`Distance`, such as ``weight_lr=0.025``.
@@ -70,7 +72,7 @@ class Searcher:
 
     def __init__(
         self,
-        data: str | Path | Dataset = "digits",
+        data: Any = "digits",
         method: str | Method = "ddarts",
         *,
         device: str | torch.device | None = None,
@@ -78,6 +80,7 @@ class Searcher:
         resume: bool = False,
         parts: Sequence[Part] = (),
         progress: Progress | None = None,
+        loggers: Sequence[Logger] = (),
         **settings: Any,
     ) -> None:
         self.device = choose_device(device, "search")
@@ -95,6 +98,7 @@ class Searcher:
         self.resume = resume
         self.folder = None if out is None else RunFolder(out, "search")
         self.progress = progress if progress is not None else Progress()
+        self.loggers = check_loggers("search", loggers)
         self.keeping = Keeping(
             "search",
             self.folder,
@@ -119,6 +123,8 @@ class Searcher:
                     self._epochs(state)
                 finally:
                     self.progress.close()
+                    for logger in self.loggers:
+                        logger.close()
             result = self._result(state)
             if self._gap(state, result) and self.folder is not None:
                 self.folder.write_history(state.history)
@@ -230,7 +236,7 @@ class Searcher:
         weight_part, alpha_part = self._divided
         steps = steps_in(len(weight_part), method.batch)
         iterations = self._iterations(self._stepper(state, method))
-        self.progress.start("search", method.epochs, steps, state.epoch)
+        self.progress.start("search", method.epochs, steps, state.epoch, len(weight_part))
         judged = Sums()
         while state.epoch < method.epochs and not state.stopped:
             began = time.perf_counter()
@@ -283,6 +289,8 @@ class Searcher:
         state.epoch, state.step, state.stopped = epoch + 1, 0, any(stops)
         self.keeping.save(state)
         self.progress.epoch(line(record))
+        for logger in self.loggers:
+            logger.log(epoch, figures_of(record))
 
     def _effective(self, state: SearchState) -> Method:
         """The method without what is zero by construction: one row alone is as useful as the mean over all rows."""

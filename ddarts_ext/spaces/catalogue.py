@@ -85,6 +85,21 @@ EXTRA_OPS = ("sep_conv_7x7",)
 """Ops that genotypes may name although no space above searches over them."""
 
 
+def register(space: Space) -> Space:
+    """Make a space known by its name, to searches and genotypes; ``space`` itself, so that it can be kept at once.
+
+    Its ops are those of this package or of :func:`ddarts_ext.nn.register_primitive`. Registering the same again changes
+    nothing. Raises ValueError where another space has the name, TypeError for what is no :class:`Space`.
+    """
+    if not isinstance(space, Space):
+        raise TypeError(f"spaces.register: space must be a Space, got {type(space).__name__}")
+    if _SPACES.get(space.name, space) != space:
+        raise ValueError(f"spaces.register: name must be that of no other space, got {space.name!r}")
+    _SPACES[space.name] = space
+    known_ops.cache_clear()
+    return space
+
+
 def names() -> tuple[str, ...]:
     """The names `get` knows."""
     return tuple(_SPACES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ddarts_ext.data import Augmentation, Dataset, Split, UnreadableImage, load
+from ddarts_ext.data import Augmentation, Split, UnreadableImage, load
 from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.batches import in_order, judged_together, permuted, skipping, steps_in
 from ddarts_ext.data.identity import identity
@@ -29,6 +29,7 @@ from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memo
 from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.keeping import Keeping
+from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.sums import Sums, judge
@@ -70,7 +71,8 @@ class Trainer:
     genotype: a :class:`Genotype`, or what :meth:`Genotype.load` reads. data: what :func:`ddarts_ext.data.load` takes.
     out: folder of the run; resume: continue the run in it, if there is one. cells: depth of the network that is derived
     from the genotype first; without it the result of a search (its folder) is brought to the depth that the recipe was
-    published with, which is said. settings: fields of :class:`TrainConfig`.
+    published with, which is said. loggers: where figures go after every epoch, see
+    :class:`ddarts_ext.runs.loggers.Logger`. settings: fields of :class:`TrainConfig`.
 
     Raises ValueError, TypeError or FileNotFoundError for wrong input, before anything is computed or written.
     """
@@ -78,13 +80,14 @@ class Trainer:
     def __init__(
         self,
         genotype: Genotype | str | Path,
-        data: str | Path | Dataset = "digits",
+        data: Any = "digits",
         *,
         out: str | Path | None = None,
         resume: bool = False,
         device: str | torch.device | None = None,
         progress: Progress | None = None,
         cells: int | None = None,
+        loggers: Sequence[Logger] = (),
         **settings: Any,
     ) -> None:
         self.device = choose_device(device, "train")
@@ -107,6 +110,7 @@ class Trainer:
         self.held_back = None if held_back is None else held_back.to(self.device)
         self.resume = resume
         self.progress = progress if progress is not None else Progress()
+        self.loggers = check_loggers("train", loggers)
         self.keeping = Keeping("train", self.folder, self.progress.say, changeable=MAY_CHANGE, epochs="epochs")
         self.autocast = autocast(self.device, self.config.precision)
 
@@ -136,6 +140,8 @@ class Trainer:
                 self._epochs(run)
             finally:
                 self.progress.close()
+                for logger in self.loggers:
+                    logger.close()
             if hasattr(run.network, "generator"):
                 run.network.generator = None  # of the training: a network is copied and pickled without it
             network = run.judged.requires_grad_(True)
@@ -213,7 +219,8 @@ class Trainer:
 
     def _epochs(self, run: Run) -> None:
         config = self.config
-        self.progress.start("train", config.epochs, steps_in(len(self.order), config.batch), run.epoch)
+        steps = steps_in(len(self.order), config.batch)
+        self.progress.start("train", config.epochs, steps, run.epoch, len(self.order))
         if note := dead_note(run.network):
             self.progress.say(f"train: the genotype has {note}")
         step = Step(config, run.network, self.autocast)
@@ -255,6 +262,8 @@ class Trainer:
             f"train loss {figures['train_loss']:.3f} accuracy {figures['train_accuracy']:.1%}  "
             f"held-out accuracy {figures['test_accuracy']:.2%}{top5}"
         )
+        for logger in self.loggers:
+            logger.log(record["epoch"], figures_of(record))
 
     def _best_of(self, run: Run, figures: Mapping[str, Any]) -> dict[str, Any]:
         """Keep the weights if they are the best ones; what the record says of the images that they are chosen by."""

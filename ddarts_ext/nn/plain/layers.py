@@ -105,8 +105,14 @@ class FactorizedReduce(nn.Module):
         return out
 
 
+OWN = dict[str, Any]()
+"""Ops that were registered by name: what makes the module of one, of its channels and stride."""
+
+
 def make_op(name: str, channels: int, stride: int) -> nn.Module:
     """The op of that name, with ``channels`` in and out, its last norm included."""
+    if name in OWN:
+        return named(op=OWN[name](channels, stride), norm=nn.BatchNorm2d(channels))
     kind, _, size = name.rpartition("_")
     if name == "skip_connect":
         return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels)

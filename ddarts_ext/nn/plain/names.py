@@ -11,6 +11,7 @@ from torch import Tensor
 from ddarts_ext.nn.plain.network import Entry, edge_name
 
 _IN_OP = (
+    (re.compile(r"op\.module\.(.+)"), lambda m: f"op.{m[1]}"),
     (re.compile(r"op\.(first|second)\.(depthwise|pointwise)"), lambda m: f"{m[2]}{1 if m[1] == 'first' else 2}.weight"),
     (re.compile(r"op\.weight"), lambda m: "conv.weight"),
     (re.compile(r"op\.norm\.(\w+)"), lambda m: f"norm1.{m[1]}"),

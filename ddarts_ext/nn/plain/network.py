@@ -142,7 +142,7 @@ class AuxiliaryHead(nn.Module):
         self.conv1, self.norm1 = conv(channels, 128), nn.BatchNorm2d(128)
         self.conv2 = conv(128, 768, 2)
         self.norm2: nn.Module = nn.BatchNorm2d(768) if second_norm else nn.Identity()
-        self.classifier = nn.Linear(768, classes)
+        self.classifier: nn.Module = nn.Linear(768, classes) if classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)
@@ -190,7 +190,7 @@ class PlainNetwork(nn.Module):
             if auxiliary is not None and i == auxiliary[0]:
                 self.auxiliary = AuxiliaryHead(current, classes, *auxiliary[1:])
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(current, classes)
+        self.classifier: nn.Module = nn.Linear(current, classes) if classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self._run(x, False)[0]
@@ -252,7 +252,7 @@ class PlainStagedNetwork(nn.Module):
         )
         self.norm = nn.BatchNorm2d(4 * channels)
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(4 * channels, classes)
+        self.classifier: nn.Module = nn.Linear(4 * channels, classes) if classes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         state = self.stem(x)[0]

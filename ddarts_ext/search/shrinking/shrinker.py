@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddarts_ext.data import Dataset
 from ddarts_ext.data.batches import in_rows
 from ddarts_ext.genotype import discretize
 from ddarts_ext.runs.device import autocast
@@ -60,7 +59,7 @@ class Shrinker(Searcher):
 
     def __init__(
         self,
-        data: str | Path | Dataset = "digits",
+        data: Any = "digits",
         method: str | Method = "isdarts",
         *,
         table: str | Path | NASBench201Table | None = None,
