@@ -10,6 +10,8 @@ import typer
 from ddarts_ext.commands import options
 from ddarts_ext.search import methods
 from ddarts_ext.search.methods.method import SETTINGS
+from ddarts_ext.search.perturbation import PERTURBATIONS
+from ddarts_ext.search.samplers import SAMPLERS
 from ddarts_ext.search.settings import OPTIONS, arguments_of
 
 
@@ -18,7 +20,10 @@ def search(
     data: options.Data = None,
     method: Annotated[
         str | None,
-        typer.Option(help="darts, fairdarts, ddarts, dartopti, isdarts, da2s; --list says more. [default: ddarts]"),
+        typer.Option(
+            help="darts, fairdarts, ddarts, dartopti, isdarts, da2s, gdas, drnas, snas, reinmax, sdarts-rs, "
+            "sdarts-adv, beta-darts, darts-minus, single-level, random; --list says more. [default: ddarts]"
+        ),
     ] = None,
     given: dict[str, Any] = {},  # noqa: B006  # what OPTIONS declare
     off_logit: Annotated[
@@ -32,7 +37,7 @@ def search(
     out: options.Out = None,
     resume: options.Resume = False,
     device: options.Device = "auto",
-    list_methods: Annotated[bool, typer.Option("--list", help="List methods and settings, and stop.")] = False,
+    list_methods: Annotated[bool, typer.Option("--list", help="List methods, parts and settings, and stop.")] = False,
 ) -> None:
     """Search an architecture on images; prints it, and writes it to OUT/genotype.json.
 
@@ -82,10 +87,12 @@ def _methods() -> str:
     for method in methods.METHODS.values():
         lines += [
             f"  {method.name}: {method.summary}",
-            f"      space {method.space}, {method.relaxation} weights, cells {method.sharing.replace('_', '/')},"
+            f"      space {method.space}, {method.relaxation} weights{_mixed(method)},"
+            f" cells {method.sharing.replace('_', '/')},"
             f" {method.epochs} epochs, {method.cells} cells, {method.channels} channels, batch {method.batch}",
             f"      from {method.source}",
         ]
+    lines += ["parts for --set, with every method that they go together with:", *map("  ".__add__, _parts())]
     lines.append("settings for --set, with the values of ddarts:")
     shown = methods.get("ddarts")
     for subject, settings in SETTINGS.items():
@@ -96,3 +103,32 @@ def _methods() -> str:
             value = known.default if values is None else getattr(values, known.name)
             lines.append(f"  {known.name}={value}" + (f"   ({' | '.join(known.choices)})" if known.choices else ""))
     return "\n".join(lines)
+
+
+def _mixed(method: methods.Method) -> str:
+    """What a method does to op weights, in words."""
+    how = method.mixing
+    said = {
+        f" drawn by {how.sampler}": how.sampler != "none",
+        " with an auxiliary skip": how.auxiliary_skip > 0,
+        f" perturbed ({how.perturbation})": how.perturbation != "none",
+    }
+    return "".join(words for words, holds in said.items() if holds)
+
+
+def _parts() -> list[str]:
+    samplers = [f"sampler={name}: {known.summary} ({known.source})" for name, known in SAMPLERS.items()]
+    perturbations = [f"perturbation={name}: {summary} (2002.05283)" for name, summary in PERTURBATIONS.items()]
+    return [
+        *samplers,
+        *perturbations,
+        "auxiliary_skip=1: a skip connection beside the ops of every edge, whose weight falls to 0 (2009.01027)",
+        "beta_decay_weight=50: ln sum exp of the alphas of an edge is added to the loss of the alphas (2203.01665)",
+        "anchor_weight=0.001: the distance of the Dirichlet distributions from the uniform one is added (2006.10355)",
+        "alpha_images=training: alphas move by the batches of the weights, a single level (1806.09055)",
+        "op_entropy_weight=0.1, edge_entropy_weight=0.4 (with edge weights): ops and edges must decide (2007.03154)",
+        "zero_one_weight=10: sigmoid weights are driven to 0 or 1 (1911.12126)",
+        "ablation_weight=0.5: cells are rewarded for what they add (2108.09306)",
+        "order=2: the gradient at weights that are unrolled by one step (1806.09055)",
+        "early_stop=true: the search ends when the distance to its start has settled (2108.09306)",
+    ]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ddarts_ext.search.edge_weights import EdgeWeights
 from ddarts_ext.search.relaxation import RELAXATIONS
+from ddarts_ext.search.samplers import SAMPLERS
 
 SHARINGS = ("individual", "normal_reduction", "sequence")
 
@@ -42,6 +43,8 @@ class ArchitectureParameters(nn.Module):
     the betas of methods with edge weights, else None.
 
     initial_scale: standard deviation of the start values; 0 starts at zero, where every op weighs the same.
+    sampler: draws op weights, see :mod:`.samplers`, at ``temperature`` []. skip: the column of the op skip_connect, to
+    whose weights ``auxiliary`` [] is added. Both are changed in place, from epoch to epoch.
 
     What is differentiated is one tensor, :meth:`leaf`: the alphas, or [rows, edges, ops + 1] with the betas last.
     """
@@ -57,6 +60,8 @@ class ArchitectureParameters(nn.Module):
         generator: torch.Generator | None = None,
         dtype: torch.dtype = torch.float32,
         edge_weights: EdgeWeights | None = None,
+        sampler: str = "none",
+        skip: int | None = None,
     ) -> None:
         super().__init__()
         if relaxation not in RELAXATIONS:
@@ -69,8 +74,16 @@ class ArchitectureParameters(nn.Module):
         self.edge_table: nn.Parameter | None = None
         if edge_weights is not None:
             self.edge_table = nn.Parameter(edge_weights.start(shape[0], initial_scale, generator, dtype))
+        self.sampler = None if sampler == "none" else SAMPLERS[sampler]
         self.register_buffer("rows", torch.tensor(self.owner), persistent=False)
+        self.register_buffer("temperature", torch.ones((), dtype=dtype), persistent=False)
+        self.register_buffer("auxiliary", torch.zeros((), dtype=dtype), persistent=False)
+        column = None if skip is None else torch.arange(ops).eq(skip).to(dtype)
+        self.register_buffer("skip", column, persistent=False)
         self.rows: Tensor
+        self.temperature: Tensor
+        self.auxiliary: Tensor
+        self.skip: Tensor | None
 
     @property
     def individual(self) -> bool:
@@ -100,16 +113,28 @@ class ArchitectureParameters(nn.Module):
                 self.edge_table.grad = gradient[..., -1].to(self.table.dtype).contiguous()
 
     def to_weights(self, leaf: Tensor) -> Tensor:
-        """What ops are mixed by, [cells, edges, ops], from a tensor like :meth:`leaf`: their weights, times those of
-        their edges, handed to all cells of a row."""
-        relaxed = self.relax(self.alphas(leaf))
+        """What ops are mixed by, [cells, edges, ops], from a tensor like :meth:`leaf`, without chance."""
+        return self.mixing(self.relax(self.alphas(leaf)), leaf)
+
+    def drawn(self, leaf: Tensor, generator: torch.Generator | None) -> Tensor:
+        """What ops are mixed by in one pass: as :meth:`to_weights`, or drawn by the sampler, once for every row."""
+        if self.sampler is None:
+            return self.to_weights(leaf)
+        return self.mixing(self.sampler.draw(self.alphas(leaf), self.temperature, generator), leaf)
+
+    def mixing(self, relaxed: Tensor, leaf: Tensor) -> Tensor:
+        """[cells, edges, ops] from op weights [rows, edges, ops]: with the auxiliary skip connection, times the weights
+        of their edges, handed to all cells of a row."""
+        if self.skip is not None:
+            relaxed = relaxed + self.auxiliary * self.skip
         if self.edge_weights is not None:
             relaxed = relaxed * self.edge_weights.weights(leaf[..., -1]).unsqueeze(-1)
         return self.by_cell(relaxed)
 
     def weights(self) -> Tensor:
-        """What ops are mixed by now, [cells, edges, ops]."""
-        return self.to_weights(self.joined())
+        """What ops are mixed by when the supernet is judged, [cells, edges, ops]; never drawn."""
+        leaf = self.joined()
+        return self.to_weights(leaf) if self.sampler is None else self.mixing(self.sampler.judged(self.table), leaf)
 
     def op_weights(self) -> Tensor:
         """The weights of the ops of every edge by themselves, [rows, edges, ops], without gradient."""

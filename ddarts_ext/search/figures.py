@@ -20,7 +20,7 @@ def figures(state: SearchState, sums: Sums) -> dict[str, Any]:
         part = {key: means[f"{name}_{key}"] for key in ("loss", "accuracy") if f"{name}_{key}" in means}
         if part:
             record[name] = part
-    for name in ("zero_one", "ablation", "contributions", "op_entropy", "edge_entropy"):
+    for name in ("zero_one", "ablation", "contributions", "op_entropy", "edge_entropy", "beta_decay", "anchor"):
         if name in means:
             record[name] = means[name]
     record.update(sums.maxima())

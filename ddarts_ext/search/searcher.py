@@ -316,10 +316,11 @@ class Searcher:
             rates |= {"alpha_lr": 0.0 if resting else alpha_lr, "edge_lr": alpha_lr}
         set_rate(state.weight_optimizer, rates["weight_lr"])
         set_rate(state.alpha_optimizer, *(rates[name] for name in ("alpha_lr", "edge_lr") if name in rates))
-        for name, strength in method.objectives.strengths(epoch + 1, method.epochs, architect.alpha_start).items():
-            state.strengths[name].fill_(strength)
-            rates[f"{name}_strength"] = strength
-        return rates
+        strengths = method.objectives.strengths(epoch + 1, method.epochs, architect.alpha_start)
+        scheduled = method.mixing.scheduled(epoch + 1, method.epochs)
+        for name, value in (strengths | scheduled).items():
+            state.strengths[name].fill_(value)
+        return rates | {f"{name}_strength": value for name, value in strengths.items()} | scheduled
 
     def _train(self, iterations: Iterations, weight_part: torch.Tensor, alpha_part: torch.Tensor, epoch: int) -> None:
         """The steps of an epoch that are left; their figures are in ``state.sums``."""

@@ -23,6 +23,9 @@ from ddarts_ext.search.methods import Architect
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.spaces import Space
 
+SCHEDULED = ("op_entropy", "edge_entropy", "beta_decay", "anchor", "radius")
+"""What follows a schedule, beside what the alphas hold themselves."""
+
 
 class Kept(Protocol):
     """What has a state of its own that the checkpoint keeps: a part of the search."""
@@ -41,7 +44,8 @@ class SearchState:
     the state of ``order`` before that epoch was drawn. under_way: a step has begun and has not ended. stopped: a part
     has ended the search. held: the last ablation loss, reused between computations, [rows] value and contributions and
     [rows, E, O] gradient. budget: memory of contributions, as it was chosen; another one gives other roundings.
-    strengths: of the entropy terms in this epoch, [] each, by the names of their sums.
+    strengths: what follows a schedule, as it is in this epoch, [] each: factors of terms by the names of their sums,
+    and what :meth:`.Mixing.scheduled` names.
     """
 
     space: Space
@@ -157,6 +161,8 @@ def initial_state(
             method.relaxation,
             initial_scale=method.architect.alpha_init,
             edge_weights=edge_weights,
+            sampler=method.mixing.sampler,
+            skip=space.op_index("skip_connect") if method.mixing.auxiliary_skip else None,
         )
     if settings.start is not None:
         with torch.no_grad():
@@ -194,7 +200,11 @@ def assembled(
         # Meta tensors, by which a step is counted, have no generator and draw nothing.
         augmentation=torch.Generator("cpu" if device.type == "meta" else device).manual_seed(settings.seed + 1),
         parts=parts,
-        strengths={name: torch.zeros((), device=device) for name in ("op_entropy", "edge_entropy")},
+        strengths={
+            **{name: torch.zeros((), device=device) for name in SCHEDULED},
+            "temperature": architecture.temperature,
+            "auxiliary_skip": architecture.auxiliary,
+        },
     )
     if device.type == "cuda":
         for optimizer in (state.weight_optimizer, state.alpha_optimizer):

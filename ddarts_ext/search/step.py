@@ -21,9 +21,10 @@ from ddarts_ext.search.architect import unrolled_gradient
 from ddarts_ext.search.contributions.budget import Budget
 from ddarts_ext.search.contributions.marginal import contributions, frozen
 from ddarts_ext.search.contributions.objectives import ablation, zero_one
-from ddarts_ext.search.entropy import edge_entropy, op_entropy
 from ddarts_ext.search.methods import Method
+from ddarts_ext.search.perturbation import perturbed_against, perturbed_at_random
 from ddarts_ext.search.state import SearchState
+from ddarts_ext.search.terms import terms
 
 Batch = tuple[Tensor, Tensor]
 
@@ -56,8 +57,9 @@ class Stepper:
                 gradient = gradient + objectives.ablation_weight * state.held["gradient"]
         if objectives.zero_one_weight and decides:
             gradient = gradient + objectives.zero_one_weight * self._zero_one(sums)
-        if objectives.op_entropy_weight or objectives.edge_entropy_weight:
-            gradient = gradient + self._entropies(sums)
+        added = self._terms(sums)
+        if added is not None:
+            gradient = gradient + added
         sums.add("alpha_gradient", gradient)
         state.architecture.take_gradient(gradient)
         state.alpha_optimizer.step()
@@ -75,8 +77,9 @@ class Stepper:
         images, labels = batch
         accumulates = self.method.architect.reference_accumulate
         leaf = state.architecture.leaf(accumulates)
+        weights = self._weights_trained_with(leaf, batch)
         with self.autocast():
-            logits = state.net(images, state.architecture.to_weights(leaf), Pass())
+            logits = state.net(images, weights, Pass())
             loss = F.cross_entropy(logits, labels)
         if not accumulates:
             state.weight_optimizer.zero_grad(set_to_none=True)
@@ -145,7 +148,7 @@ class Stepper:
         images, labels = valid
         leaf = state.architecture.leaf()
         with frozen(state.net), self.autocast():
-            logits = state.net(images, state.architecture.to_weights(leaf), Pass())
+            logits = state.net(images, state.architecture.drawn(leaf, state.augmentation), Pass())
             loss = F.cross_entropy(logits, labels)
             gradient = torch.autograd.grad(loss, leaf)[0]
         judge(sums, "architecture", logits.detach(), labels, loss)
@@ -212,16 +215,33 @@ class Stepper:
         sums.add("zero_one", values)
         return torch.autograd.grad(values.sum(), leaf)[0]
 
-    def _entropies(self, sums: Sums) -> Tensor:
-        """Gradient of the entropy terms of ops and of edges, each at its strength of this epoch."""
-        architecture, objectives = self.state.architecture, self.method.objectives
+    def _terms(self, sums: Sums) -> Tensor | None:
+        """Gradient of the terms that follow from the alphas alone, each at its strength of this epoch."""
+        architecture = self.state.architecture
         leaf = architecture.leaf()
-        terms: dict[str, Tensor] = {}
-        if objectives.op_entropy_weight:
-            terms["op_entropy"] = op_entropy(architecture.relax(architecture.alphas(leaf)))
-        if objectives.edge_entropy_weight and architecture.edge_weights is not None:
-            terms["edge_entropy"] = edge_entropy(architecture.edge_weights, leaf[..., -1], objectives.edge_count_weight)
-        for name, values in terms.items():
+        found = terms(architecture, leaf, self.method.objectives)
+        if not found:
+            return None
+        for name, values in found.items():
             sums.add(name, values)
-        total = torch.stack([self.state.strengths[name] * values.sum() for name, values in terms.items()]).sum()
+        total = torch.stack([self.state.strengths[name] * values.sum() for name, values in found.items()]).sum()
         return torch.autograd.grad(total, leaf)[0]
+
+    def _weights_trained_with(self, leaf: Tensor, batch: Batch) -> Tensor:
+        """What ops are mixed by in the step of the weights, [cells, E, O]: drawn or perturbed, where they are so."""
+        state, how = self.state, self.method.mixing
+        architecture = state.architecture
+        if how.perturbation == "none":
+            return architecture.drawn(leaf, state.augmentation)
+        relaxed, radius = architecture.relax(architecture.alphas(leaf)), state.strengths["radius"]
+        if how.perturbation == "random":
+            return architecture.mixing(perturbed_at_random(relaxed, radius, state.augmentation), leaf)
+
+        def loss(moved: Tensor) -> Tensor:
+            with self.autocast():
+                logits = state.net(batch[0], architecture.mixing(moved, leaf), Pass(statistics="batch"))
+                return F.cross_entropy(logits, batch[1])
+
+        with frozen(state.net):
+            worst = perturbed_against(relaxed, radius, loss, how.perturbation_steps, state.augmentation)
+        return architecture.mixing(worst, leaf)

@@ -11,6 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from ddarts_ext import cli
+from ddarts_ext.search import methods
+from ddarts_ext.search.perturbation import PERTURBATIONS
+from ddarts_ext.search.samplers import SAMPLERS
 
 CYCLE = '{"genes": [["skip_connect:2<-3", "skip_connect:3<-2"]], "seq": [0], "concat": [2, 3], "reductions": []}'
 UNKNOWN_OP = '{"genes": [["conv_9x9:2<-0"]], "seq": [0], "concat": [2], "reductions": []}'
@@ -110,7 +113,9 @@ def test_distance_of_an_architecture_to_itself() -> None:
 
 def test_list_of_methods() -> None:
     output = CliRunner().invoke(cli.app, ["search", "--list"]).output
-    assert all(f"  {name}: " in output for name in ("darts", "fairdarts", "ddarts"))
+    assert all(f"  {name}: " in output for name in methods.METHODS)
+    assert all(f"  sampler={name}: " in output for name in SAMPLERS)
+    assert all(f"  perturbation={name}: " in output for name in PERTURBATIONS)
     assert "zero_one_weight=7.0" in output
 
 

@@ -24,6 +24,13 @@ from ddarts_ext.search.step import Stepper
 SEARCHES: dict[str, Callable[..., Any]] = {
     "darts": lambda **s: search(method="darts", **s),
     "da2s, alphas rest first": lambda **s: search(**{"method": "da2s", "steps": 2, "alpha_start": 1, **s}),
+    "gdas": lambda **s: search(method="gdas", **s),
+    "drnas": lambda **s: search(method="drnas", anchor_weight=0.01, **s),
+    "reinmax, beta decay, auxiliary skip": lambda **s: search(
+        method="reinmax", beta_decay_weight=5.0, auxiliary_skip=1.0, **s
+    ),
+    "sdarts-rs": lambda **s: search(method="sdarts-rs", **s),
+    "sdarts-adv": lambda **s: search(method="sdarts-adv", perturbation_steps=2, **s),
     "fairdarts": lambda **s: search(method="fairdarts", **s),
     "ddarts": lambda **s: search(zero_one_start=0.5, **s),
     "ddarts, alphas rest first": lambda **s: search(alpha_start=1, **s),
@@ -125,7 +132,7 @@ def test_replayed_without_python_is_the_same(name: str, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 5])
-@pytest.mark.parametrize("kind", ["ddarts", "da2s, alphas rest first", "shrinking"])
+@pytest.mark.parametrize("kind", ["ddarts", "da2s, alphas rest first", "gdas", "shrinking"])
 def test_resumed_is_the_same(kind: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fused_alphas(monkeypatch)
     out = tmp_path / "run"
@@ -169,7 +176,7 @@ def test_a_replayed_step_is_at_most_ten_calls_of_the_host(name: str, monkeypatch
     assert sorted(found)[len(found) // 2] <= 10
 
 
-@pytest.mark.parametrize("name", ["darts", "ddarts", "shrinking", "shrinking by alphas"])
+@pytest.mark.parametrize("name", ["darts", "ddarts", "drnas", "sdarts-adv", "shrinking", "shrinking by alphas"])
 def test_no_graph_of_the_network_outlives_what_made_it(name: str) -> None:
     """Not what is told before the first step, no step, no judging, no measure: nothing waits to be collected either."""
     run = SEARCHES[name]()

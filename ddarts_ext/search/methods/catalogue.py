@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from ddarts_ext.search.methods.method import Method
 from ddarts_ext.search.methods.settings import Architect, Discretisation, Distance, Objectives, Weights
@@ -190,54 +188,3 @@ def variant(method: str | Method, space: str | None) -> Method:
         return replace(method, space=name, epochs=30, cells=15, shrinking=how)
     how = replace(method.shrinking, shrink_steps=7, shrink_interval=3, measure_samples=600)
     return replace(method, space=name, epochs=50, cells=8, shrinking=how)
-
-
-_TRAVEL = 8.8
-_SGD_TRAVEL = 4.1
-"""Sum of all rates in the published search of DA2S in NAS-Bench-201: 3e-3 in every fifth step of 35 epochs."""
-_LARGEST_RATE = 0.1
-
-
-def preset(
-    method: Method, size: tuple[int, int], train_images: int, split: float, said: Mapping[str, Any]
-) -> Mapping[str, Any]:
-    """Defaults that suit the data where the published ones (32x32, 50,000 images) do not; empty for large data.
-
-    Few images mean few steps. A step of Adam moves an alpha by at most its rate, so the sum of all rates bounds how far
-    an alpha can come: 19.5 in the published search, while a weight of .85 takes 1.7. The rate, which falls by a cosine,
-    is raised until the sum is 8.8, which lets alphas decide. For the first epochs they wait for the weights. Batches of
-    32 double the steps. Alphas that move fast meet cells that hardly contribute yet: a larger floor bounds the gradient
-    of the ablation loss, which is about its weight over the floor times the cross-entropy's (on 2,000 images of
-    CIFAR-10 up to 15 times with 0.001, 13 with 0.01).
-
-    said: settings that are known, by name: ``epochs``, ``batch`` and ``alpha_lr`` count here.
-    """
-    if train_images > 10_000:
-        return {}
-    small = max(size) <= 16
-    if method.random:
-        return {"cells": 4, "channels": 8} if small else {}
-    if method.shrinking is not None:
-        sizes = {"cells": 3 if method.space == "nasbench201" else 5, "channels": 8, "weight_lr": 0.05}
-        return sizes if small else {}
-    cells = 3 if method.space == "nasbench201" else 4
-    found: dict[str, Any] = {"cells": cells, "channels": 8} if small else {}
-    found["batch"] = 32
-    epochs = said.get("epochs", method.epochs)
-    waiting = max(method.architect.alpha_start, min(2, epochs // 4))
-    if method.objectives.op_entropy_weight:
-        # The strength of the terms is told in parts of the whole search, and so is when they begin.
-        waiting = min(waiting, round(method.architect.alpha_start * epochs / method.epochs))
-    found["alpha_start"] = waiting
-    if method.relaxation == "sigmoid":
-        found["weight_lr"] = 0.01
-    if method.objectives.ablation_weight:
-        found["ablation_delta"] = 0.05
-    steps = max(1, int(split * train_images) // said.get("batch", 32)) * max(1, epochs - waiting)
-    if method.architect.alpha_optimizer == "sgd":
-        rate = min(_LARGEST_RATE, _SGD_TRAVEL * method.architect.alpha_every / steps)
-        return {**found, "alpha_lr": float(f"{rate:.2g}")} if rate > method.architect.alpha_lr else found
-    rate = min(_LARGEST_RATE, 2 * _TRAVEL / steps)
-    if rate > method.architect.alpha_lr and "alpha_lr" not in said:
-        found["alpha_lr"], found["alpha_lr_min"] = float(f"{rate:.2g}"), 0.001
-    return found

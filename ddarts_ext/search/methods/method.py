@@ -1,9 +1,9 @@
 """Search methods as compositions of named parts: data that the one search loop reads, not copies of the loop.
 
-A method says which space it searches, how alphas become op weights (``relaxation``), which cells share them
-(``sharing``), what is added to the cross-entropy (``objectives``), how alphas and weights move (``architect``,
+A method says which space it searches, how alphas become op weights (``relaxation``, ``mixing``), which cells share
+them (``sharing``), what is added to the cross-entropy (``objectives``), how alphas and weights move (``architect``,
 ``weights``), how the result is read (``discretisation``), and the published settings. A new method is a new entry
-in catalogue.py; a new part is a new name in relaxation.py, objectives.py or parts/ that an entry uses.
+in catalogue.py; a new part is a new name in relaxation.py, samplers.py, terms.py or parts/ that an entry uses.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from typing import Any, get_args
 from ddarts_ext.runs.options import Option, declared, option
 from ddarts_ext.search.architecture import SHARINGS
 from ddarts_ext.search.edge_weights import EDGE_RELAXATIONS
-from ddarts_ext.search.methods.settings import RULES, Architect, Discretisation, Distance, Objectives, Weights
-from ddarts_ext.search.relaxation import NORMALISED, RELAXATIONS
+from ddarts_ext.search.methods.compatible import check
+from ddarts_ext.search.methods.settings import RULES, Architect, Discretisation, Distance, Mixing, Objectives, Weights
+from ddarts_ext.search.relaxation import RELAXATIONS
 from ddarts_ext.search.shrinking.steps import Shrinking
 
 
@@ -42,6 +43,7 @@ class Method:
     relaxation: str
     sharing: str
     objectives: Objectives = field(default_factory=Objectives)
+    mixing: Mixing = field(default_factory=Mixing)
     architect: Architect = field(default_factory=Architect)
     weights: Weights = field(default_factory=Weights)
     discretisation: Discretisation = field(default_factory=Discretisation)
@@ -66,17 +68,15 @@ class Method:
                 raise ValueError(
                     f"method {self.name}: {name} must be one of {', '.join(map(str, known))}, got {value!r}"
                 )
-        normalised = self.relaxation in NORMALISED
-        if self.objectives.op_entropy_weight and not normalised:
-            raise ValueError(
-                f"method {self.name}: op_entropy_weight must be 0 with {self.relaxation} weights, whose sum is not one"
-            )
-        if self.objectives.edge_entropy_weight and self.edge_relaxation is None:
-            raise ValueError(f"method {self.name}: edge_entropy_weight must be 0, as the method has no edge weights")
-        if self.objectives.zero_one_weight and normalised:
-            raise ValueError(
-                f"method {self.name}: zero_one_weight must be 0 with softmax weights, which cannot all be 0 or 1"
-            )
+        check(
+            self.name,
+            self.relaxation,
+            self.objectives,
+            self.mixing,
+            self.architect,
+            edge_weights=self.edge_relaxation is not None,
+            shrinks=self.shrinking is not None,
+        )
 
     def with_settings(self, **settings: Any) -> Method:
         """A copy with other settings, named by the fields of its parts (``weight_lr=0.05``); names are checked."""
@@ -97,6 +97,7 @@ SETTINGS: dict[str, dict[str, Option]] = {
     name: declared(part, "method", name)
     for name, part in (
         ("objectives", Objectives),
+        ("mixing", Mixing),
         ("architect", Architect),
         ("weights", Weights),
         ("discretisation", Discretisation),
@@ -110,6 +111,7 @@ _AT_LEAST_ONE = (
     "ablation_every",
     "alpha_every",
     "ops_per_edge",
+    "perturbation_steps",
     "stop_window",
     "shrink_steps",
     "shrink_interval",

@@ -9,6 +9,8 @@ from ddarts_ext.runs.options import option
 from ddarts_ext.search.architect import HESSIANS
 from ddarts_ext.search.contributions.objectives import DELTA, GRADIENTS, SIGN_RULES, ZERO_ONE_FORMS
 from ddarts_ext.search.entropy import CONTINUATIONS, continuation
+from ddarts_ext.search.perturbation import PERTURBATIONS
+from ddarts_ext.search.samplers import SAMPLERS
 
 INACTIVE = ("bypass", "zero", "half", "random")
 REMOVALS = ("all", "owners")
@@ -32,6 +34,8 @@ class Objectives:
     op_entropy_weight: of the entropies of the ops of every edge, summed. edge_entropy_weight: of those of the edges
     into every node, with edge_count_weight times the penalty for their number. *_growth: how they grow with the epochs,
     see :func:`.entropy.continuation`; entropy_growth is a factor of both, ``delayed_*`` begin when alphas move.
+    beta_decay_weight: of :func:`.terms.beta_decay`, at the end; it grows linearly, by weight / epochs in every epoch.
+    anchor_weight: of :func:`.samplers.anchor_divergence`, for op weights that a Dirichlet distribution gives.
     """
 
     zero_one_weight: float = 0.0
@@ -52,19 +56,62 @@ class Objectives:
     edge_entropy_growth: str = option("const", choices=CONTINUATIONS)
     edge_count_weight: float = 0.2
     entropy_growth: str = option("const", choices=CONTINUATIONS)
+    beta_decay_weight: float = 0.0
+    anchor_weight: float = 0.0
 
     def strengths(self, epoch: int, epochs: int, start: int) -> dict[str, float]:
-        """The factors of the entropy terms that there are, in epoch ``epoch`` (from 1); alphas move after ``start``."""
+        """The factors of the terms that there are, in epoch ``epoch`` (from 1); alphas move after ``start``."""
         common = continuation(self.entropy_growth, epoch, epochs, start)
         terms = {
             "op_entropy": (self.op_entropy_weight, self.op_entropy_growth),
             "edge_entropy": (self.edge_entropy_weight, self.edge_entropy_growth),
         }
-        return {
+        found = {
             name: weight * common * continuation(growth, epoch, epochs, start)
             for name, (weight, growth) in terms.items()
             if weight
         }
+        if self.beta_decay_weight:
+            found["beta_decay"] = self.beta_decay_weight * (epoch - 1) / epochs
+        if self.anchor_weight:
+            found["anchor"] = self.anchor_weight
+        return found
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """What becomes of op weights before ops are mixed by them.
+
+    sampler: draws them anew in every pass, see :mod:`.samplers`. temperature: of the draws, falling linearly from the
+    first epoch to ``temperature_end`` in the last; constant where that is None.
+    auxiliary_skip: a skip connection beside the ops of every edge, of this weight in the first epoch, which falls
+    linearly, by weight / epochs in every epoch (DARTS-, 2009.01027). It shares the layers of the op skip_connect.
+    perturbation: in the steps of the weights alone, see :mod:`.perturbation`. perturbation_first,
+    perturbation_radius: how far each weight may move, in the first epoch and (linearly) at the end.
+    perturbation_steps: of the gradient, for ``adversarial``.
+    """
+
+    sampler: str = option("none", choices=("none", *SAMPLERS))
+    temperature: float = 1.0
+    temperature_end: float | None = None
+    auxiliary_skip: float = 0.0
+    perturbation: str = option("none", choices=("none", *PERTURBATIONS))
+    perturbation_first: float = 0.03
+    perturbation_radius: float = 0.3
+    perturbation_steps: int = 7
+
+    def scheduled(self, epoch: int, epochs: int) -> dict[str, float]:
+        """What changes from epoch to epoch, as far as it is used, in epoch ``epoch`` (from 1)."""
+        found: dict[str, float] = {}
+        if self.sampler not in ("none", "dirichlet"):
+            end = self.temperature if self.temperature_end is None else self.temperature_end
+            found["temperature"] = self.temperature + (end - self.temperature) * (epoch - 1) / max(1, epochs - 1)
+        if self.auxiliary_skip:
+            found["auxiliary_skip"] = self.auxiliary_skip * (1 - (epoch - 1) / epochs)
+        if self.perturbation != "none":
+            growth = self.perturbation_radius - self.perturbation_first
+            found["radius"] = self.perturbation_first + growth * (epoch - 1) / epochs
+        return found
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,51 @@
+"""Which parts of a method go together; the others are refused by name."""
+
+from __future__ import annotations
+
+from ddarts_ext.search.methods.settings import Architect, Mixing, Objectives
+from ddarts_ext.search.relaxation import NORMALISED
+
+
+def check(
+    name: str,
+    relaxation: str,
+    objectives: Objectives,
+    mixing: Mixing,
+    architect: Architect,
+    *,
+    edge_weights: bool,
+    shrinks: bool,
+) -> None:
+    """Raise ValueError, naming method ``name`` and the part, where parts contradict each other."""
+    normalised = relaxation in NORMALISED
+    sampled, perturbed = mixing.sampler != "none", mixing.perturbation != "none"
+    other = f"must be 0 with {relaxation} weights"
+    draws, moves = f"with sampler {mixing.sampler}", f"with perturbation {mixing.perturbation}"
+    end = mixing.temperature if mixing.temperature_end is None else mixing.temperature_end
+    coldest = min(mixing.temperature, end)
+    faults = {
+        f"op_entropy_weight {other}, whose sum is not one": objectives.op_entropy_weight and not normalised,
+        "edge_entropy_weight must be 0, as the method has no edge weights": objectives.edge_entropy_weight
+        and not edge_weights,
+        "zero_one_weight must be 0 with softmax weights, which cannot all be 0 or 1": objectives.zero_one_weight
+        and normalised,
+        f"beta_decay_weight {other}, whose ops do not compete": objectives.beta_decay_weight and not normalised,
+        "anchor_weight must be 0 with another sampler than dirichlet": objectives.anchor_weight
+        and mixing.sampler != "dirichlet",
+        f"relaxation must be softmax {draws}, got {relaxation!r}": sampled and relaxation != "softmax",
+        f"order must be 1 {draws}, which draws other weights in every pass": sampled and architect.order != 1,
+        f"ablation_weight must be 0 {draws}, which draws other weights in every pass": sampled
+        and objectives.ablation_weight,
+        f"reference_accumulate must be false {draws if sampled else moves}": (sampled or perturbed)
+        and architect.reference_accumulate,
+        f"temperature and temperature_end must be above 0 {draws}, got {coldest}": sampled and coldest <= 0,
+        f"temperature and temperature_end must be at least 1 {draws}, got {coldest}": mixing.sampler == "reinmax"
+        and coldest < 1,
+        f"perturbation must be none {draws}, whose weights are no distribution to move": sampled and perturbed,
+        f"perturbation must be none with {relaxation} weights, whose sum is not one": perturbed and not normalised,
+        "sampler, perturbation and auxiliary_skip must be left out, as the method shrinks": shrinks
+        and (sampled or perturbed or mixing.auxiliary_skip),
+    }
+    for fault, holds in faults.items():
+        if holds:
+            raise ValueError(f"method {name}: {fault}")
