@@ -80,15 +80,16 @@ class TensorBoardLogger:
                 "loggers: TensorBoardLogger needs the package tensorboard (pip install 'ddarts_ext[tensorboard]'): "
                 f"{error}"
             ) from error
-        self.writer = SummaryWriter(str(folder))  # type: ignore[no-untyped-call]
+        writer: Any = SummaryWriter  # without types
+        self.writer: Any = writer(str(folder))
 
     def log(self, epoch: int, figures: Mapping[str, float]) -> None:
         for name, value in figures.items():
-            self.writer.add_scalar(name, value, epoch)  # type: ignore[no-untyped-call]
-        self.writer.flush()  # type: ignore[no-untyped-call]
+            self.writer.add_scalar(name, value, epoch)
+        self.writer.flush()
 
     def close(self) -> None:
-        self.writer.close()  # type: ignore[no-untyped-call]
+        self.writer.close()
 
 
 class WandbLogger:
