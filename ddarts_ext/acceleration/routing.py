@@ -25,8 +25,9 @@ def accelerate(model: nn.Module, example_input: Any = None, strict: bool = False
     stays as it was, and the report says why. Parameters, buffers, ``state_dict``, hooks and the user's own forward code
     stay: only what the ops return is summed differently.
 
-    The first module of a kind is proved in full and timed, others of its kind by one forward. What is not at least
-    ``least_gain`` times as fast as before is left as it was. A second call takes what is new.
+    The first module of a class is proved in full and timed, one with other settings without gradients in eval mode, and
+    one that differs in channels alone by a forward. What is not at least ``least_gain`` times as fast as before is left
+    as it was. A second call takes what is new.
 
     example_input: what the model takes (a tensor, a tuple of arguments, or a dict of named ones). The modules are then
     proved, and timed, on what they get from it instead of on guessed arguments, and only in the methods that it
