@@ -34,7 +34,10 @@ class Augmentation:
     flip: bool = False
     cutout: int = 0
     autoaugment: str | None = option(
-        None, "AutoAugment of the training images: cifar10, imagenet or svhn.", shown="none", choices=POLICIES
+        None,
+        "AutoAugment of the training images: cifar10, imagenet, svhn, or none where a recipe has it.",
+        shown="none",
+        choices=POLICIES,
     )
 
     def __post_init__(self) -> None:

@@ -10,6 +10,8 @@ import torch
 
 LONGEST = 1000
 """Characters of a line: a value that was refused may be of any length."""
+_ENDING = 100
+"""Of them at the end of a longer one, where what was given stands."""
 
 # What torch says where it has no memory; the CPU's allocator has no type of its own for it.
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
@@ -19,9 +21,8 @@ _ONE_OF = re.compile(r"one of (?P<known>[\w.-]+(?:, [\w.-]+)+)(?:, or [^,]+)?, g
 def reason(error: Exception) -> str | None:
     """One line for wrong input, a file that cannot be read or written, and a lack of memory; None for anything else,
     which is a fault of the program."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if len(text) > LONGEST:
-        text = f"{text[:LONGEST]}..."
+    whole = " ".join(str(error).split()) or type(error).__name__
+    text = whole if len(whole) <= LONGEST else f"{whole[: LONGEST - _ENDING]}...{whole[-_ENDING:]}"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space is left on the disk ({error.filename or text}); what was saved before is there"
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
@@ -29,7 +30,7 @@ def reason(error: Exception) -> str | None:
     ):
         return f"out of memory: a smaller --batch needs less ({text[:160]}); what was saved before is there"
     if isinstance(error, (ValueError, TypeError, OSError)):
-        return text + did_you_mean(text)
+        return text + did_you_mean(whole[: 10 * LONGEST])
     return None
 
 

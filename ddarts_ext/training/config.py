@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, get_type_hints
 
 from ddarts_ext.data import Augmentation, Dataset
@@ -11,6 +11,7 @@ from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.augment import taken_from
 from ddarts_ext.data.transforms import OPTIONS as TRANSFORMS_OPTIONS
 from ddarts_ext.data.transforms import Transforms
+from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.stem import STEMS, suited_stem
 from ddarts_ext.runs.device import PRECISIONS
 from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option
@@ -110,6 +111,10 @@ class TrainConfig:
         if self.channels % 2:
             raise ValueError(f"train: channels must be even, as reductions halve them, got {self.channels}")
 
+    def auxiliary(self, genotype: Genotype) -> bool:
+        """Whether the network of ``genotype`` has an auxiliary classifier."""
+        return self.auxiliary_weight > 0 and genotype.inputs == 2
+
     def to_json(self) -> dict[str, Any]:
         """Plain data for config.json."""
         said = asdict(self)
@@ -162,13 +167,21 @@ def resolve(dataset: Dataset, given: Mapping[str, Any]) -> TrainConfig:
     if unknown:
         raise TypeError(f"train: setting must be one of {', '.join(sorted(OPTIONS))}, got {unknown[0]!r}")
     name = wanted.get("recipe", "darts")
-    said: dict[str, Any] = {"data": dataset.name, "stem": suited_stem(dataset.size), **settings_of(name, dataset)}
-    said |= _chosen_by(wanted)
+    recipe = settings_of(name, dataset)
+    for whole, parts in (("augmentation", AUGMENTATION_OPTIONS), ("transforms", TRANSFORMS_OPTIONS)):
+        if whole in wanted:  # nothing of the recipe's is left
+            recipe = {key: value for key, value in recipe.items() if key not in parts}
+    said: dict[str, Any] = {"data": dataset.name, "stem": suited_stem(dataset.size), **recipe, **_chosen_by(wanted)}
+    if said.get("autoaugment") == "none":
+        said["autoaugment"] = None
     augmentation = taken_from(said, Augmentation() if recipe_of(name).own_images else dataset.augmentation)
-    transforms = Transforms(**{name: said.pop(name) for name in TRANSFORMS_OPTIONS if name in said})
+    transforms = said.pop("transforms", Transforms())
+    if not isinstance(transforms, Transforms):
+        raise TypeError(f"train: transforms must be a Transforms, got {type(transforms).__name__}")
+    transforms = replace(transforms, **{name: said.pop(name) for name in TRANSFORMS_OPTIONS if name in said})
     needs = (*(("autoaugment",) if augmentation.autoaugment else ()), *transforms.colours)
     if needs and dataset.channels != 3:
-        off = {"autoaugment": "null", "jitter": "[]"}.get(needs[0], "0")
+        off = {"autoaugment": "none", "jitter": "[]"}.get(needs[0], "0")
         raise ValueError(
             f"train: {needs[0]} must be off ({needs[0]}={off}), as it is for images of 3 channels, got images of "
             f"{dataset.channels}"

@@ -99,7 +99,9 @@ def _shown(name: str, value: Any) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return "/".join(map(_plain, value))
-    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def deepened(source: object, genotype: Genotype, name: str, dataset: Dataset) -> tuple[Genotype, str]:

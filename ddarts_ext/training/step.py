@@ -112,5 +112,6 @@ def _compiling(compiled: bool) -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        cause = getattr(error, "inner_exception", error)
+        reason = next(iter(str(cause).strip().splitlines()), type(cause).__name__)
         raise ValueError(f"train: compile must be off here, as torch.compile fails: {reason}") from error

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddarts_ext.data import Augmentation, Dataset, Split, UnreadableImage, load
 from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
-from ddarts_ext.data.batches import in_order, judged_together, permuted, skipping, steps_in
+from ddarts_ext.data.batches import permuted, skipping, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order
 from ddarts_ext.data.transform_crops import erased
@@ -32,36 +30,17 @@ from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
-from ddarts_ext.runs.sums import Sums, judge
-from ddarts_ext.training import weights
+from ddarts_ext.runs.sums import Sums
 from ddarts_ext.training.average import Average
 from ddarts_ext.training.best import Best, hold_back
 from ddarts_ext.training.config import MAY_CHANGE, OPTIONS, TrainConfig, resolve
 from ddarts_ext.training.demand import announce
-from ddarts_ext.training.description import Description
+from ddarts_ext.training.judging import judge_split
 from ddarts_ext.training.rates import rate
 from ddarts_ext.training.recipes import deepened, recipe_for, said_of
+from ddarts_ext.training.result import TrainResult, write
 from ddarts_ext.training.state import Run
 from ddarts_ext.training.step import Step
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """accuracy: on held-out images after the last epoch (not the best one, which would choose by them). network: with
-    ``ema`` the average. history: one record per epoch. run: the folder, if there is one, with genotype.json,
-    network.json and weights.safetensors. best: with ``keep="best"`` the best epoch and its weights, which are in
-    best.safetensors too."""
-
-    network: nn.Module = field(repr=False)
-    accuracy: float
-    history: list[dict[str, Any]] = field(repr=False)
-    run: Path | None = None
-    best: Best | None = None
-
-    @property
-    def best_accuracy(self) -> float | None:
-        """Accuracy of the best weights on held-out images, which had no part in choosing them."""
-        return None if self.best is None else float(self.history[self.best.epoch - 1]["test"]["accuracy"])
 
 
 @takes(OPTIONS)
@@ -152,7 +131,7 @@ class Trainer:
             result = TrainResult(network, accuracy, run.history, where, run.best)
             if self.folder is not None:
                 self.genotype.save(self.folder.genotype_file)
-                self._write(self.folder.path, result)
+                write(self.folder.path, result, self.genotype, self.dataset, self.source, self.config)
         return result
 
     def _start(self) -> Run:
@@ -163,7 +142,7 @@ class Trainer:
                 config.channels,
                 len(self.dataset.classes),
                 self.dataset.channels,
-                self._auxiliary,
+                config.auxiliary(self.genotype),
                 config.stem,
             ).to(self.device)
         optimizer = torch.optim.SGD(
@@ -187,11 +166,6 @@ class Trainer:
             known["images"] = identity(self.dataset, self.order)
         self.keeping.start(run, known, resume=self.resume, announce=lambda: self._announce(network))
         return run
-
-    @property
-    def _auxiliary(self) -> bool:
-        """Whether the network has an auxiliary classifier."""
-        return self.config.auxiliary_weight > 0 and self.genotype.inputs == 2
 
     def _announce(self, network: Any) -> None:
         """Say what the run is and takes, or refuse it, before anything is computed or written."""
@@ -299,46 +273,14 @@ class Trainer:
             inputs = erased(inputs, config.transforms.erasing, run.random)
         return inputs.contiguous() if config.layout == "contiguous" else inputs
 
-    @torch.no_grad()
     def _judge(self, run: Run, split: Split, name: str, sums: Sums) -> None:
-        network = run.judged.eval()
-        top5 = name == "test" and len(self.dataset.classes) > 5
-        together = judged_together(self.config.batch, self.dataset.size)
-        for rows in in_order(torch.arange(len(split)), together):
-            for images, labels in split.batches(rows):
-                with self.autocast():
-                    logits = network(self.dataset.normalise(images))
-                    loss = F.cross_entropy(logits, labels)
-                judge(sums, name, logits, labels, loss)
-                if top5:
-                    among = (logits.topk(5, 1).indices == labels[:, None]).sum()
-                    sums.add(f"{name}_top5", among, len(labels))
-
-    def _write(self, folder: Path, result: TrainResult) -> None:
-        """The trained network as a thing of its own."""
-        config = self.config
-        figures: dict[str, Any] = {"last": {"epoch": len(result.history), "accuracy": result.accuracy}}
-        states = {"last": result.network.state_dict()}
-        if result.best is not None:
-            figures["best"] = {"epoch": result.best.epoch, "accuracy": result.best_accuracy}
-            states["best"] = dict(result.best.weights)
-        about = weights.stamp(
-            data=self.source, seconds=round(sum(record["seconds"] for record in result.history), 3), weights=figures
-        )
-        description = Description.of(
-            self.genotype,
-            self.dataset,
-            channels=config.channels,
-            stem=config.stem,
-            auxiliary=self._auxiliary,
-            about=about,
-        )
-        weights.write(folder, description, states)
+        top = 5 if name == "test" and len(self.dataset.classes) > 5 else 0
+        judge_split(run.judged, self.dataset, split, name, sums, self.autocast, self.config.batch, top)
 
 
 def arguments_of(config: dict[str, Any]) -> dict[str, Any]:
     """The arguments of :class:`Trainer` that a config.json was written with."""
     known = {name: option.value_in(config) for name, option in OPTIONS.items()}
-    known = {name: value for name, value in known.items() if name not in AUGMENTATION_OPTIONS}
+    known = {name: value for name, value in known.items() if name not in (*AUGMENTATION_OPTIONS, "transforms")}
     known["augmentation"] = Augmentation(**config["augmentation"])
     return {"genotype": Genotype.from_json(config["genotype"]), "data": config["source"], **known}

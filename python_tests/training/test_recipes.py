@@ -245,13 +245,14 @@ def test_other_genotypes_keep_their_depth_and_it_is_said() -> None:
 
 
 def test_a_recipe_says_what_it_sets_from_where_and_what_was_set_otherwise() -> None:
-    lines = trainer("DARTS_V2", "ddarts-cifar10", batch=32, autoaugment=None).lines
+    lines = trainer("DARTS_V2", "ddarts-cifar10", batch=32, autoaugment="none").lines
     first, second = lines[0], lines[1]
     assert first.startswith("train: recipe ddarts-cifar10: channels 36, epochs 600, lr 0.025, ")
     assert "batch 128 (D-DARTS, 2108.09306" in first
     assert "batch 96" not in first
     assert "autoaugment cifar10 (D-DARTS, utils.py" in first
-    assert second == "train: set otherwise than by the recipe: channels 2 (recipe: 36), batch 32 (recipe: 128)"
+    changed = "channels 2 (recipe: 36), batch 32 (recipe: 128), autoaugment none (recipe: cifar10)"
+    assert second == f"train: set otherwise than by the recipe: {changed}"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -196,3 +196,69 @@ def test_drop_path_in_a_tensor_drops_as_often() -> None:
     assert abs(float((out == 0).double().mean()) - 0.2) < 5 * math.sqrt(0.16 / 20_000)
     network = build_network(GENOTYPE, 4, 2, 1)
     assert network.drop_path == 0.0
+
+
+def test_a_compiled_network_is_traced_once_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through Dynamo and AOTAutograd, without the minutes of code generation: one graph, whatever drop path does; and
+    the global generator is as it was."""
+    import torch._dynamo
+
+    compiled = torch.compile
+    monkeypatch.setattr(
+        torch, "compile", lambda call, **how: compiled(call, backend="aot_eager", fullgraph=True, **how)
+    )
+    settings = {**SMALL, "epochs": 3, "batch": 32, "drop_path": 0.4, "compile": True}
+    torch._dynamo.reset()
+    before, seen = torch.get_rng_state(), torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    whole = Trainer(GENOTYPE, stripes(), **settings).train()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - seen == 1
+    assert torch.equal(before, torch.get_rng_state())
+    assert whole.network.drop_path == pytest.approx(0.4 * 2 / 3)
+    with pytest.raises(KeyboardInterrupt):
+        Trainer(GENOTYPE, stripes(), out=tmp_path / "cut", progress=Stopped(3), **settings).train()
+    again = Trainer(GENOTYPE, stripes(), out=tmp_path / "cut", resume=True, **settings).train()
+    assert equal(whole.network, again.network)
+    # The first epoch drops nothing.
+    plain = Trainer(GENOTYPE, stripes(), **{**settings, "epochs": 1, "compile": False}).train()
+    assert whole.history[0]["train"]["loss"] == pytest.approx(plain.history[0]["train"]["loss"], rel=1e-4)
+
+
+def test_a_network_that_cannot_be_compiled_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(graph: object, example: object) -> None:
+        raise RuntimeError("no compiler here\nand more")
+
+    compiled = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda call, **how: compiled(call, backend=broken, **how))
+    with pytest.raises(
+        ValueError, match=r"^train: compile must be off here, as torch.compile fails: no compiler here$"
+    ):
+        Trainer(GENOTYPE, stripes(), **{**SMALL, "epochs": 1, "compile": True}).train()
+
+
+def test_the_command_goes_on_with_what_was_set_otherwise(tmp_path: Path) -> None:
+    import numpy as np
+    from typer.testing import CliRunner
+
+    from ddarts_ext import cli
+
+    pytest.importorskip("kornia")
+    random = np.random.RandomState(0)
+    images, labels = random.randint(0, 256, (24, 8, 8, 3)).astype(np.uint8), np.arange(24) % 2
+    np.savez(tmp_path / "few.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    GENOTYPE.save(tmp_path / "genotype.json")
+    said = [
+        "train", str(tmp_path / "genotype.json"), "--data", str(tmp_path / "few.npz"), "--recipe", "isdarts-imagenet",
+        "--channels", "2", "--batch", "8", "--epochs", "6", "--device", "cpu", "--out", str(tmp_path / "run"),
+        *[part for name in ("crop_padding=1", "nesterov=false", "jitter=[0.1,0,0,0]", "warmup=2")
+          for part in ("--set", name)],
+    ]  # fmt: skip
+    result = CliRunner().invoke(cli.app, said)
+    assert result.exit_code == 0, result.output
+    assert "nesterov false (recipe: true)" in result.output
+    more = ["train", "--resume", "--out", str(tmp_path / "run"), "--epochs", "8", "--device", "cpu"]
+    result = CliRunner().invoke(cli.app, more)
+    assert result.exit_code == 0, result.output
+    config = RunFolder(tmp_path / "run").config()
+    assert (config["nesterov"], config["warmup"], config["augmentation"]["crop_padding"]) == (False, 2, 1)
+    assert config["transforms"]["jitter"] == [0.1, 0, 0, 0]
+    assert len(RunFolder(tmp_path / "run").history()) == 8

@@ -1,0 +1,56 @@
+"""What a training gives, in memory and as files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from ddarts_ext.data import Dataset
+from ddarts_ext.genotype import Genotype
+from ddarts_ext.training import weights
+from ddarts_ext.training.best import Best
+from ddarts_ext.training.config import TrainConfig
+from ddarts_ext.training.description import Description
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """accuracy: on held-out images after the last epoch (not the best one, which would choose by them). network: with
+    ``ema`` the average. history: one record per epoch. run: the folder, if there is one, with genotype.json,
+    network.json and weights.safetensors. best: with ``keep="best"`` the best epoch and its weights, which are in
+    best.safetensors too."""
+
+    network: nn.Module = field(repr=False)
+    accuracy: float
+    history: list[dict[str, Any]] = field(repr=False)
+    run: Path | None = None
+    best: Best | None = None
+
+    @property
+    def best_accuracy(self) -> float | None:
+        """Accuracy of the best weights on held-out images, which had no part in choosing them."""
+        return None if self.best is None else float(self.history[self.best.epoch - 1]["test"]["accuracy"])
+
+
+def write(
+    folder: Path, result: TrainResult, genotype: Genotype, dataset: Dataset, source: str, config: TrainConfig
+) -> None:
+    """Write the trained network as a thing of its own (weights.py). source: of the images."""
+    figures: dict[str, Any] = {"last": {"epoch": len(result.history), "accuracy": result.accuracy}}
+    states = {"last": result.network.state_dict()}
+    if result.best is not None:
+        figures["best"] = {"epoch": result.best.epoch, "accuracy": result.best_accuracy}
+        states["best"] = dict(result.best.weights)
+    seconds = round(sum(record["seconds"] for record in result.history), 3)
+    description = Description.of(
+        genotype,
+        dataset,
+        channels=config.channels,
+        stem=config.stem,
+        auxiliary=config.auxiliary(genotype),
+        about=weights.stamp(data=source, seconds=seconds, weights=figures),
+    )
+    weights.write(folder, description, states)
