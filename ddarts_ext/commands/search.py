@@ -22,7 +22,7 @@ def search(
         str | None,
         typer.Option(
             help="darts, fairdarts, ddarts, dartopti, isdarts, da2s, gdas, drnas, snas, reinmax, sdarts-rs, "
-            "sdarts-adv, beta-darts, darts-minus, single-level, random; --list says more. [default: ddarts]"
+            "sdarts-adv, beta-darts, darts-es, darts-minus, single-level, random; --list says more. [default: ddarts]"
         ),
     ] = None,
     given: dict[str, Any] = {},  # noqa: B006  # what OPTIONS declare
@@ -130,5 +130,6 @@ def _parts() -> list[str]:
         "zero_one_weight=10: sigmoid weights are driven to 0 or 1 (1911.12126)",
         "ablation_weight=0.5: cells are rewarded for what they add (2108.09306)",
         "order=2: the gradient at weights that are unrolled by one step (1806.09055)",
+        "curvature_stop=true: the search ends when the loss around the alphas is too curved (1909.09656)",
         "early_stop=true: the search ends when the distance to its start has settled (2108.09306)",
     ]

@@ -38,7 +38,7 @@ from ddarts_ext.search.decisions import one_hot
 from ddarts_ext.search.figures import figures, line, named_in
 from ddarts_ext.search.iterations import Iterations
 from ddarts_ext.search.methods import Method
-from ddarts_ext.search.parts import PARTS, Part
+from ddarts_ext.search.parts import PARTS, Part, Surroundings
 from ddarts_ext.search.result import Reading, SearchResult, read
 from ddarts_ext.search.settings import MAY_CHANGE, OPTIONS, SearchSettings, resolve
 from ddarts_ext.search.state import SearchState, initial_state
@@ -108,7 +108,9 @@ class Searcher:
             epochs=None if self._shrinks else "method.epochs",
         )
         self._given = tuple(parts)
-        self._parts = tuple(PARTS[name](self.config.method) for name in self.config.method.parts) + self._given
+        runs = autocast(self.device, self.config.precision)
+        around = Surroundings(self.config, self.dataset, lambda: self._divided[1], runs)
+        self._parts = tuple(PARTS[name](around) for name in self.config.method.parts) + self._given
         if self.config.graphs == "on" and self._eager is not None:
             raise ValueError(f"search: graphs must be auto or off, as {self._eager}, got 'on'")
 

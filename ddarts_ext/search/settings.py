@@ -115,8 +115,12 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
     sizes: dict[str, Any] = {name: said.pop(name) for name in SIZES if name in said}
     chosen = replace(chosen, **sizes).with_settings(**said)
     own.setdefault("stem", "cifar" if chosen.space == "nasbench201" else suited_stem(dataset.size))
-    if (chosen.distance.track_distance or chosen.distance.early_stop) and "distance" not in chosen.parts:
-        chosen = replace(chosen, parts=(*chosen.parts, "distance"))
+    asked = {
+        "distance": chosen.distance.track_distance or chosen.distance.early_stop,
+        "curvature": chosen.curvature.curvature_stop,
+    }
+    added = tuple(name for name, holds in asked.items() if holds and name not in chosen.parts)
+    chosen = replace(chosen, parts=(*chosen.parts, *added))
     settings = SearchSettings(data=dataset.name, method=chosen, device=device, augmentation=augmentation, **own)
     _check(settings)
     return settings

@@ -22,6 +22,9 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 GPU: dict[str, Any] = {"device": "cuda", "channels": 4}
 KINDS: dict[str, Any] = {
     "darts": lambda **s: search(method="darts", data=noise(44, 8), **{**GPU, **s}),
+    "gdas": lambda **s: search(method="gdas", data=noise(44, 8), **{**GPU, **s}),
+    "drnas": lambda **s: search(method="drnas", data=noise(44, 8), **{**GPU, **s}),
+    "sdarts-rs": lambda **s: search(method="sdarts-rs", data=noise(44, 8), **{**GPU, **s}),
     "fairdarts": lambda **s: search(method="fairdarts", data=noise(44, 8), **{**GPU, **s}),
     "ddarts": lambda **s: search(data=noise(44, 8), zero_one_start=0.5, **{**GPU, **s}),
     "ddarts, every 2nd step": lambda **s: search(data=noise(44, 8), ablation_every=2, **{**GPU, **s}),

@@ -15,6 +15,7 @@ def check(
     *,
     edge_weights: bool,
     shrinks: bool,
+    stops_by_curvature: bool,
 ) -> None:
     """Raise ValueError, naming method ``name`` and the part, where parts contradict each other."""
     normalised = relaxation in NORMALISED
@@ -43,8 +44,11 @@ def check(
         and coldest < 1,
         f"perturbation must be none {draws}, whose weights are no distribution to move": sampled and perturbed,
         f"perturbation must be none with {relaxation} weights, whose sum is not one": perturbed and not normalised,
+        f"curvature_stop must be false {draws}, whose loss at the alphas is another one": sampled
+        and stops_by_curvature,
         "sampler, perturbation and auxiliary_skip must be left out, as the method shrinks": shrinks
         and (sampled or perturbed or mixing.auxiliary_skip),
+        "curvature_stop must be false, as the method shrinks": shrinks and stops_by_curvature,
     }
     for fault, holds in faults.items():
         if holds:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ddarts_ext.search.methods.catalogue import IN_SPACE, get, register
 from ddarts_ext.search.methods.method import Method
-from ddarts_ext.search.methods.settings import Architect, Mixing, Objectives, Weights
+from ddarts_ext.search.methods.settings import Architect, Curvature, Mixing, Objectives, Weights
 
 _DARTS = get("darts")
 
@@ -33,6 +33,13 @@ _named(
     "DARTS with a skip connection beside the ops of every edge, whose weight falls from 1 to 0",
     "DARTS-, 2009.01027, and its implementation (linear)",
     mixing=Mixing(auxiliary_skip=1.0),
+)
+_named(
+    "darts-es",
+    "DARTS that ends when the loss around its alphas becomes too curved, and returns to the alphas before that",
+    "RobustDARTS, 1909.09656 (DARTS-ES), first order",
+    curvature=Curvature(curvature_stop=True),
+    parts=("curvature",),
 )
 _named(
     "sdarts-rs",

@@ -15,7 +15,16 @@ from ddarts_ext.runs.options import Option, declared, option
 from ddarts_ext.search.architecture import SHARINGS
 from ddarts_ext.search.edge_weights import EDGE_RELAXATIONS
 from ddarts_ext.search.methods.compatible import check
-from ddarts_ext.search.methods.settings import RULES, Architect, Discretisation, Distance, Mixing, Objectives, Weights
+from ddarts_ext.search.methods.settings import (
+    RULES,
+    Architect,
+    Curvature,
+    Discretisation,
+    Distance,
+    Mixing,
+    Objectives,
+    Weights,
+)
 from ddarts_ext.search.relaxation import RELAXATIONS
 from ddarts_ext.search.shrinking.steps import Shrinking
 
@@ -48,6 +57,7 @@ class Method:
     weights: Weights = field(default_factory=Weights)
     discretisation: Discretisation = field(default_factory=Discretisation)
     distance: Distance = field(default_factory=Distance)
+    curvature: Curvature = field(default_factory=Curvature)
     shrinking: Shrinking | None = None
     epochs: int = option(50, "Epochs.", shown="the method's")
     cells: int = option(8, "Cells of the supernet.", shown="8; 4 for small images")
@@ -76,6 +86,7 @@ class Method:
             self.architect,
             edge_weights=self.edge_relaxation is not None,
             shrinks=self.shrinking is not None,
+            stops_by_curvature=self.curvature.curvature_stop,
         )
 
     def with_settings(self, **settings: Any) -> Method:
@@ -102,6 +113,7 @@ SETTINGS: dict[str, dict[str, Option]] = {
         ("weights", Weights),
         ("discretisation", Discretisation),
         ("distance", Distance),
+        ("curvature", Curvature),
         ("shrinking", Shrinking),
     )
 }
@@ -111,6 +123,9 @@ _AT_LEAST_ONE = (
     "ablation_every",
     "alpha_every",
     "ops_per_edge",
+    "curvature_window",
+    "curvature_delay",
+    "curvature_steps",
     "perturbation_steps",
     "stop_window",
     "shrink_steps",

@@ -195,3 +195,20 @@ class Distance:
     stop_after: int = 5
     distance_rule: str = option("auto", choices=("auto", *RULES))
     distance_scores: str = "median"
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """When the loss around the alphas is too curved to go on: settings of the part ``curvature``.
+
+    curvature_stop: end the search where the mean dominant eigenvalue of ``curvature_window`` epochs,
+    ``curvature_delay`` epochs ago, is below ``curvature_ratio`` of that of now, and return to the alphas of then
+    (DARTS-ES). It is measured by ``curvature_steps`` power iterations, on one batch an epoch; they begin where those of
+    the epoch before ended.
+    """
+
+    curvature_stop: bool = False
+    curvature_window: int = 3
+    curvature_delay: int = 5
+    curvature_ratio: float = 0.75
+    curvature_steps: int = 10

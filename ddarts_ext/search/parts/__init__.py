@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ddarts_ext.search.methods import Method
+from ddarts_ext.search.parts.curvature import CurvaturePart
 from ddarts_ext.search.parts.distance import DistancePart
-from ddarts_ext.search.parts.part import Part
+from ddarts_ext.search.parts.part import Part, Surroundings
 
-PARTS: dict[str, Callable[[Method], Part]] = {"distance": DistancePart.of}
-"""Parts that a method can name, made from the method's settings; others are given to the Searcher as objects."""
+PARTS: dict[str, Callable[[Surroundings], Part]] = {
+    "distance": lambda around: DistancePart.of(around.config.method),
+    "curvature": CurvaturePart,
+}
+"""Parts that a method can name, made for its search; others are given to the Searcher as objects."""
 
-__all__ = ["PARTS", "DistancePart", "Part"]
+__all__ = ["PARTS", "CurvaturePart", "DistancePart", "Part", "Surroundings"]

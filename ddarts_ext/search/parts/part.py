@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
+from ddarts_ext.data import Dataset
+from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.search.state import SearchState
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a part of a method may know of its search. judging: gives the indices of the images that judge. autocast:
+    makes the context in which networks run."""
+
+    config: SearchSettings
+    dataset: Dataset
+    judging: Callable[[], Tensor]
+    autocast: Callable[[], AbstractContextManager[object]]
 
 
 class Part:
