@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ddarts_ext.commands import options
+from ddarts_ext.commands.cells import cells_text
 
 Source = Annotated[
     str,
@@ -69,7 +70,7 @@ def describe(
         return
     adds = figures["multiply_adds"]
     typer.echo(
-        f"{found}\n"
+        f"{cells_text(found)}\n"
         f"parameters {figures['parameters']:,}, with auxiliary head {_count(figures['parameters_auxiliary'])}\n"
         f"multiply-adds {_count(adds['convolutions'])}, with norms {_count(adds['with_norms'])} ({size}x{size})"
     )

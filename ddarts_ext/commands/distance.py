@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from os.path import isfile, join
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,6 +87,11 @@ def _matrix(sources: list[str], how: dict[str, Any], picture: Path | None, as_js
     from ddarts_ext.distance import distance_matrix
     from ddarts_ext.genotype import Genotype
 
+    sources, left_out = _finished(sources)
+    for source in left_out:
+        typer.echo(f"distance: {source} is left out, as its search is not finished", err=True)
+    if not sources:
+        raise ValueError(f"distance: architectures must be finished, one or more, got {len(left_out)} that are not")
     values = distance_matrix([Genotype.load(source) for source in sources], **how)
     names = [_name(source) for source in sources]
     if picture is not None:
@@ -101,6 +107,16 @@ def _matrix(sources: list[str], how: dict[str, Any], picture: Path | None, as_js
         typer.echo(" ".join([name.ljust(width), *(f"{value:.6f}".rjust(width) for value in row)]))
     if picture is not None:
         typer.echo(f"heat map in {picture}")
+
+
+def _finished(sources: list[str]) -> tuple[list[str], list[str]]:
+    """Those that have a genotype, and the folders of runs that have none yet."""
+    unfinished = [
+        source
+        for source in sources
+        if isfile(join(source, "config.json")) and not isfile(join(source, "genotype.json"))
+    ]
+    return [source for source in sources if source not in unfinished], unfinished
 
 
 def _name(source: str) -> str:

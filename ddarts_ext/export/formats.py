@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,27 +24,54 @@ FORMATS = {"onnx": ".onnx", "torch": ".pt2", "python": ".py", "safetensors": ".s
 """What :func:`export` writes, and how the names of the files end."""
 OPSET = 18
 """Of the ONNX files."""
+FROM_PIXELS = ("onnx", "torch")
+"""The formats that may hold the normalisation and the softmax."""
+IN_METADATA = ("classes", "size", "in_channels", "mean", "std", "pixels")
+"""What stands in the metadata of an ONNX file by itself, each as JSON, beside ``network``, which is all of it."""
 
 
-def for_inference(trained: TrainedNetwork, *, fold: bool = False) -> nn.Module:
+class FromPixels(nn.Module):
+    """Pixels between 0 and 1, float [N, C, H, W] of the size of the training -> probabilities [N, K]."""
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        self.mean: Tensor
+        self.std: Tensor
+        like = next(network.parameters())
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values, dtype=like.dtype, device=like.device)[:, None, None])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.network((pixels - self.mean) / self.std)
+        return logits.softmax(1)
+
+
+def for_inference(trained: TrainedNetwork, *, fold: bool = False, pixels: bool = False) -> nn.Module:
     """The network from torch's own layers on the CPU, in evaluation mode, without its auxiliary head.
 
-    fold: batch norms become part of the convolutions before them.
+    fold: batch norms become part of the convolutions before them. pixels: see :class:`FromPixels`.
     """
     network = cast("DiscreteNetwork | NASBench201Network", trained.network)
     plain = network.plain().cpu().eval()
     if isinstance(plain, PlainNetwork):
         plain.auxiliary = None
-    return folded(plain) if fold else plain
+    found: nn.Module = folded(plain) if fold else plain
+    if pixels:
+        found = FromPixels(found, trained.description.mean, trained.description.std).eval()
+    return found
 
 
-def export(trained: TrainedNetwork, to: str, out: str | Path, *, fold: bool = False) -> list[Path]:
+def export(
+    trained: TrainedNetwork, to: str, out: str | Path, *, fold: bool = False, pixels: bool = False
+) -> list[Path]:
     """Write the network to ``out``; the files that were written, each of them whole or not at all.
 
     to: ``onnx`` (a file of opset 18), ``torch`` (what ``torch.export.load`` reads) or ``safetensors`` (the weights by
     the names of the plain network), or ``python``: a file of code that needs nothing but torch, with the weights beside
     it as a ``.pt``. The networks take normalised images [N, C, H, W] of the size of the training, any N, and give
-    logits; how images are prepared stands in each file as JSON, or in the Python file as constants.
+    logits; how images are prepared stands in each file as JSON, or in the Python file as constants. pixels: of ``onnx``
+    and ``torch``, the normalisation and the softmax are inside: pixels between 0 and 1 -> probabilities.
     Raises ValueError for another format, and where a package is missing that it needs.
     """
     if to not in FORMATS:
@@ -48,8 +79,10 @@ def export(trained: TrainedNetwork, to: str, out: str | Path, *, fold: bool = Fa
     path = Path(out)
     if path.is_dir():
         raise ValueError(f"export: out must be a file, got the folder {path}")
-    network = for_inference(trained, fold=fold)
-    said = json.dumps({**trained.description.to_json(), "folded": fold})
+    if pixels and to not in FROM_PIXELS:
+        raise ValueError(f"export: pixels must be left out where to is not {' or '.join(FROM_PIXELS)}, got {to!r}")
+    network = for_inference(trained, fold=fold, pixels=pixels)
+    said = {**trained.description.to_json(), "folded": fold, "pixels": pixels}
     if to == "python":
         return _python(trained, network, path, fold)
     content = {"onnx": _onnx, "torch": _program, "safetensors": _tensors}[to](trained, network, said)
@@ -62,7 +95,21 @@ def _example(trained: TrainedNetwork) -> Tensor:
     return torch.zeros(2, found.in_channels, *found.size, dtype=next(trained.parameters()).dtype)
 
 
-def _onnx(trained: TrainedNetwork, network: nn.Module, said: str) -> bytes:
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what torch's exporter says of its own insides: ops of torchvision that no network here has."""
+    log = logging.getLogger("torch.onnx")
+    before = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        log.setLevel(before)
+
+
+def _onnx(trained: TrainedNetwork, network: nn.Module, said: dict[str, Any]) -> bytes:
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -70,37 +117,40 @@ def _onnx(trained: TrainedNetwork, network: nn.Module, said: str) -> bytes:
         raise ValueError(
             f"export: onnx needs the packages onnx and onnxscript (pip install 'ddarts_ext[onnx]'): {error}"
         ) from error
-    program = torch.onnx.export(
-        network,
-        (_example(trained),),
-        dynamo=True,
-        verbose=False,
-        opset_version=OPSET,
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
-    )
+    with _quiet():
+        program = torch.onnx.export(
+            network,
+            (_example(trained),),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=["pixels" if said["pixels"] else "images"],
+            output_names=["probabilities" if said["pixels"] else "logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+        )
     assert program is not None
     model: Any = program.model_proto
-    entry = model.metadata_props.add()
-    entry.key, entry.value = "network", said
+    about = {**{name: said[name] for name in IN_METADATA}, "network": said}
+    for name, value in about.items():
+        entry = model.metadata_props.add()
+        entry.key, entry.value = name, json.dumps(value)
     content: bytes = model.SerializeToString()
     return content
 
 
-def _program(trained: TrainedNetwork, network: nn.Module, said: str) -> bytes:
+def _program(trained: TrainedNetwork, network: nn.Module, said: dict[str, Any]) -> bytes:
     import io
 
     batch = torch.export.Dim("batch", min=1)
     program = torch.export.export(network, (_example(trained),), dynamic_shapes=({0: batch},))
     file = io.BytesIO()
-    torch.export.save(program, file, extra_files={"network.json": said})
+    torch.export.save(program, file, extra_files={"network.json": json.dumps(said)})
     return file.getvalue()
 
 
-def _tensors(trained: TrainedNetwork, network: nn.Module, said: str) -> bytes:
+def _tensors(trained: TrainedNetwork, network: nn.Module, said: dict[str, Any]) -> bytes:
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    return save(state, {"network": said})
+    return save(state, {"network": json.dumps(said)})
 
 
 def _python(trained: TrainedNetwork, network: nn.Module, path: Path, fold: bool) -> list[Path]:

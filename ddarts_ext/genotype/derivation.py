@@ -40,9 +40,30 @@ def derive(
             f"derive: genotype must have 2 reduction cells, got {len(own)} in {genotype.layers} cells: {list(own)}"
         )
     thirds = reductions == "thirds"
-    sequence = cell_sequence(genotype.layers, cells, index, own if thirds else None)
+    try:
+        sequence = cell_sequence(genotype.layers, cells, index, own if thirds else None)
+    except ValueError as error:
+        raise ValueError(f"{error}; {_what_works(genotype.layers, cells, index, own if thirds else None)}") from None
     seq = tuple(genotype.seq[i] for i in sequence)
     return replace(genotype, seq=seq, reductions=None if thirds else own)
+
+
+def _what_works(n: int, cells: int, index: Index, source: Sequence[int] | None) -> str:
+    """Which lengths there are instead of ``cells``, or how many cells a search needs for them."""
+
+    def works(searched: int, length: int, reductions: Sequence[int] | None) -> bool:
+        try:
+            cell_sequence(searched, length, index, reductions)
+        except ValueError:
+            return False
+        return True
+
+    others = [length for length in range(n + 1, max(2 * cells, 2 * n)) if works(n, length, source)]
+    if others:
+        return f"cells can be {', '.join(map(str, others[:8]))}{' ...' if len(others) > 8 else ''}"
+    enough = next((searched for searched in range(n + 1, cells) if works(searched, cells, None)), None)
+    more = "" if enough is None else f"; of {enough} searched cells it can be {cells}"
+    return f"of these {n} cells no longer network can be made{more}"
 
 
 def cell_sequence(

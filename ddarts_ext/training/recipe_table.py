@@ -64,6 +64,10 @@ _QUICK = Numbers(
     "chosen here, for minutes on a CPU",
     {"channels": 16, "epochs": 30, "batch": 64, "lr": 0.05, "auxiliary_weight": 0.0, "drop_path": 0.0},
 )
+_FEW = Numbers(
+    "chosen here, for some hundred images: published batches make epochs of a step or two",
+    {"channels": 16, "epochs": 60, "batch": 16, "auxiliary_weight": 0.0, "drop_path": 0.0},
+)
 
 RECIPES: dict[str, Recipe] = {
     "darts": Recipe((_DARTS_CIFAR,), 20, own_images=False, fits_small=True),
@@ -124,6 +128,7 @@ RECIPES: dict[str, Recipe] = {
         14,
     ),
     "quick": Recipe((_DARTS_CIFAR, _QUICK), own_images=False),
+    "few": Recipe((_DARTS_CIFAR, _FEW), own_images=False),
     "modern": Recipe(
         (
             Numbers(

@@ -76,6 +76,18 @@ def test_matrix_and_its_heat_map(tmp_path: Path) -> None:
     assert text.splitlines()[1].split() == ["ResNet18", "0.000000", "0.083493"]
 
 
+def test_the_matrix_leaves_out_what_is_not_finished(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    begun.mkdir()
+    (begun / "config.json").write_text("{}")
+    result = CliRunner().invoke(cli.app, ["distance", "--matrix", "ResNet18", str(begun), "ResNet50", "--json"])
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["names"] == ["ResNet18", "ResNet50"]
+    assert result.stderr == f"distance: {begun} is left out, as its search is not finished\n"
+    with pytest.raises(ValueError, match="architectures must be finished, one or more, got 1 that are not"):
+        run("distance", "--matrix", str(begun))
+
+
 def test_several_runs(tmp_path: Path) -> None:
     """From start to result: mean, largest, correlation with the gain since the pre-training, or with given gains."""
     pytest.importorskip("matplotlib")

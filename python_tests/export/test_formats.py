@@ -136,15 +136,62 @@ def test_python_and_safetensors(name: str, fold: bool, tmp_path: Path) -> None:
         assert Description.from_text(file.metadata()["network"]) == network.description
 
 
-@pytest.mark.parametrize("name", architectures())
-def test_standalone_files_of_every_published_architecture(name: str, tmp_path: Path) -> None:
+def published(name: str) -> Genotype:
     genotype = Genotype.load(name, layers=6) if name in ("DARTS_V1", "DARTS_V2") else Genotype.load(name)
     if not all(genotype.joined(i) for i in range(genotype.layers)):
-        pytest.skip("a cell has no nodes, so that there is no network of it")
-    network = trained(genotype, size=(16, 18))
+        pytest.skip("its last cell joins no node, so that there is no network of it, and none in its authors' code")
+    return genotype
+
+
+@pytest.mark.parametrize("name", architectures())
+def test_standalone_files_of_every_published_architecture(name: str, tmp_path: Path) -> None:
+    network = trained(published(name), size=(16, 18))
     path, _ = export(network, "python", tmp_path / "alone.py")
     x = images(network, 2)
     agrees(standalone(path)["load"]()(x), network, x)
+
+
+def longest_cell(genotype: Genotype) -> Genotype:
+    """A network of the cell with the most entries, as tracing takes long; how cells follow each other: see above."""
+    index = max(range(genotype.layers), key=lambda i: len(genotype.live(i)))
+    reductions = (0,) if index in genotype.reduction_cells else ()
+    return Genotype((genotype.cells[index],), seq=(0,), concat=genotype.concat, reductions=reductions)
+
+
+@pytest.mark.parametrize("name", architectures())
+def test_programs_and_onnx_of_every_published_architecture(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    network = trained(longest_cell(published(name)), size=(8, 9))
+    x = images(network, 3)
+    (path,) = export(network, "torch", tmp_path / "network.pt2")
+    agrees(torch.export.load(path).module()(x), network, x)
+    (path,) = export(network, "onnx", tmp_path / "network.onnx")
+    agrees(onnx_session(path).run(None, {"images": x.numpy()})[0], network, x)
+
+
+@pytest.mark.parametrize("to", ["onnx", "torch"])
+def test_from_pixels_to_probabilities(to: str, tmp_path: Path) -> None:
+    """What ``predict`` says of an image follows from the file and what stands in its metadata alone."""
+    network = some()["cifar"]
+    path = export(network, to, tmp_path / f"network{FORMATS[to]}", pixels=True, fold=True)[0]
+    pictures = torch.randint(0, 256, (3, 3, 16, 12), dtype=torch.uint8)
+    pixels, expected = pictures / 255, network.predict(pictures).probabilities
+    if to == "onnx":
+        onnx = pytest.importorskip("onnx")
+        pytest.importorskip("onnxscript")
+        said = {entry.key: json.loads(entry.value) for entry in onnx.load(path).metadata_props}
+        assert (said["pixels"], said["size"], said["in_channels"]) == (True, [16, 12], 3)
+        assert (said["classes"], said["mean"], said["std"]) == (
+            list(network.classes),
+            list(network.description.mean),
+            list(network.description.std),
+        )
+        (found,) = onnx_session(path).run(["probabilities"], {"pixels": pixels.numpy()})
+    else:
+        found = torch.export.load(path).module()(pixels).detach().numpy()
+    assert torch.allclose(torch.as_tensor(found), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="pixels must be left out where to is not onnx or torch, got 'python'"):
+        export(network, "python", tmp_path / "alone.py", pixels=True)
 
 
 def every_op() -> Genotype:

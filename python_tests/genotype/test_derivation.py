@@ -111,6 +111,18 @@ def test_errors_say_what_is_missing() -> None:
         ValueError, match=r"a normal cell in block 1 for cell 5 of 14, got 4 cells with reductions \[1, 2\]"
     ):
         derive(four, 14, "cycle")
+    # No length has an empty block 1 but 3 and 4; a search of 5 cells has all blocks.
+    with pytest.raises(
+        ValueError, match="of these 4 cells no longer network can be made; of 5 searched cells it can be 14"
+    ):
+        derive(four, 14, "cycle")
+    assert derive(Genotype(genotype.genes[:5]), 14, "cycle").layers == 14
+    with pytest.raises(ValueError, match="; cells can be 9, 10, 11, ") as raised:
+        derive(genotype, 30)
+    assert all(
+        derive(genotype, int(n)).layers == int(n)
+        for n in str(raised.value).split("can be ")[1].split(" ...")[0].split(", ")
+    )
     with pytest.raises(ValueError, match="index must be 'cycle' here, as 'reference' picks cell 2 for cell 6"):
         derive(genotype, 30)
     with pytest.raises(ValueError, match="index must be one of reference, cycle, got 'paper'"):

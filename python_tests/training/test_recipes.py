@@ -76,6 +76,7 @@ PUBLISHED: dict[str, tuple[int, Callable[[int], float]]] = {
     "ddarts-imagenet": (250, cosine(0.1, 250)),
     "isdarts-imagenet": (250, warmed(0.1, 5, 245)),
     "quick": (30, cosine(0.05, 30)),
+    "few": (60, cosine(0.025, 60)),
     "modern": (300, warmed(0.0625, 5, 295)),
 }
 
@@ -150,6 +151,9 @@ def test_small_images_get_quick_unless_a_publication_is_named() -> None:
     assert resolve(images(8, 1), {}).epochs == resolve(images(8, 1), {"recipe": "darts"}).epochs == 30
     assert resolve(images(8, 1), {"recipe": "darts-cifar10"}).epochs == 600
     assert resolve(images(32), {"recipe": "quick"}).channels == 16
+    few = resolve(images(32), {"recipe": "few"})
+    assert (few.channels, few.batch, few.auxiliary_weight, few.drop_path) == (16, 16, 0.0, 0.0)
+    assert resolve(images(8, 1), {"recipe": "few"}).batch == 16
     for name in ("darts-imagenet", "modern", "ddarts-cifar10"):
         with pytest.raises(ValueError, match=r"train: \w+ must be off .* got images of 1"):
             resolve(images(8, 1), {"recipe": name})

@@ -1,0 +1,52 @@
+"""What a reader has: files that the pages name, and the command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+COMMAND = """#!{python}
+import sys
+sys.path[:0] = [{tests!r}, {root!r}]
+import shortened
+from ddarts_command import main
+main()
+"""
+
+
+def make(folder: Path, root: Path) -> Path:
+    """The folder with everything in it; the folder of commands for the PATH."""
+    from PIL import Image
+
+    random = np.random.default_rng(0)
+
+    def picture(side: int) -> Image.Image:
+        return Image.fromarray(random.integers(0, 256, (side, side + 8, 3), dtype=np.uint8))
+
+    for name in ("cat", "dog"):
+        (folder / "photos" / name).mkdir(parents=True)
+        for number in range(12):
+            picture(70 + number).save(folder / "photos" / name / f"{number}.png")
+    for name in ("one.jpg", "two.jpg", "one.png", "two.png"):
+        picture(90).save(folder / name)
+    darts = "Genotype(normal=[('sep_conv_3x3', 0), ('skip_connect', 1)], normal_concat=[2], "
+    (folder / "genotypes.py").write_text(
+        f"DARTS_V1 = {darts}reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1)], reduce_concat=[2])\n"
+    )
+    images = random.integers(0, 256, (60, 12, 12, 3), dtype=np.uint8)
+    labels = np.arange(60) % 3
+    arrays = {"x_train": images[:45], "y_train": labels[:45], "x_test": images[45:], "y_test": labels[45:]}
+    np.savez(folder / "my_images.npz", **arrays)
+    (folder / "cifar").mkdir()
+    for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
+        rows = random.integers(0, 256, (40, 1 + 3 * 32 * 32), dtype=np.uint8)
+        rows[:, 0] = np.arange(40) % 10
+        rows.tofile(folder / "cifar" / f"{name}.bin")
+    commands = folder / "commands"
+    commands.mkdir()
+    text = COMMAND.format(python=sys.executable, tests=str(Path(__file__).parent), root=str(root))
+    (commands / "ddarts").write_text(text)
+    (commands / "ddarts").chmod(0o755)
+    return commands
