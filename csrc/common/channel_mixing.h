@@ -111,7 +111,7 @@ void mix(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, const
 template <typename A, int V>
 void mix_gradient(const Pixels<const A>& g, int64_t g_blocks, const Pixels<const A>& z, int64_t rows, int64_t columns,
                   Vector<A>* dw, int64_t dw_row) {
-  constexpr int L = kLanes<A>, O = 4;
+  constexpr int L = kLanes<A>, O = std::min(L, 4);  // of one block
   for (int64_t o = 0; o < g_blocks * L; o += O, dw += O * dw_row) {
     Vector<A> acc[O][V];
 #pragma GCC unroll 4

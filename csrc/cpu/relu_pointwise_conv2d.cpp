@@ -40,7 +40,8 @@ struct Pointwise {
   // Whether the memory is blocks already, from the first channel on.
   template <typename S>
   bool dense(const View<S>& view) const {
-    return in_blocks<std::remove_const_t<S>, A>(view.strides, view.channels, view.width) && view.height == height;
+    return in_blocks<std::remove_const_t<S>, A>(view.strides, view.channels, view.width) && view.height == height &&
+           view.width == width;
   }
   // Rows of such memory, and a tile for rows: pixel after pixel, as there.
   template <typename S>
