@@ -40,12 +40,25 @@ NVCC_FLAGS = [
 ]
 
 # Every csrc/cpu source is compiled once per capability; see csrc/common/simd.h.
-CAPABILITY_FLAGS = {"baseline": [], "avx2": ["-mavx2", "-mfma", "-mf16c"]}
+AVX2_FLAGS = ["-mavx2", "-mfma", "-mf16c"]
+AVX512_FLAGS = ["-mavx512f", "-mavx512dq", "-mavx512bw", "-mavx512vl", "-mprefer-vector-width=512"]
+# Few channels leave lanes of the widest vectors idle, and are given to the next narrower copy.
+CAPABILITY_FLAGS = {
+    "baseline": [],
+    "avx2": AVX2_FLAGS,
+    "avx512": [*AVX2_FLAGS, *AVX512_FLAGS, "-DDDARTS_NARROW_COPY=avx2"],
+}
 
 
 def capabilities() -> list[str]:
     """The CPU capabilities worth compiling on this machine's architecture."""
     return list(CAPABILITY_FLAGS) if platform.machine().lower() in ("x86_64", "amd64") else ["baseline"]
+
+
+def narrow_copy(capability: str) -> str:
+    """The capability whose copy a copy calls for few channels, or nothing."""
+    define = "-DDDARTS_NARROW_COPY="
+    return next((flag[len(define) :] for flag in CAPABILITY_FLAGS[capability] if flag.startswith(define)), "")
 
 
 def capability_flags(capability: str) -> list[str]:

@@ -12,6 +12,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("build_info", [] { return py::str(DDARTS_BUILD_RECORD); }, "JSON: what this extension was built for.");
   m.def(
       "cpu_capability",
-      [] { return py::str(ddarts::cpu_capability() == ddarts::CpuCapability::avx2 ? "avx2" : "baseline"); },
+      [] { return py::str(ddarts::kCapabilityNames[static_cast<int>(ddarts::cpu_capability())]); },
       "The instruction set whose copy of the CPU kernels runs.");
 }

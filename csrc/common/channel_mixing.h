@@ -1,6 +1,6 @@
 // Products with a matrix over channels, on tiles: what a pointwise convolution does, its gradient, and its weights as tables.
 //
-// Accumulators stay in registers: 4 pixels, or 4 channels, by 2 blocks.
+// Accumulators stay in registers: 4 pixels, or 4 channels, by 2 blocks, and twice that where there are 32 registers.
 #pragma once
 
 #include "channel_tiles.h"
@@ -10,6 +10,13 @@
 #include <vector>
 
 namespace ddarts::DDARTS_CPU_COPY {
+
+// Pixels, or channels, side by side in registers.
+#if defined(__AVX512F__)
+constexpr int kTogetherInRegisters = 8;
+#else
+constexpr int kTogetherInRegisters = 4;
+#endif
 
 // All entries of a dense tensor of any floating dtype: where they are, or converted.
 template <typename A>
@@ -56,36 +63,36 @@ Table<A> mixing_table(const Tensor& weight, bool transposed) {
   return table;
 }
 
-// out[r][j][o] = sum_i in[r][j][i] * w[i][o] for V vectors of o; columns in fours.
+// out[r][j][o] = sum_i in[r][j][i] * w[i][o] for V vectors of o; columns in eights.
 template <typename A, int V>
-DDARTS_INLINE void mix_vectors(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, const Pixels<A>& out,
+DDARTS_INLINE inline void mix_vectors(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, const Pixels<A>& out,
                                int64_t rows, int64_t columns) {
-  constexpr int L = kLanes<A>, P = 4;
+  constexpr int L = kLanes<A>, P = kTogetherInRegisters;
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t j = 0; j < columns; j += P) {
       Vector<A> acc[P][V] = {};
       const A* pixel[P];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int t = 0; t < P; ++t) pixel[t] = in.data + r * in.row + (j + t) * in.pixel;
       const Vector<A>* column = w;
       for (int64_t b = 0; b < in_blocks; ++b) {
 #pragma GCC unroll 8
         for (int l = 0; l < L; ++l, column += V) {
-#pragma GCC unroll 4
+#pragma GCC unroll 8
           for (int t = 0; t < P; ++t)
 #pragma GCC unroll 2
             for (int v = 0; v < V; ++v) acc[t][v] += pixel[t][l] * column[v];
           // One pointer a pixel and one to the weights: the compiler would prepare, and spill, one for each product.
           asm("" : "+r"(column));
         }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int t = 0; t < P; ++t) {
           pixel[t] += in.block;
           asm("" : "+r"(pixel[t]));
         }
       }
       A* to = out.data + r * out.row + j * out.pixel;
-#pragma GCC unroll 4
+#pragma GCC unroll 8
       for (int t = 0; t < P; ++t, to += out.pixel)
 #pragma GCC unroll 2
         for (int v = 0; v < V; ++v) *reinterpret_cast<Vector<A>*>(to + v * out.block) = acc[t][v];
@@ -111,10 +118,10 @@ void mix(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, const
 template <typename A, int V>
 void mix_gradient(const Pixels<const A>& g, int64_t g_blocks, const Pixels<const A>& z, int64_t rows, int64_t columns,
                   Vector<A>* dw, int64_t dw_row) {
-  constexpr int L = kLanes<A>, O = 4;
+  constexpr int L = kLanes<A>, O = std::min(L, kTogetherInRegisters);  // of one block
   for (int64_t o = 0; o < g_blocks * L; o += O, dw += O * dw_row) {
     Vector<A> acc[O][V];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < O; ++i)
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) acc[i][v] = dw[i * dw_row + v];
@@ -122,12 +129,12 @@ void mix_gradient(const Pixels<const A>& g, int64_t g_blocks, const Pixels<const
       const A* grad = g.data + o / L * g.block + o % L + r * g.row;
       const A* value = z.data + r * z.row;
       for (int64_t j = 0; j < columns; ++j, grad += g.pixel, value += z.pixel)
-#pragma GCC unroll 4
+#pragma GCC unroll 8
         for (int i = 0; i < O; ++i)
 #pragma GCC unroll 2
           for (int v = 0; v < V; ++v) acc[i][v] += grad[i] * *reinterpret_cast<const Vector<A>*>(value + v * z.block);
     }
-#pragma GCC unroll 4
+#pragma GCC unroll 8
     for (int i = 0; i < O; ++i)
 #pragma GCC unroll 2
       for (int v = 0; v < V; ++v) dw[i * dw_row + v] = acc[i][v];

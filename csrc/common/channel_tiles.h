@@ -1,7 +1,7 @@
 // Tiles of images for the CPU's convolutions: [rows][columns][L] blocks of L channels in the accumulation type.
 //
 // Every layout and dtype of a tensor is turned into this one form on the way in (channels-last: L neighbours; contiguous:
-// L x L transposes; anything else: a gather), so that there is one arithmetic core, without bounds checks: what lies
+// L x 4 transposes; anything else: a gather), so that there is one arithmetic core, without bounds checks: what lies
 // outside the image is stored as zeros. A tile costs a few loads and stores a pixel against 9 to 49 products a filter.
 #pragma once
 
@@ -9,16 +9,12 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <new>
+#include <utility>
 #include <vector>
 
 namespace ddarts::DDARTS_CPU_COPY {
-
-#if defined(__AVX__)
-constexpr int kVectorBytes = 32;
-#else
-constexpr int kVectorBytes = 16;
-#endif
 
 template <typename A>
 struct VectorOf {
@@ -28,6 +24,13 @@ template <typename A>
 using Vector = typename VectorOf<A>::type;
 template <typename A>
 constexpr int kLanes = kVectorBytes / static_cast<int>(sizeof(A));
+
+// Whether channels fill no more than half a block: the copy with vectors half as wide then has the same number of products,
+// and half the memory.
+inline bool half_idle(const torch::stable::Tensor& x, int64_t channels) {
+  const bool wide = x.scalar_type() == torch::headeronly::ScalarType::Double;
+  return 2 * channels <= (wide ? kLanes<double> : kLanes<float>);
+}
 
 constexpr size_t kCacheLine = 64;
 
@@ -72,33 +75,120 @@ inline Image<T> image_at(T* data, const Strides& s, int64_t n, int64_t block, in
   return {data + n * s.n + block * L * s.c, s.c, s.h, s.w, h, w, lanes};
 }
 
-#if defined(__AVX__)
-// r[i][j] <-> r[j][i] of 8 vectors of 8 floats.
-DDARTS_INLINE inline void transpose(Vector<float>* r) {
-  Vector<float> t[8], s[8];
-#pragma GCC unroll 4
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = __builtin_shufflevector(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
-    t[i + 1] = __builtin_shufflevector(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+// Blocks of channels by four columns change places in 16-byte quads: register l holds channels l, 4 + l, 8 + l ... of four
+// pixels, and 4 x 4 transposes within the quads leave a pixel in each register.
+constexpr int kColumns = 4;
+typedef float Quad __attribute__((vector_size(16)));
+typedef float Floats __attribute__((vector_size(kVectorBytes)));
+
+template <typename T>
+DDARTS_INLINE inline Quad load_quad(const T* p) {
+  Quad v = {};
+  if constexpr (std::is_same_v<T, float>) {
+    std::memcpy(&v, p, sizeof(v));
+  } else {
+    load_row<T, float>(p, reinterpret_cast<float*>(&v), kColumns);
   }
-#pragma GCC unroll 2
-  for (int i = 0; i < 8; i += 4) {
-    s[i] = __builtin_shufflevector(t[i], t[i + 2], 0, 1, 8, 9, 4, 5, 12, 13);
-    s[i + 1] = __builtin_shufflevector(t[i], t[i + 2], 2, 3, 10, 11, 6, 7, 14, 15);
-    s[i + 2] = __builtin_shufflevector(t[i + 1], t[i + 3], 0, 1, 8, 9, 4, 5, 12, 13);
-    s[i + 3] = __builtin_shufflevector(t[i + 1], t[i + 3], 2, 3, 10, 11, 6, 7, 14, 15);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    r[i] = __builtin_shufflevector(s[i], s[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
-    r[i + 4] = __builtin_shufflevector(s[i], s[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  return v;
+}
+template <typename T>
+DDARTS_INLINE inline void store_quad(const Quad& v, T* p) {
+  if constexpr (std::is_same_v<T, float>) {
+    std::memcpy(p, &v, sizeof(v));
+  } else {
+    store_row<T, float>(reinterpret_cast<const float*>(&v), p, kColumns);
   }
 }
-constexpr bool kTransposes = true;
-#else
-DDARTS_INLINE inline void transpose(Vector<float>*) {}
-constexpr bool kTransposes = false;
+
+DDARTS_INLINE inline Floats join(const Quad* q) {
+  if constexpr (kVectorBytes == 16) {
+    return reinterpret_cast<const Floats&>(q[0]);
+  } else {
+    const auto first = __builtin_shufflevector(q[0], q[1], 0, 1, 2, 3, 4, 5, 6, 7);
+    if constexpr (kVectorBytes == 32) {
+      return reinterpret_cast<const Floats&>(first);
+    } else {
+      const auto second = __builtin_shufflevector(q[2], q[3], 0, 1, 2, 3, 4, 5, 6, 7);
+      const auto all = __builtin_shufflevector(first, second, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+      return reinterpret_cast<const Floats&>(all);
+    }
+  }
+}
+
+// In every quad: a, b, a, b of the values from kFirst on, or with kPairs two of a and two of b.
+template <int kFirst, bool kPairs, int... I>
+DDARTS_INLINE inline Floats interleave(Floats a, Floats b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(
+      a, b, (I / 4 * 4 + kFirst + (kPairs ? I % 2 : I % 4 / 2) + ((kPairs ? I % 4 / 2 : I % 2) ? kLanes<float> : 0))...);
+}
+template <int kFirst, bool kPairs>
+DDARTS_INLINE inline Floats interleave(Floats a, Floats b) {
+  return interleave<kFirst, kPairs>(a, b, std::make_integer_sequence<int, kLanes<float>>());
+}
+DDARTS_INLINE inline void transpose_quads(Floats* r) {
+  const Floats a = interleave<0, false>(r[0], r[1]), b = interleave<2, false>(r[0], r[1]);
+  const Floats c = interleave<0, false>(r[2], r[3]), d = interleave<2, false>(r[2], r[3]);
+  r[0] = interleave<0, true>(a, c), r[1] = interleave<2, true>(a, c);
+  r[2] = interleave<0, true>(b, d), r[3] = interleave<2, true>(b, d);
+}
+
+// Four columns of the channels in use as pixels, the others zero; and back.
+template <typename T>
+DDARTS_INLINE inline void read_columns(const T* src, int64_t channel, int lanes, Vector<float>* out) {
+  constexpr int kQuads = kLanes<float> / 4;
+  Floats r[4];
+#pragma GCC unroll 4
+  for (int l = 0; l < 4; ++l) {
+    Quad q[kQuads];
+#pragma GCC unroll 4
+    for (int i = 0; i < kQuads; ++i) q[i] = 4 * i + l < lanes ? load_quad(src + (4 * i + l) * channel) : Quad{};
+    r[l] = join(q);
+  }
+  transpose_quads(r);
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) out[j] = r[j];
+}
+template <typename T>
+DDARTS_INLINE inline void write_columns(const Vector<float>* in, T* dst, int64_t channel, int lanes) {
+  Floats r[4] = {in[0], in[1], in[2], in[3]};
+  transpose_quads(r);
+#pragma GCC unroll 4
+  for (int l = 0; l < 4; ++l) {
+    Quad q[kLanes<float> / 4];
+    std::memcpy(q, r + l, sizeof(q));
+#pragma GCC unroll 4
+    for (int i = 0; i < kLanes<float> / 4; ++i)
+      if (4 * i + l < lanes) store_quad(q[i], dst + (4 * i + l) * channel);
+  }
+}
+
+// The first `lanes` of a block's channels, neighbours in memory; the others are zero, and are not written.
+template <typename T, typename A>
+DDARTS_INLINE inline Vector<A> read_part(const T* src, int lanes) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>)
+    return reinterpret_cast<Vector<A>>(_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << lanes) - 1), src));
+  if constexpr (std::is_same_v<T, double>)
+    return reinterpret_cast<Vector<A>>(_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << lanes) - 1), src));
 #endif
+  Vector<A> v = {};
+  load_row<T, A>(src, reinterpret_cast<A*>(&v), lanes);
+  return v;
+}
+template <typename T, typename A>
+DDARTS_INLINE inline void write_part(const Vector<A>& v, T* dst, int lanes) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) {
+    _mm512_mask_storeu_ps(dst, static_cast<__mmask16>((1u << lanes) - 1), reinterpret_cast<__m512>(v));
+    return;
+  }
+  if constexpr (std::is_same_v<T, double>) {
+    _mm512_mask_storeu_pd(dst, static_cast<__mmask8>((1u << lanes) - 1), reinterpret_cast<__m512d>(v));
+    return;
+  }
+#endif
+  store_row<T, A>(reinterpret_cast<const A*>(&v), dst, lanes);
+}
 
 // One image row into vectors, unpadded.
 template <typename T, typename A>
@@ -106,17 +196,20 @@ inline void read_row(const Image<const T>& image, int64_t row, Vector<A>* out) {
   constexpr int L = kLanes<A>;
   const T* src = image.data + row * image.row;
   int64_t j = 0;
-  if (image.channel == 1 && image.lanes == L) {
-    for (; j < image.width; ++j) load_row<T, A>(src + j * image.column, reinterpret_cast<A*>(out + j), L);
+  if (image.channel == 1) {
+    if (image.lanes == L) {
+      for (; j < image.width; ++j) load_row<T, A>(src + j * image.column, reinterpret_cast<A*>(out + j), L);
+    } else {
+      for (; j < image.width; ++j) out[j] = read_part<T, A>(src + j * image.column, image.lanes);
+    }
     return;
   }
-  if constexpr (kTransposes && std::is_same_v<A, float>) {
-    if (image.column == 1 && image.lanes == L) {
-      for (; j + L <= image.width; j += L) {
-        Vector<A> block[L];
-        for (int l = 0; l < L; ++l) load_row<T, A>(src + l * image.channel + j, reinterpret_cast<A*>(block + l), L);
-        transpose(block);
-        for (int l = 0; l < L; ++l) out[j + l] = block[l];
+  if constexpr (std::is_same_v<A, float>) {
+    if (image.column == 1) {
+      if (image.lanes == L) {
+        for (; j + kColumns <= image.width; j += kColumns) read_columns(src + j, image.channel, L, out + j);
+      } else {
+        for (; j + kColumns <= image.width; j += kColumns) read_columns(src + j, image.channel, image.lanes, out + j);
       }
     }
   }
@@ -132,17 +225,20 @@ inline void write_row(const Image<T>& image, int64_t row, const Vector<A>* in) {
   constexpr int L = kLanes<A>;
   T* dst = image.data + row * image.row;
   int64_t j = 0;
-  if (image.channel == 1 && image.lanes == L) {
-    for (; j < image.width; ++j) store_row<T, A>(reinterpret_cast<const A*>(in + j), dst + j * image.column, L);
+  if (image.channel == 1) {
+    if (image.lanes == L) {
+      for (; j < image.width; ++j) store_row<T, A>(reinterpret_cast<const A*>(in + j), dst + j * image.column, L);
+    } else {
+      for (; j < image.width; ++j) write_part<T, A>(in[j], dst + j * image.column, image.lanes);
+    }
     return;
   }
-  if constexpr (kTransposes && std::is_same_v<A, float>) {
-    if (image.column == 1 && image.lanes == L) {
-      for (; j + L <= image.width; j += L) {
-        Vector<A> block[L];
-        for (int l = 0; l < L; ++l) block[l] = in[j + l];
-        transpose(block);
-        for (int l = 0; l < L; ++l) store_row<T, A>(reinterpret_cast<const A*>(block + l), dst + l * image.channel + j, L);
+  if constexpr (std::is_same_v<A, float>) {
+    if (image.column == 1) {
+      if (image.lanes == L) {
+        for (; j + kColumns <= image.width; j += kColumns) write_columns(in + j, dst + j, image.channel, L);
+      } else {
+        for (; j + kColumns <= image.width; j += kColumns) write_columns(in + j, dst + j, image.channel, image.lanes);
       }
     }
   }

@@ -1,14 +1,15 @@
 // CPU kernels for several instruction sets from one source.
 //
-// Every csrc/cpu/<op>.cpp is compiled once per capability (baseline: any x86-64 or other machine; avx2: AVX2+FMA+F16C)
-// and the copy that fits the processor registers itself when the library is loaded. For an op's author that means:
+// Every csrc/cpu/<op>.cpp is compiled once per capability (baseline: any x86-64 or other machine; avx2: AVX2+FMA+F16C;
+// avx512: AVX-512 F, DQ, BW and VL beside them) and the copy that fits the processor registers itself when the library is
+// loaded. For an op's author that means:
 //   1. #include "../common/simd.h" first; write plain loops that the compiler vectorises (`#pragma omp simd` is on).
 //   2. Put everything into an anonymous namespace: code that were shared between the copies would run the wrong one. What
 //      several files share is declared in namespace ddarts::DDARTS_CPU_COPY, of which every capability has its own.
 //   3. End the file with DDARTS_CPU_KERNELS(m) { m.impl("<op>", TORCH_BOX(&<op>)); m.impl("<op>_backward", ...); }
 //      and never with STABLE_TORCH_LIBRARY_IMPL, which would register every copy.
-//   4. No dynamic initialisers (`static const std::vector<...>` at namespace scope): they would run AVX2 code anywhere.
-//   5. Intrinsics only inside #ifdef __AVX2__, with the plain loop in #else.
+//   4. No dynamic initialisers (`static const std::vector<...>` at namespace scope): they would run AVX code anywhere.
+//   5. Intrinsics only inside #ifdef __AVX2__ or __AVX512F__, with the plain loop in #else.
 //   6. Half and bfloat16: convert whole rows with load_row / store_row; float16 element by element is 4 to 10 times slower.
 // By hand: g++ -mavx2 -mfma -mf16c ... without -DDDARTS_CPU_CAPABILITY gives one copy that always registers itself.
 #pragma once
@@ -44,6 +45,15 @@ namespace ddarts {
 
 namespace {  // per copy, on purpose
 
+// Where a kernel chooses the width of its vectors itself.
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
 // float64 accumulates in float64, everything else in float32.
 template <typename T>
 using accumulate_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
@@ -78,7 +88,16 @@ inline void load_row(const T* __restrict__ src, A* __restrict__ dst, int64_t n) 
     }
     return;
   }
-#if defined(__AVX2__) && defined(__F16C__)
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, torch::headeronly::Half> && std::is_same_v<A, float>) {
+    for (; i + 16 <= n; i += 16)
+      _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(src + i))));
+    if (i == n) return;
+    const auto tail = static_cast<__mmask16>((1u << (n - i)) - 1);
+    _mm512_mask_storeu_ps(dst + i, tail, _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(tail, src + i)));
+    return;
+  }
+#elif defined(__AVX2__) && defined(__F16C__)
   if constexpr (std::is_same_v<T, torch::headeronly::Half> && std::is_same_v<A, float>) {
     for (; i + 8 <= n; i += 8)
       _mm256_storeu_ps(dst + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i))));
@@ -102,7 +121,18 @@ inline void store_row(const A* __restrict__ src, T* __restrict__ dst, int64_t n)
     }
     return;
   }
-#if defined(__AVX2__) && defined(__F16C__)
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, torch::headeronly::Half> && std::is_same_v<A, float>) {
+    for (; i + 16 <= n; i += 16)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(dst + i),
+                          _mm512_cvtps_ph(_mm512_loadu_ps(src + i), _MM_FROUND_TO_NEAREST_INT));
+    if (i == n) return;
+    const auto tail = static_cast<__mmask16>((1u << (n - i)) - 1);
+    _mm256_mask_storeu_epi16(dst + i, tail,
+                             _mm512_cvtps_ph(_mm512_maskz_loadu_ps(tail, src + i), _MM_FROUND_TO_NEAREST_INT));
+    return;
+  }
+#elif defined(__AVX2__) && defined(__F16C__)
   if constexpr (std::is_same_v<T, torch::headeronly::Half> && std::is_same_v<A, float>) {
     for (; i + 8 <= n; i += 8)
       _mm_storeu_si128(reinterpret_cast<__m128i*>(dst + i),
@@ -115,7 +145,7 @@ inline void store_row(const A* __restrict__ src, T* __restrict__ dst, int64_t n)
 }  // namespace
 }  // namespace ddarts
 
-// The registering function itself must run anywhere, though its file is compiled for AVX2.
+// The registering function itself must run anywhere, though its file is compiled for AVX2 or AVX-512.
 #if defined(__x86_64__)
 #define DDARTS_PORTABLE __attribute__((target("no-avx"), noinline))
 #else

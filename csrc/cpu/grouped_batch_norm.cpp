@@ -1,7 +1,7 @@
 // grouped_batch_norm on the CPU, forward and backward; ddarts_ext/ops/grouped_batch_norm.py has the equations.
 //
 // One kernel serves both layouts. A segment is a dense matrix of rows x p values: in channels-last a whole group (rows are
-// its pixels, p = C), in contiguous one plane (p = 1). Segments are cut into tiles that fit the first-level cache, a tile is
+// its pixels, p = C), in contiguous a plane (p = 1), or as many images' planes of one channel as fill a tile. Segments are cut into tiles that fit the first-level cache, a tile is
 // worked on in lanes: `copies` rows side by side, so that short rows still fill vectors, with the parameters repeated.
 // Statistics: sum, then squares about the tile's own mean, both while the tile is in cache; tiles are joined by
 // M2 = sum_i M2_i + n_i (mean_i - mean)^2 in order, as stable as two passes over all and the same for any number of threads.
@@ -27,12 +27,13 @@ constexpr int64_t kTileValues = 4096, kLanes = 64;
 struct Geometry {
   int64_t groups, batch, channels, pixels;  // batch: images of one group
   bool last;
-  int64_t p, rows, segments, copies, width, tile_rows, tiles;  // tiles: of one segment
+  int64_t p, rows, planes, chunks, segments, copies, width, tile_rows, tiles;  // tiles: of one segment
 
   Geometry(const Tensor& x, int64_t group_count, bool channels_last)
       : groups(group_count), batch(x.size(0) / group_count), channels(x.size(1)), pixels(x.size(2) * x.size(3)),
         last(channels_last), p(last ? channels : 1), rows(last ? batch * pixels : pixels),
-        segments(last ? groups : groups * batch * channels) {
+        planes(last ? 1 : std::clamp<int64_t>(kTileValues / std::max<int64_t>(pixels, 1), 1, std::max<int64_t>(batch, 1))),
+        chunks(last ? 1 : (batch + planes - 1) / planes), segments(last ? groups : groups * chunks * channels) {
     for (copies = 1; copies * p < kLanes;) copies *= 2;
     width = copies * p;
     tile_rows = std::max(copies, kTileValues / width * copies);
@@ -40,25 +41,35 @@ struct Geometry {
   }
   int64_t values() const { return batch * pixels; }  // M
   int64_t parameter_row(int64_t segment) const {
-    return last ? segment : segment / (batch * channels) * channels + segment % channels;
+    return last ? segment : segment / (chunks * channels) * channels + segment % channels;
   }
   int64_t parameter_width() const { return last ? width : 1; }
-  int64_t parts() const { return last ? tiles : batch * tiles; }  // tiles of one channel of one group
-  int64_t part_values(int64_t part) const { return std::min(tile_rows, rows - part % tiles * tile_rows); }
+  int64_t parts() const { return last ? tiles : chunks * tiles; }  // tiles of one channel of one group
+  int64_t planes_of(int64_t chunk) const { return last ? 1 : std::min(planes, batch - chunk * planes); }
+  int64_t part_values(int64_t part) const {
+    return planes_of(part / tiles) * std::min(tile_rows, rows - part % tiles * tile_rows);
+  }
   int64_t part(int64_t group, int64_t i, int64_t c) const {  // where a channel's part i lies among the partial results
     if (last) return (group * tiles + i) * channels + c;
-    return ((group * batch + i / tiles) * channels + c) * tiles + i % tiles;
+    return ((group * chunks + i / tiles) * channels + c) * tiles + i % tiles;
   }
 };
 
-// body(segment, values before the tile, values of the tile, index of its partial results)
+// `count` runs of n values, `stride` apart from `at` on; partial: where its results lie.
+struct Tile {
+  int64_t segment, at, n, count, stride, partial;
+};
+
 template <typename Body>
 void over_tiles(const Geometry& g, const Body& body) {
-  const int64_t grain = std::max<int64_t>(1, 4 * kTileValues / (std::min(g.rows, g.tile_rows) * g.p + 1));
+  const int64_t grain = std::max<int64_t>(1, 4 * kTileValues / (std::min(g.rows, g.tile_rows) * g.p * g.planes + 1));
   parallel_pieces(g.segments * g.tiles, grain, [&](int64_t from, int64_t to) {
     for (int64_t tile = from; tile < to; ++tile) {
       const int64_t segment = tile / g.tiles, row = tile % g.tiles * g.tile_rows;
-      body(segment, (segment * g.rows + row) * g.p, std::min(g.tile_rows, g.rows - row) * g.p, tile * g.p);
+      const int64_t chunk = segment / g.channels % g.chunks, group = segment / (g.chunks * g.channels);
+      const int64_t plane = ((group * g.batch + chunk * g.planes) * g.channels + segment % g.channels) * g.pixels;
+      body(Tile{segment, (g.last ? segment * g.rows : plane) * g.p + row * g.p, std::min(g.tile_rows, g.rows - row) * g.p,
+                g.planes_of(chunk), g.channels * g.pixels, tile * g.p});
     }
   });
 }
@@ -109,16 +120,22 @@ inline void by_lanes(int64_t n, int64_t width, const Step& step) {
 }
 
 template <typename A>
-void tile_statistics(const A* __restrict__ x, int64_t n, const Geometry& g, A* __restrict__ lanes, A* __restrict__ centre,
-                     A* mean, A* m2) {
+void tile_statistics(const A* first, int64_t stride, const Tile& tile, const Geometry& g, A* __restrict__ lanes,
+                     A* __restrict__ centre, A* mean, A* m2) {
   std::fill_n(lanes, g.width, A(0));
-  by_lanes(n, g.width, [=](int64_t l, int64_t i) { lanes[l] += x[i]; });
+  for (int64_t r = 0; r < tile.count; ++r) {
+    const A* __restrict__ x = first + r * stride;
+    by_lanes(tile.n, g.width, [=](int64_t l, int64_t i) { lanes[l] += x[i]; });
+  }
   fold(lanes, g);
-  const A inverse = A(1) / static_cast<A>(n / g.p);
+  const A inverse = A(1) / static_cast<A>(tile.count * tile.n / g.p);
   for (int64_t c = 0; c < g.p; ++c) mean[c] = lanes[c] * inverse;
   for (int64_t l = 0; l < g.width; l += g.p) std::copy_n(mean, g.p, centre + l);
   std::fill_n(lanes, g.width, A(0));
-  by_lanes(n, g.width, [=](int64_t l, int64_t i) { lanes[l] += (x[i] - centre[l]) * (x[i] - centre[l]); });
+  for (int64_t r = 0; r < tile.count; ++r) {
+    const A* __restrict__ x = first + r * stride;
+    by_lanes(tile.n, g.width, [=](int64_t l, int64_t i) { lanes[l] += (x[i] - centre[l]) * (x[i] - centre[l]); });
+  }
   fold(lanes, g);
   std::copy_n(lanes, g.p, m2);
 }
@@ -153,11 +170,15 @@ void join_statistics(const Geometry& g, const std::vector<A>& means, const std::
 template <typename T, typename A>
 void statistics(const T* x, const Geometry& g, double eps, A* mean, A* rstd) {
   std::vector<A> means(static_cast<size_t>(g.segments * g.tiles * g.p)), m2s(means.size());
-  over_tiles(g, [&](int64_t, int64_t at, int64_t n, int64_t partial) {
+  over_tiles(g, [&](const Tile& tile) {
     static thread_local std::vector<A> scratch;
-    scratch.resize(static_cast<size_t>(2 * g.width + n));
+    scratch.resize(static_cast<size_t>(2 * g.width + tile.count * tile.n));
     A *lanes = scratch.data(), *centre = lanes + g.width, *buffer = centre + g.width;
-    tile_statistics(wide(x + at, buffer, n), n, g, lanes, centre, means.data() + partial, m2s.data() + partial);
+    const A* first = wide(x + tile.at, buffer, tile.n);
+    if constexpr (!std::is_same_v<T, A>)
+      for (int64_t r = 1; r < tile.count; ++r) load_row(x + tile.at + r * tile.stride, buffer + r * tile.n, tile.n);
+    tile_statistics(first, std::is_same_v<T, A> ? tile.stride : tile.n, tile, g, lanes, centre, means.data() + tile.partial,
+                    m2s.data() + tile.partial);
   });
   join_statistics(g, means, m2s, eps, mean, rstd);
   if (g.values() == 0) return;
@@ -177,15 +198,15 @@ inline A affine(A x, A mean, A scale, A bias) {
 template <typename T, typename A, bool kScalar>
 void normalize(const T* x, T* out, const Geometry& g, const Parameters<A>& parameters, bool relu) {
   using P = Parameters<A>;
-  over_tiles(g, [&](int64_t segment, int64_t at, int64_t n, int64_t) {
+  over_tiles(g, [&](const Tile& tile) {
     static thread_local std::vector<A> scratch;
+    const int64_t n = tile.n, row = g.parameter_row(tile.segment);
     scratch.resize(static_cast<size_t>(2 * n));
-    const int64_t row = g.parameter_row(segment);
     const A *mean = parameters.of(row, P::mean), *scale = parameters.of(row, P::scale), *bias = parameters.of(row, P::bias);
-    const A* from = wide(x + at, scratch.data(), n);
-    A* to = scratch.data() + n;
-    if constexpr (std::is_same_v<T, A>) to = out + at;
-    auto run = [&](auto cut) {
+    auto run = [&](int64_t at, auto cut) {
+      const A* from = wide(x + at, scratch.data(), n);
+      A* to = scratch.data() + n;
+      if constexpr (std::is_same_v<T, A>) to = out + at;
       const A *__restrict__ source = from;
       A* __restrict__ target = to;
       if constexpr (kScalar) {
@@ -194,10 +215,13 @@ void normalize(const T* x, T* out, const Geometry& g, const Parameters<A>& param
       } else {
         by_lanes(n, g.width, [=](int64_t l, int64_t i) { target[i] = cut(affine(source[i], mean[l], scale[l], bias[l])); });
       }
+      if constexpr (!std::is_same_v<T, A>) store_row(to, out + at, n);
     };
-    if (relu) run([](A y) { return y < A(0) ? A(0) : y; });  // NaN stays NaN, as in torch
-    else run([](A y) { return y; });
-    if constexpr (!std::is_same_v<T, A>) store_row(to, out + at, n);
+    for (int64_t r = 0; r < tile.count; ++r) {
+      const int64_t at = tile.at + r * tile.stride;
+      if (relu) run(at, [](A y) { return y < A(0) ? A(0) : y; });  // NaN stays NaN, as in torch
+      else run(at, [](A y) { return y; });
+    }
   });
 }
 
@@ -205,25 +229,28 @@ void normalize(const T* x, T* out, const Geometry& g, const Parameters<A>& param
 template <typename T, typename A, bool kScalar, bool kRelu>
 void reduce_gradient(const T* grad, const T* x, const Geometry& g, const Parameters<A>& parameters, A* sums, A* products) {
   using P = Parameters<A>;
-  over_tiles(g, [&](int64_t segment, int64_t at, int64_t n, int64_t partial) {
+  over_tiles(g, [&](const Tile& tile) {
     static thread_local std::vector<A> scratch;
+    const int64_t n = tile.n, row = g.parameter_row(tile.segment);
     scratch.resize(static_cast<size_t>(2 * g.width + 2 * n));
     A *__restrict__ sum = scratch.data(), *__restrict__ product = sum + g.width;
     std::fill_n(sum, 2 * g.width, A(0));
-    const A *dy = wide(grad + at, product + g.width, n), *in = wide(x + at, product + g.width + n, n);
-    const int64_t row = g.parameter_row(segment);
     const A *mean = parameters.of(row, P::mean), *scale = parameters.of(row, P::scale), *bias = parameters.of(row, P::bias);
     const A m = *mean, s = *scale, b = *bias;
-    by_lanes(n, g.width, [=](int64_t l, int64_t i) {
-      const A mu = kScalar ? m : mean[l];
-      A d = dy[i];
-      if constexpr (kRelu) d = affine(in[i], mu, kScalar ? s : scale[l], kScalar ? b : bias[l]) <= A(0) ? A(0) : d;
-      sum[l] += d;
-      product[l] += d * (in[i] - mu);
-    });
+    for (int64_t r = 0; r < tile.count; ++r) {
+      const int64_t at = tile.at + r * tile.stride;
+      const A *dy = wide(grad + at, product + g.width, n), *in = wide(x + at, product + g.width + n, n);
+      by_lanes(n, g.width, [=](int64_t l, int64_t i) {
+        const A mu = kScalar ? m : mean[l];
+        A d = dy[i];
+        if constexpr (kRelu) d = affine(in[i], mu, kScalar ? s : scale[l], kScalar ? b : bias[l]) <= A(0) ? A(0) : d;
+        sum[l] += d;
+        product[l] += d * (in[i] - mu);
+      });
+    }
     fold(sum, g), fold(product, g);
-    std::copy_n(sum, g.p, sums + partial);
-    std::copy_n(product, g.p, products + partial);
+    std::copy_n(sum, g.p, sums + tile.partial);
+    std::copy_n(product, g.p, products + tile.partial);
   });
 }
 
@@ -231,25 +258,28 @@ void reduce_gradient(const T* grad, const T* x, const Geometry& g, const Paramet
 template <typename T, typename A, bool kScalar, bool kRelu, bool kBatch>
 void input_gradient(const T* grad, const T* x, T* dx, const Geometry& g, const Parameters<A>& parameters) {
   using P = Parameters<A>;
-  over_tiles(g, [&](int64_t segment, int64_t at, int64_t n, int64_t) {
+  over_tiles(g, [&](const Tile& tile) {
     static thread_local std::vector<A> scratch;
+    const int64_t n = tile.n, row = g.parameter_row(tile.segment);
     scratch.resize(static_cast<size_t>(3 * n));
-    const A *dy = wide(grad + at, scratch.data(), n), *in = wide(x + at, scratch.data() + n, n);
-    A* to = scratch.data() + 2 * n;
-    if constexpr (std::is_same_v<T, A>) to = dx + at;
-    A* __restrict__ target = to;
-    const int64_t row = g.parameter_row(segment);
     const A *mean = parameters.of(row, P::mean), *scale = parameters.of(row, P::scale), *bias = parameters.of(row, P::bias);
     const A *shift = parameters.of(row, P::shift), *slope = parameters.of(row, P::slope);
     const A m = *mean, s = *scale, b = *bias, a = *shift, t = *slope;
-    by_lanes(n, kScalar ? n : g.width, [=](int64_t l, int64_t i) {
-      const A mu = kScalar ? m : mean[l], factor = kScalar ? s : scale[l];
-      A d = dy[i];
-      if constexpr (kRelu) d = affine(in[i], mu, factor, kScalar ? b : bias[l]) <= A(0) ? A(0) : d;
-      if constexpr (kBatch) d -= (kScalar ? a : shift[l]) + (in[i] - mu) * (kScalar ? t : slope[l]);
-      target[i] = d * factor;
-    });
-    if constexpr (!std::is_same_v<T, A>) store_row(to, dx + at, n);
+    for (int64_t r = 0; r < tile.count; ++r) {
+      const int64_t at = tile.at + r * tile.stride;
+      const A *dy = wide(grad + at, scratch.data(), n), *in = wide(x + at, scratch.data() + n, n);
+      A* to = scratch.data() + 2 * n;
+      if constexpr (std::is_same_v<T, A>) to = dx + at;
+      A* __restrict__ target = to;
+      by_lanes(n, kScalar ? n : g.width, [=](int64_t l, int64_t i) {
+        const A mu = kScalar ? m : mean[l], factor = kScalar ? s : scale[l];
+        A d = dy[i];
+        if constexpr (kRelu) d = affine(in[i], mu, factor, kScalar ? b : bias[l]) <= A(0) ? A(0) : d;
+        if constexpr (kBatch) d -= (kScalar ? a : shift[l]) + (in[i] - mu) * (kScalar ? t : slope[l]);
+        target[i] = d * factor;
+      });
+      if constexpr (!std::is_same_v<T, A>) store_row(to, dx + at, n);
+    }
   });
 }
 

@@ -110,7 +110,7 @@ void linear_sum(const Node<A>& node, const std::vector<Run>& runs, const std::ve
                 const std::optional<Tensor>& start, const Tensor& out) {
   const Geometry& geo = node.geometry;
   geo.for_units(branches_of(runs), [&](int64_t g, int64_t t, int64_t p) {
-    alignas(32) A total[kTile], lanes[kTogether][kLanes];
+    alignas(kRegisterBytes) A total[kTile], lanes[kTogether][kLanes];
     int64_t offset;
     const Block b = geo.block(g, t, p, offset);
     geo.gather(&bias[g * geo.channels], p, lanes[0]);
@@ -154,7 +154,7 @@ void gradient_sums(const Node<A>& node, const std::vector<Run>& runs, const Tens
   const int64_t lanes = geo.lanes(), rows = branches_of(runs) + 1;  // the last row of the partial sums is sum g
   std::vector<A> partial(geo.groups * geo.tiles * rows * lanes);
   geo.for_units(rows, [&](int64_t g, int64_t t, int64_t p) {
-    alignas(32) A upstream[kTile], centre[kTogether][kLanes], product[kTogether][kLanes];
+    alignas(kRegisterBytes) A upstream[kTile], centre[kTogether][kLanes], product[kTogether][kLanes];
     int64_t offset;
     const Block b = geo.block(g, t, p, offset);
     with_dtype(grad.scalar_type(), [&](auto tag) { read_block(data<decltype(tag)>(grad) + offset, b, upstream); });
@@ -215,7 +215,7 @@ void write_gradients(const Node<A>& node, const std::vector<Run>& runs, const Te
                      const GradientTerms<A>& terms, const std::vector<Tensor>& grads) {
   const Geometry& geo = node.geometry;
   geo.for_units(2 * branches_of(runs), [&](int64_t g, int64_t t, int64_t p) {
-    alignas(32) A upstream[kTile], a[kLanes], s[kLanes], d[kLanes];
+    alignas(kRegisterBytes) A upstream[kTile], a[kLanes], s[kLanes], d[kLanes];
     int64_t offset;
     const Block b = geo.block(g, t, p, offset);
     with_dtype(grad.scalar_type(), [&](auto tag) { read_block(data<decltype(tag)>(grad) + offset, b, upstream); });

@@ -34,12 +34,13 @@ DDARTS_INLINE inline void unroll(const F& f) {
   unroll(f, std::make_integer_sequence<int, N>());
 }
 
-// 16 values of the accumulation type in 32-byte registers.
+// 16 values of the accumulation type in registers of 32 bytes, or 64 where there are any.
+constexpr int kRegisterBytes = kVectorBytes > 32 ? kVectorBytes : 32;
 template <typename A>
 struct Lanes {
-  static constexpr int kWidth = 32 / sizeof(A), kCount = kLanes / kWidth;
-  typedef A Register __attribute__((vector_size(32)));
-  typedef A Unaligned __attribute__((vector_size(32), aligned(sizeof(A)), may_alias));
+  static constexpr int kWidth = kRegisterBytes / sizeof(A), kCount = kLanes / kWidth;
+  typedef A Register __attribute__((vector_size(kRegisterBytes)));
+  typedef A Unaligned __attribute__((vector_size(kRegisterBytes), aligned(sizeof(A)), may_alias));
   Register v[kCount];
 };
 
@@ -71,24 +72,30 @@ DDARTS_INLINE inline Lanes<A> read(const T* p, Full) {
   if constexpr (std::is_same_v<T, A>) {
     return load_lanes<A>(p);
   } else if constexpr (std::is_same_v<T, torch::headeronly::BFloat16> && std::is_same_v<A, float>) {
-    typedef uint16_t Narrow __attribute__((vector_size(16)));
-    typedef uint32_t Wide __attribute__((vector_size(32)));
+    typedef uint16_t Narrow __attribute__((vector_size(kRegisterBytes / 2)));
+    typedef uint32_t Wide __attribute__((vector_size(kRegisterBytes)));
     Lanes<A> out;
     each<A>([&](auto i) DDARTS_INLINE {
       Narrow bits;
-      std::memcpy(&bits, p + 8 * i, 16);
+      std::memcpy(&bits, p + Lanes<A>::kWidth * i, sizeof(bits));
       out.v[i] = reinterpret_cast<typename Lanes<A>::Register>(__builtin_convertvector(bits, Wide) << 16);
     });
     return out;
   } else {
-    alignas(32) A row[kLanes];
+    alignas(kRegisterBytes) A row[kLanes];
     load_row(p, row, kLanes);
     return load_lanes<A>(row);
   }
 }
 template <typename A, typename T>
 DDARTS_INLINE inline Lanes<A> read(const T* p, int lanes) {
-  alignas(32) A row[kLanes] = {};
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float> && std::is_same_v<A, float>) {
+    const auto mask = static_cast<__mmask16>((1u << lanes) - 1);
+    return {{reinterpret_cast<typename Lanes<A>::Register>(_mm512_maskz_loadu_ps(mask, p))}};
+  }
+#endif
+  alignas(kRegisterBytes) A row[kLanes] = {};
   load_row(p, row, lanes);
   return load_lanes<A>(row);
 }
@@ -96,8 +103,12 @@ template <typename A, typename T, typename Count>
 DDARTS_INLINE inline void write(T* p, const Lanes<A>& x, Count lanes) {
   if constexpr (std::is_same_v<T, A> && std::is_same_v<Count, Full>) {
     store_lanes<A>(p, x);
+#if defined(__AVX512F__)
+  } else if constexpr (std::is_same_v<T, float> && std::is_same_v<A, float>) {
+    _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << lanes) - 1), reinterpret_cast<__m512>(x.v[0]));
+#endif
   } else {
-    alignas(32) A row[kLanes];
+    alignas(kRegisterBytes) A row[kLanes];
     store_lanes<A>(row, x);
     store_row(row, p, lanes);
   }
@@ -159,7 +170,7 @@ inline void block_moments(const T* x, const Block& b, A* mean, A* squares) {
     each<A>([&](auto i) DDARTS_INLINE { v.v[i] -= centre.v[i]; });
     each<A>([&](auto i) DDARTS_INLINE { v.v[i] *= v.v[i]; });
     if constexpr (!std::is_same_v<decltype(lanes), Full>) {
-      alignas(32) A masked[kLanes];
+      alignas(kRegisterBytes) A masked[kLanes];
       store_lanes<A>(masked, v);
       for (int l = lanes; l < kLanes; ++l) masked[l] = A(0);
       v = load_lanes<A>(masked);

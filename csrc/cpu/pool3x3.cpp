@@ -6,12 +6,14 @@
 // pixel is read once for both outputs and costs 4 comparisons, not 8; the rule "greater, or NaN" is associative in row
 // order, which keeps torch's argmax. Rows of the ring are in the accumulation dtype and lie in L1.
 // The backward mirrors it: every output row is spread over the 3 input rows of its window once, and an input row adds up
-// to 3 of them in a fixed order. Items (blocks of rows of a plane) are independent: results do not depend on threads.
+// to 3 of them in a fixed order. Small contiguous planes are turned into channels-last ones in the first-level cache, a block
+// of channels at a time: their rows are too short for vectors. Items (blocks of rows of a plane) are independent: results do not depend on threads.
 #include "pool3x3.h"
 
 #include "../common/parallel.h"
 #include "../common/pool3x3_check.h"
 #include "../common/tensors.h"
+#include "pool3x3_planes.h"
 
 #include <algorithm>
 #include <array>
@@ -25,7 +27,7 @@
 namespace ddarts::DDARTS_CPU_COPY {
 namespace {
 
-constexpr int kLanes = 8;          // values a step of the vector loops; buffers are padded to it
+constexpr int kStep = kVectorBytes > 32 ? 16 : 8;  // values a step of the vector loops; buffers are padded to it
 constexpr int64_t kRowsPerItem = 16;
 
 // Sizes of one plane: in, out rows and columns, values of a pixel.
@@ -33,7 +35,7 @@ struct Plane {
   int64_t h, w, oh, ow, p, stride;
   int64_t in_row() const { return w * p; }
   int64_t out_row() const { return ow * p; }
-  int64_t padded() const { return (std::max(w, ow * stride) + 3) * p + 2 * kLanes; }
+  int64_t padded() const { return (std::max(w, ow * stride) + 3) * p + 2 * kStep; }
   int64_t count(int64_t o, int64_t size) const {  // valid pixels of a window along one axis
     return std::min(o * stride + 2, size) - std::max<int64_t>(o * stride - 1, 0);
   }
@@ -42,9 +44,9 @@ struct Plane {
 template <typename A>
 struct Lanes {
   using index = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;
-  typedef A value __attribute__((vector_size(sizeof(A) * kLanes)));
-  typedef index mask __attribute__((vector_size(sizeof(A) * kLanes)));
-  typedef uint8_t bytes __attribute__((vector_size(kLanes)));
+  typedef A value __attribute__((vector_size(sizeof(A) * kStep)));
+  typedef index mask __attribute__((vector_size(sizeof(A) * kStep)));
+  typedef uint8_t bytes __attribute__((vector_size(kStep)));
 };
 
 template <typename V, typename S>
@@ -53,7 +55,7 @@ inline void load(V& v, const S* from) {
 }
 template <typename V, typename S>
 inline void store(S* to, const V& v, int64_t count) {
-  if (count >= kLanes) std::memcpy(to, &v, sizeof(V));
+  if (count >= kStep) std::memcpy(to, &v, sizeof(V));
   else std::memcpy(to, &v, static_cast<size_t>(count) * sizeof(S));
 }
 
@@ -114,20 +116,20 @@ void reduce_columns(const T* x, const Plane& g, ForwardScratch<A>& s, int slot) 
   A *best = s.best[slot], *sum = s.sum[slot];
   auto* code = s.code[slot];
   const int64_t n = g.out_row();
-  for (int64_t i = 0; i < n; i += kLanes) {
+  for (int64_t i = 0; i < n; i += kStep) {
     V l, c, r;
     load(l, left + i), load(c, centre + i), load(r, right + i);
     if constexpr (kAvg) {
       const V total = l + c + r;
-      store(sum + i, total, kLanes);
+      store(sum + i, total, kStep);
     }
     if constexpr (kMax) {
       V m = l;
       M at = {};
       extend<A>(m, at, c, M{} + 1);
       extend<A>(m, at, r, M{} + 2);
-      store(best + i, m, kLanes);
-      store(code + i, at, kLanes);
+      store(best + i, m, kStep);
+      store(code + i, at, kStep);
     }
   }
   const bool cut = (g.ow - 1) * g.stride + 1 >= g.w;  // the last window misses its right column
@@ -162,7 +164,7 @@ void join_rows(const Plane& g, ForwardScratch<A>& s, int64_t o, T* maximum, T* a
     const M start = M{} + static_cast<I>(3 * first), step = M{} + 3;
     T* direct = nullptr;
     if constexpr (std::is_same_v<T, A>) direct = maximum;
-    for (int64_t i = 0; i < n; i += kLanes) {
+    for (int64_t i = 0; i < n; i += kStep) {
       V m, v;
       M at, found;
       load(m, b[0] + i), load(at, c[0] + i), at += start;
@@ -171,18 +173,18 @@ void join_rows(const Plane& g, ForwardScratch<A>& s, int64_t o, T* maximum, T* a
       load(v, b[2] + i), load(found, c[2] + i), found += start + step + step;
       extend<A>(m, at, v, found);
       if constexpr (std::is_same_v<T, A>) store(direct + i, m, n - i);
-      else store(s.out + i, m, kLanes);
+      else store(s.out + i, m, kStep);
       store(argmax + i, __builtin_convertvector(at, typename Lanes<A>::bytes), n - i);
     }
     if constexpr (!std::is_same_v<T, A>) store_row(s.out, maximum, n);
   }
   if constexpr (kAvg) {
     const A inner = A(1) / static_cast<A>(3 * rows);
-    for (int64_t i = 0; i < n; i += kLanes) {
+    for (int64_t i = 0; i < n; i += kStep) {
       V x, y, z;
       load(x, a[0] + i), load(y, a[1] + i), load(z, a[2] + i);
       const V mean = (x + y + z) * inner;
-      store(s.out + i, mean, kLanes);
+      store(s.out + i, mean, kStep);
     }
     for (const int64_t column : {int64_t(0), g.ow - 1}) {
       const A scale = A(1) / static_cast<A>(rows * g.count(column, g.w));
@@ -262,7 +264,7 @@ void spread_row(const Plane& g, BackwardScratch<A>& s, int64_t o, const T* gm, c
     if (g.ow > 1) scale(last, last + p, g.count(g.ow - 1, g.w));
   }
   A* const* to = s.spread[o % 3];
-  for (int64_t i = 0; i < g.in_row(); i += kLanes) {
+  for (int64_t i = 0; i < g.in_row(); i += kStep) {
     V t[3] = {};
     if constexpr (kAvg) {
       V l, c, r;
@@ -277,7 +279,7 @@ void spread_row(const Plane& g, BackwardScratch<A>& s, int64_t o, const T* gm, c
         for (int row = 0; row < 3; ++row) t[row] += at == M{} + (3 * row + column) ? v : V{};
       }
     }
-    for (int row = 0; row < 3; ++row) store(to[row] + i, t[row], kLanes);
+    for (int row = 0; row < 3; ++row) store(to[row] + i, t[row], kStep);
   }
 }
 
@@ -301,7 +303,7 @@ void backward_rows(const T* gm, const T* ga, const uint8_t* argmax, const Plane&
     }
     A* out = s.out;
     if constexpr (std::is_same_v<T, A>) out = dx + h * n;
-    for (int64_t i = 0; i < n; i += kLanes) {
+    for (int64_t i = 0; i < n; i += kStep) {
       V x, y, z;
       load(x, from[0] + i), load(y, from[1] + i), load(z, from[2] + i);
       const V sum = x + y + z;
@@ -322,6 +324,68 @@ void over_rows(const Plane& g, int64_t planes, int64_t rows, const Body& body) {
       const int64_t row = item % blocks * kRowsPerItem;
       body(item / blocks, row, std::min(row + kRowsPerItem, rows), scratch);
     }
+  });
+}
+
+// Planes of fewer input pixels than this are taken a block of channels at a time.
+constexpr int64_t kSmallPlane = 257;
+
+// Runs body(first plane, channels in use, scratch) over the blocks of channels of all samples.
+template <typename Scratch, typename Body>
+void over_blocks(const Plane& g, int64_t samples, int64_t channels, const Body& body) {
+  const int64_t blocks = (channels + g.p - 1) / g.p;
+  parallel_pieces(samples * blocks, std::max<int64_t>(1, 16384 / (g.h * g.in_row() + 1)), [&](int64_t from, int64_t to) {
+    Scratch scratch(g);
+    for (int64_t item = from; item < to; ++item) {
+      const int64_t first = item % blocks * g.p;
+      body(item / blocks * channels + first, static_cast<int>(std::min(g.p, channels - first)), scratch);
+    }
+  });
+}
+
+template <typename A>
+struct BlockBuffers {
+  Table<A> in, maximum, average;
+  std::vector<uint8_t> argmax;
+
+  BlockBuffers(const Plane& g, bool max, bool avg)
+      : in(static_cast<size_t>(g.h * g.in_row())), maximum(static_cast<size_t>(max ? g.oh * g.out_row() : 0)),
+        average(static_cast<size_t>(avg ? g.oh * g.out_row() : 0)), argmax(maximum.size()) {}
+};
+
+// One of these a thread's piece: the rows' scratch and what the planes become.
+template <typename A, template <typename> typename Rows, bool kMax, bool kAvg>
+struct BlockScratch : BlockBuffers<A>, Rows<A> {
+  explicit BlockScratch(const Plane& g) : BlockBuffers<A>(g, kMax, kAvg), Rows<A>(g) {}
+};
+
+template <typename T, typename A, bool kMax, bool kAvg>
+void forward_blocks(const T* x, int64_t samples, int64_t channels, const Plane& g, T* maximum, T* average, uint8_t* argmax) {
+  using Scratch = BlockScratch<A, ForwardScratch, kMax, kAvg>;
+  const int64_t pixels = g.h * g.w, out = g.oh * g.ow;
+  over_blocks<Scratch>(g, samples, channels, [&](int64_t plane, int lanes, Scratch& s) {
+    read_planes(x + plane * pixels, pixels, lanes, s.in.data());
+    forward_rows<A, A, kMax, kAvg>(s.in.data(), g, s, 0, g.oh, s.maximum.data(), s.average.data(), s.argmax.data());
+    if constexpr (kMax) {
+      write_planes(s.maximum.data(), out, lanes, maximum + plane * out);
+      write_byte_planes<kLanes<A>>(s.argmax.data(), out, lanes, argmax + plane * out);
+    }
+    if constexpr (kAvg) write_planes(s.average.data(), out, lanes, average + plane * out);
+  });
+}
+
+template <typename T, typename A, bool kMax, bool kAvg>
+void backward_blocks(const T* gm, const T* ga, const uint8_t* argmax, int64_t samples, int64_t channels, const Plane& g, T* dx) {
+  using Scratch = BlockScratch<A, BackwardScratch, kMax, kAvg>;
+  const int64_t pixels = g.h * g.w, out = g.oh * g.ow;
+  over_blocks<Scratch>(g, samples, channels, [&](int64_t plane, int lanes, Scratch& s) {
+    if constexpr (kMax) {
+      read_planes(gm + plane * out, out, lanes, s.maximum.data());
+      read_byte_planes<kLanes<A>>(argmax + plane * out, out, lanes, s.argmax.data());
+    }
+    if constexpr (kAvg) read_planes(ga + plane * out, out, lanes, s.average.data());
+    backward_rows<A, A, kMax, kAvg>(s.maximum.data(), s.average.data(), s.argmax.data(), g, s, 0, g.h, s.in.data());
+    write_planes(s.in.data(), pixels, lanes, dx + plane * pixels);
   });
 }
 
@@ -351,6 +415,12 @@ std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& input, int64_t stride, 
     scalar_t* mx = maximum ? max_out.mutable_data_ptr<scalar_t>() : nullptr;
     scalar_t* av = average ? avg_out.mutable_data_ptr<scalar_t>() : nullptr;
     uint8_t* at = maximum ? argmax.mutable_data_ptr<uint8_t>() : nullptr;
+    if (!last && g.h * g.w < kSmallPlane) {
+      const auto blocks = maximum && average ? &forward_blocks<scalar_t, acc_t, true, true>
+                          : maximum          ? &forward_blocks<scalar_t, acc_t, true, false>
+                                             : &forward_blocks<scalar_t, acc_t, false, true>;
+      return blocks(from, n, c, plane_of(kLanes<acc_t>, g.h, g.w, stride, true), mx, av, at);
+    }
     const auto rows = maximum && average ? &forward_rows<scalar_t, acc_t, true, true>
                       : maximum          ? &forward_rows<scalar_t, acc_t, true, false>
                                          : &forward_rows<scalar_t, acc_t, false, true>;
@@ -381,6 +451,12 @@ Tensor pool3x3_backward(std::optional<Tensor> grad_maximum, std::optional<Tensor
     const scalar_t* av = ga ? ga->const_data_ptr<scalar_t>() : nullptr;
     const uint8_t* at = gm ? argmax.const_data_ptr<uint8_t>() : nullptr;
     scalar_t* out = dx.mutable_data_ptr<scalar_t>();
+    if (!last && height * width < kSmallPlane) {
+      const auto blocks = gm && ga ? &backward_blocks<scalar_t, acc_t, true, true>
+                          : gm     ? &backward_blocks<scalar_t, acc_t, true, false>
+                                   : &backward_blocks<scalar_t, acc_t, false, true>;
+      return blocks(mx, av, at, n, c, plane_of(kLanes<acc_t>, height, width, stride, true), out);
+    }
     const auto rows = gm && ga ? &backward_rows<scalar_t, acc_t, true, true>
                       : gm     ? &backward_rows<scalar_t, acc_t, true, false>
                                : &backward_rows<scalar_t, acc_t, false, true>;

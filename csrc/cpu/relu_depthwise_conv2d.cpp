@@ -207,6 +207,11 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_separable_conv2d(
     std::vector<Tensor> inputs, std::vector<Tensor> weights, std::vector<Tensor> pointwise,
     std::vector<int64_t> sources, std::vector<int64_t> dilations, int64_t stride, bool normalize,
     std::optional<Tensor> mean, std::optional<Tensor> rstd, int64_t groups, double eps) {
+#if defined(DDARTS_NARROW_COPY)
+  if (half_idle(inputs[0], inputs[0].size(1)))
+    return DDARTS_NARROW_COPY::relu_separable_conv2d(inputs, weights, pointwise, sources, dilations, stride, normalize, mean,
+                                                     rstd, groups, eps);
+#endif
   Result result;
   with_dtype(inputs[0].scalar_type(), [&](auto tag) {
     using scalar_t = decltype(tag);

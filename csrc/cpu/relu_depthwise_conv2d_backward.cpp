@@ -102,6 +102,12 @@ std::vector<Tensor> relu_separable_conv2d_gradients(
     const std::vector<Tensor>& pointwise, const std::vector<int64_t>& sources, const std::vector<int64_t>& dilations,
     int64_t stride, bool normalize, const Tensor& mean, const Tensor& rstd, bool batch_statistics, int64_t groups,
     bool input_grad, bool weights_grad, const std::optional<Tensor>& into, Tensor* terms) {
+#if defined(DDARTS_NARROW_COPY)
+  if (half_idle(inputs[0], inputs[0].size(1)))
+    return DDARTS_NARROW_COPY::relu_separable_conv2d_gradients(grads, inputs, weights, pointwise, sources, dilations, stride,
+                                                               normalize, mean, rstd, batch_statistics, groups, input_grad,
+                                                               weights_grad, into, terms);
+#endif
   std::vector<Tensor> result;
   const Tensor means = torch::stable::contiguous(mean), rstds = torch::stable::contiguous(rstd);
   with_dtype(inputs[0].scalar_type(), [&](auto tag) {

@@ -15,6 +15,24 @@
 #include <vector>
 
 namespace ddarts::DDARTS_CPU_COPY {
+
+Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64_t stride);
+std::vector<Tensor> relu_pointwise_conv2d_backward(const Tensor& grad, const Tensor& x, std::vector<Tensor> weights,
+                                                   int64_t stride, bool input_grad, bool weights_grad);
+
+}  // namespace ddarts::DDARTS_CPU_COPY
+
+#if defined(DDARTS_NARROW_COPY)
+namespace ddarts::DDARTS_NARROW_COPY {
+
+Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64_t stride);
+std::vector<Tensor> relu_pointwise_conv2d_backward(const Tensor& grad, const Tensor& x, std::vector<Tensor> weights,
+                                                   int64_t stride, bool input_grad, bool weights_grad);
+
+}  // namespace ddarts::DDARTS_NARROW_COPY
+#endif
+
+namespace ddarts::DDARTS_CPU_COPY {
 namespace {
 
 constexpr int64_t kTileValues = 4096;        // of relu(x): 16 KiB of float32
@@ -40,7 +58,8 @@ struct Pointwise {
   // Whether the memory is blocks already, from the first channel on.
   template <typename S>
   bool dense(const View<S>& view) const {
-    return in_blocks<std::remove_const_t<S>, A>(view.strides, view.channels, view.width) && view.height == height;
+    return in_blocks<std::remove_const_t<S>, A>(view.strides, view.channels, view.width) && view.height == height &&
+           view.width == width;
   }
   // Rows of such memory, and a tile for rows: pixel after pixel, as there.
   template <typename S>
@@ -210,8 +229,21 @@ std::vector<Pointwise<T, accumulate_t<T>>> jobs_of(const Tensor& x, const std::v
   return jobs;
 }
 
+#if defined(DDARTS_NARROW_COPY)
+// Whether the input or every output fills no more than half a block.
+bool narrow(const Tensor& x, const std::vector<Tensor>& weights) {
+  const auto idle = [&](const Tensor& weight) { return half_idle(x, weight.size(0)); };
+  return half_idle(x, x.size(1)) || std::all_of(weights.begin(), weights.end(), idle);
+}
+#endif
+
+}  // namespace
+
 Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64_t stride) {
   check_relu_pointwise_conv2d(x, weights, stride);
+#if defined(DDARTS_NARROW_COPY)
+  if (narrow(x, weights)) return DDARTS_NARROW_COPY::relu_pointwise_conv2d(x, weights, stride);
+#endif
   int64_t channels = 0;
   for (const Tensor& weight : weights) channels += weight.size(0);
   Tensor out = layout::in_layout_of(x, channels, (x.size(2) + stride - 1) / stride, (x.size(3) + stride - 1) / stride,
@@ -228,6 +260,10 @@ Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64
 std::vector<Tensor> relu_pointwise_conv2d_backward(const Tensor& grad, const Tensor& x, std::vector<Tensor> weights,
                                                    int64_t stride, bool input_grad, bool weights_grad) {
   check_relu_pointwise_conv2d_backward(grad, x, weights, stride);
+#if defined(DDARTS_NARROW_COPY)
+  if (narrow(x, weights))
+    return DDARTS_NARROW_COPY::relu_pointwise_conv2d_backward(grad, x, weights, stride, input_grad, weights_grad);
+#endif
   std::vector<Tensor> found;
   std::optional<Tensor> dx;
   if (input_grad) {
@@ -250,7 +286,6 @@ std::vector<Tensor> relu_pointwise_conv2d_backward(const Tensor& grad, const Ten
   return found;
 }
 
-}  // namespace
 }  // namespace ddarts::DDARTS_CPU_COPY
 
 DDARTS_CPU_KERNELS(m) {

@@ -16,24 +16,24 @@ def image(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.randn(*(shape or SHAPE), dtype=dtype)
 
 
-def valid_calls(dtype: torch.dtype = torch.float32) -> dict[str, list[Any]]:
-    """The arguments by name of op; backward ops get what their forward gave."""
+def valid_calls(dtype: torch.dtype = torch.float32, shape: tuple[int, int, int, int] = SHAPE) -> dict[str, list[Any]]:
+    """The arguments by name of op, images of one shape; backward ops get what their forward gave."""
     ops = torch.ops.ddarts_ext
-    x = image(dtype=dtype)
-    n, c, h, w = SHAPE
+    x = image(*shape, dtype=dtype)
+    n, c, h, w = shape
     filters = [image(c, 1, k, k, dtype=dtype) for k in (3, 5)]
     mixing = [image(c, c, 1, 1, dtype=dtype) for _ in filters]
     calls: dict[str, list[Any]] = {
         "pool3x3": [x, 2, True, True],
         "grouped_batch_norm": [x, image(c, dtype=dtype), image(c, dtype=dtype), None, None, 2, 1e-5, True],
-        "mixed_sum": [[x, image(dtype=dtype)], image(2, 2, dtype=dtype), [True, False], None, None, 1e-5],
-        "channel_iim": [[x, image(dtype=dtype)], None, None, [False, False], False],
+        "mixed_sum": [[x, image(*shape, dtype=dtype)], image(2, 2, dtype=dtype), [True, False], None, None, 1e-5],
+        "channel_iim": [[x, image(*shape, dtype=dtype)], None, None, [False, False], False],
         "spawn_group": [image(n, 2 * c, (h + 1) // 2, (w + 1) // 2, dtype=dtype), x, 2, 2, False],
         "relu_depthwise_conv2d": [x, filters, [1, 2], 1, True, None, None, 2, 1e-5],
         "relu_separable_conv2d": [[x], filters, mixing, [0, 0], [1, 2], 1, True, None, None, 2, 1e-5],
         "relu_pointwise_conv2d": [x, mixing, 2],
         "mixed_edges": [
-            x, [image(dtype=dtype)] * 2, [*filters, filters[0]], [*mixing, mixing[0]], image(2, 5, dtype=dtype),
+            x, [image(*shape, dtype=dtype)] * 2, [*filters, filters[0]], [*mixing, mixing[0]], image(2, 5, dtype=dtype),
             [0, 0, 1, 0, 1], [MAXIMUM, 0, SKIP, AVERAGE, 1], [1, 2], [0], [True, True, False, True, True], 2, 1,
             None, None, None, None, 1e-5,
         ],

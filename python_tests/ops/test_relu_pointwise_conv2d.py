@@ -56,7 +56,7 @@ def test_equals_eager_for_every_dtype_layout_and_stride(dtype: torch.dtype, layo
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("size", [(1, 1), (1, 5), (3, 7), (4, 4), (8, 16), (9, 17), (40, 32)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (3, 7), (4, 4), (8, 16), (9, 17), (10, 17), (40, 32)], ids=str)
 def test_any_size_and_number_of_channels(size: tuple[int, int], layout: str) -> None:
     for channels, outs in itertools.product((1, 3, 8, 20, 48), ((1, 2), (8, 8), (5, 40), (24, 16))):
         x, weights = problem((2, channels, *size), outs)
