@@ -13,8 +13,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from docs.blocks import ROOT, Block, blocks, pages, runnable
+from docs.blocks import Block, blocks, pages, runnable
 from docs.scene import make
+
+import ddarts_ext
+
+PACKAGE = Path(ddarts_ext.__file__).parents[1]
+"""The folder of the package under test, installed or not."""
 
 MOST_NOT_RUN = 8
 
@@ -45,7 +50,7 @@ BEFORE = {
 
 
 def play(page: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    commands = make(folder, ROOT)
+    commands = make(folder, PACKAGE)
     if page in NEEDS_TABLE:
         shared = os.environ.get("DDARTS_SHARED")
         if shared is None:
@@ -56,7 +61,7 @@ def play(page: str, folder: Path) -> subprocess.CompletedProcess[str]:
         found = [Block(page, 0, "python", BEFORE[page], ""), *found]
     written = folder / "blocks.json"
     written.write_text(json.dumps([{"place": b.place, "language": b.language, "text": b.text} for b in found]))
-    paths = [str(Path(__file__).parent), str(ROOT)]
+    paths = [str(Path(__file__).parent), str(PACKAGE)]
     environment = {
         **os.environ,
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
@@ -104,7 +109,7 @@ def test_a_block_that_fails_is_found(tmp_path: Path) -> None:
     written = tmp_path / "blocks.json"
     for language, text in (("bash", "false\ntrue\n"), ("python", "1 / 0\n")):
         written.write_text(json.dumps([{"place": "page:1", "language": language, "text": text}]))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT)])}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(PACKAGE)])}
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("play.py")), str(written)],
             env=environment,

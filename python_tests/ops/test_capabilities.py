@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import ddarts_ext
 from ddarts_ext import _extension
 
 STATUS = _extension.load()
@@ -19,7 +20,8 @@ pytestmark = pytest.mark.skipif(bool(STATUS.cpu_reason), reason=STATUS.cpu_reaso
 
 
 def run(command: str, path: Path, **environment: str) -> str:
-    folders = os.pathsep.join([str(PROGRAM.parents[2]), str(PROGRAM.parents[1])])
+    # The package under test, installed or not, and what the program takes from the tests.
+    folders = os.pathsep.join([str(Path(ddarts_ext.__file__).parents[1]), str(PROGRAM.parents[1])])
     done = subprocess.run(
         [sys.executable, str(PROGRAM), command, str(path)],
         capture_output=True,
