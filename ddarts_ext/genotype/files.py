@@ -64,6 +64,8 @@ def _member(text: str, path: str, member: str, given: str) -> tuple[str, str]:
             raise
         return text, member
     if "genes" in data or "normal" in data:
+        if member:
+            raise ValueError(f"genotype: {path} must be given without #{member[:100]}, as it holds one genotype")
         return text, ""
     if member in data:
         found = data[member]

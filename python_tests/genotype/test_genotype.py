@@ -275,3 +275,9 @@ def test_to_nb201_needs_one_op_on_every_edge() -> None:
         Genotype.load("ResNet18").to_nb201()
     with pytest.raises(ValueError, match="to_nb201 needs one op on every edge, got none on 2<-0"):
         Genotype(((Gene("none", 1, 0),),), concat=(3,), inputs=1).to_nb201()
+
+
+def test_a_name_within_a_file_of_one_genotype_is_refused(tmp_path: Path) -> None:
+    Genotype.load("DARTS_V2").save(tmp_path / "one.json")
+    with pytest.raises(ValueError, match=r"must be given without #other, as it holds one genotype"):
+        Genotype.load(f"{tmp_path / 'one.json'}#other")
