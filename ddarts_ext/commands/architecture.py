@@ -61,6 +61,12 @@ def describe(
     from ddarts_ext.genotype import Genotype
     from ddarts_ext.genotype import derive as derive_genotype
 
+    for name, value, known in (
+        ("index", index, ("reference", "cycle")),
+        ("reductions", reductions, ("auto", "from_file")),
+    ):
+        if value not in known:
+            raise ValueError(f"describe: {name} must be one of {', '.join(known)}, got {value!r}")
     found = Genotype.load(genotype, layers=layers, reductions=reductions)  # type: ignore[arg-type]
     if cells is not None:
         found = derive_genotype(found, cells, index)  # type: ignore[arg-type]
