@@ -65,7 +65,13 @@ def from_declarations(declared: Mapping[str, Option]) -> Callable[[Callable[...,
         def run(settings: list[str] | None = None, **arguments: Any) -> None:
             said = {name: arguments.pop(name) for name in shown}
             given = {name: value for name, value in said.items() if value is not None}
-            command(**arguments, given={**given, **parsed(settings)})
+            further = parsed(settings)
+            for name in given.keys() & further.keys():
+                if given[name] != further[name]:
+                    raise ValueError(
+                        f"--set {name} must be that of --{name.replace('_', '-')} or not given, got {further[name]!r}"
+                    )
+            command(**arguments, given={**given, **further})
 
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
