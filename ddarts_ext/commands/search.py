@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,7 +102,10 @@ def _methods() -> str:
             lines.append("of methods that shrink (isdarts):")
         for known in settings.values():
             value = known.default if values is None else getattr(values, known.name)
-            lines.append(f"  {known.name}={value}" + (f"   ({' | '.join(known.choices)})" if known.choices else ""))
+            lines.append(
+                f"  {known.name}={value if isinstance(value, str) else json.dumps(value)}"
+                + (f"   ({' | '.join(known.choices)})" if known.choices else "")
+            )
     return "\n".join(lines)
 
 

@@ -158,3 +158,9 @@ def test_search_then_resume_then_train(tmp_path: Path) -> None:
     assert trained.exit_code == 0, trained.output
     assert "held-out accuracy" in trained.output
     assert (tmp_path / "net" / "weights.safetensors").is_file()
+
+
+def test_settings_are_listed_as_set_takes_them() -> None:
+    output = CliRunner().invoke(cli.app, ["search", "--list"]).output
+    for line in ("alpha_betas=[0.9, 0.999]", 'rules=["sparse", "edge"]', "temperature_end=null", "early_stop=false"):
+        assert f"\n  {line}\n" in output
