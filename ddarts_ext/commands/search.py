@@ -58,6 +58,8 @@ def search(
     elif off_logit is not None or input_node is not None:
         raise ValueError("search: --start must be given with --off-logit and --input-node")
     if "data" not in arguments:
+        if resume and out is not None:
+            raise FileNotFoundError(f"search: out must be the folder of a run to resume, or --data given, got {out}")
         raise ValueError("search: --data must be given: digits, cifar10:FOLDER, a .npz file or an image folder")
     shrinks = methods.get(arguments.get("method", "ddarts")).shrinking is not None
     kind: type[Searcher] = Shrinker if shrinks else Searcher
