@@ -41,6 +41,8 @@ def train(
 
     said = {} if data is None else {"data": data}
     arguments = {**(_stored(out) if resume and out is not None else {}), **said, **given}
+    if "held_back" in given and arguments.get("keep", "last") == "last" and "holdout" not in arguments:
+        raise ValueError("train: --keep best must be given with --held-back, got last")
     if genotype is not None:
         arguments["genotype"] = genotype
     for name in ("genotype", "data"):
