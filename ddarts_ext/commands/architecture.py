@@ -77,6 +77,7 @@ def describe(
     adds = figures["multiply_adds"]
     typer.echo(
         f"{cells_text(found)}\n"
+        f"with {channels} channels, {classes} classes, images {in_channels}x{size}x{size}, stem {stem}:\n"
         f"parameters {figures['parameters']:,}, with auxiliary head {_count(figures['parameters_auxiliary'])}\n"
         f"multiply-adds {_count(adds['convolutions'])}, with norms {_count(adds['with_norms'])} ({size}x{size})"
     )

@@ -166,3 +166,8 @@ def test_settings_are_listed_as_set_takes_them() -> None:
     output = CliRunner().invoke(cli.app, ["search", "--list"]).output
     for line in ("alpha_betas=[0.9, 0.999]", 'rules=["sparse", "edge"]', "temperature_end=null", "early_stop=false"):
         assert f"\n  {line}\n" in output
+
+
+def test_describe_says_which_network_it_counts() -> None:
+    output = CliRunner().invoke(cli.app, ["describe", "DARTS_V2", "--channels", "8"]).output
+    assert "with 8 channels, 10 classes, images 3x32x32, stem cifar:\n" in output
