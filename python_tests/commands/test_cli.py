@@ -60,6 +60,10 @@ def test_every_command_helps(command: str) -> None:
         (("train", "DARTS_V2", "--data", "digits", "--channels", "9"), "channels must be even"),
         (("train", "DARTS_V2", "--data", "digits", "--set", "luck=1"), "setting must be one of"),
         (("describe", "no-such-genotype"), "genotype"),
+        (
+            ("search", "--data", "digits", "--set", "alpha_betas=[2, 3]"),
+            "alpha_betas must be two numbers from 0 to below 1",
+        ),
         (("train", "DARTS_V2", "--data", "digits", "--held-back", "0.3"), "--keep best must be given with --held-back"),
         (("search", "--resume", "--out", "/no/such/run"), "out must be the folder of a run to resume"),
         (("search", "--data", "digits", "--epochs", "1", "--set", "epochs=3"), "--set epochs must be that of --epochs"),

@@ -161,7 +161,11 @@ def _checked(name: str, value: Any, setting: Option) -> Any:
             raise ValueError(f"search: {name} must be {'1 or 2' if name == 'order' else f'>= {lowest}'}, got {value}")
         return value
     if isinstance(value, (list, tuple)):
+        if name == "alpha_betas" and not (
+            len(value) == 2 and all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in value)
+        ):
+            raise ValueError(f"search: alpha_betas must be two numbers from 0 to below 1, got {list(value)}")
         return tuple(value)
     if setting.kind is not str:
-        raise TypeError(f"search: {name} must be a list, got {value!r}")
+        raise TypeError(f'search: {name} must be a list, as [1, 2] or ["a"], got {value!r}')
     return value
