@@ -79,6 +79,8 @@ def export(
     path = Path(out)
     if path.is_dir():
         raise ValueError(f"export: out must be a file, got the folder {path}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"export: out must be in a folder that exists, got {path}")
     if pixels and to not in FROM_PIXELS:
         raise ValueError(f"export: pixels must be left out where to is not {' or '.join(FROM_PIXELS)}, got {to!r}")
     network = for_inference(trained, fold=fold, pixels=pixels)

@@ -246,5 +246,7 @@ def test_what_is_exported_is_for_inference(tmp_path: Path) -> None:
     agrees(for_inference(again, fold=True)(x), network, x)
     with pytest.raises(ValueError, match="to must be one of onnx, torch, python, safetensors, got 'tflite'"):
         export(network, "tflite", tmp_path / "x")
+    with pytest.raises(FileNotFoundError, match="out must be in a folder that exists, got"):
+        export(network, "onnx", tmp_path / "none" / "x.onnx")
     with pytest.raises(ValueError, match="out must be a file, got the folder"):
         export(network, "torch", tmp_path)
