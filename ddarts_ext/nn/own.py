@@ -40,6 +40,10 @@ def register_primitive(name: str, build: Callable[[int, int], nn.Module]) -> Non
         raise ValueError(f"register_primitive: name must be a name of letters, digits and _, got {name!r}")
     if name in known_primitives() and layers.OWN.get(name) is not build:
         raise ValueError(f"register_primitive: name must be that of no other op, got {name!r}")
+    if not callable(build):
+        raise TypeError(
+            f"register_primitive: build must be a function of channels and stride, got {type(build).__name__}"
+        )
     for stride in (1, 2):
         _check(name, build(4, stride), stride)
     layers.OWN[name] = build

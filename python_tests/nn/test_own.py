@@ -127,3 +127,8 @@ def test_names_are_taken_once() -> None:
         spaces.register(Space("darts", ("skip_connect", "max_pool_3x3")))
     with pytest.raises(ValueError, match=r"op must be one of .*shuffle_conv_3x3"):
         Genotype(((("unknown", 2, 0),),), seq=(0,), concat=(2,))  # type: ignore[arg-type]
+
+
+def test_build_must_be_a_function() -> None:
+    with pytest.raises(TypeError, match="register_primitive: build must be a function of channels and stride, got int"):
+        register_primitive("no_function", 3)  # type: ignore[arg-type]
