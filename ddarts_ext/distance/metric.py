@@ -83,6 +83,9 @@ def distance_matrix(
     """
     if over not in get_args(Over):
         raise ValueError(f"distance: over must be one of {', '.join(get_args(Over))}, got {over!r}")
+    for genotype in genotypes:
+        if not isinstance(genotype, Genotype):
+            raise TypeError(f"distance: architectures must be Genotypes, as Genotype.load gives, got {genotype!r:.100}")
     lists = [genotype.cells if over == "seq" else genotype.genes for genotype in genotypes]
     lengths = np.array([len(cells) for cells in lists], dtype=np.int64)
     if positional:

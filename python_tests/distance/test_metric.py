@@ -277,3 +277,8 @@ def test_settled_compares_the_newest_with_each_of_the_four_before() -> None:
     assert settled([0.5] * 5)
     assert settled([0.9, 0.5, 0.501, 0.502, 0.501, 0.501])
     assert not settled([0.499, 0.5, 0.5, 0.5, 0.5011])
+
+
+def test_names_are_no_architectures() -> None:
+    with pytest.raises(TypeError, match=r"architectures must be Genotypes, as Genotype.load gives, got 'ResNet18'"):
+        architecture_distance("ResNet18", "ResNet50")  # type: ignore[arg-type]
