@@ -90,5 +90,6 @@ def cases(device: str) -> Iterator[Case]:
                 moved,
                 backward=True,
                 library=True,
+                flops=6 * plane // 4 * sum(k * k + channels for k in (*KERNELS, *(KERNELS[f] for f in EDGES.seconds))),
                 tolerance=2e-3,  # of ReLU and maxima in float32, as of bench_search_step
             )

@@ -64,6 +64,7 @@ def cases(device: str) -> Iterator[Case]:
             moved,
             backward=True,
             library=True,
+            flops=sum(6 * n * c * s * s * sum(k * k for k, _ in FILTERS) for n, c, s in edges),
             targets=TARGETS if device == "cpu" else {},
         )
         for n, c, s in edges:
@@ -73,5 +74,15 @@ def cases(device: str) -> Iterator[Case]:
                 return x, weights[0]
 
             name = f"norm and 3x3 [{n},{c},{s},{s}]"
-            moved = n * c * s * s * 4 * 8
-            yield Case(OP, name, inputs, eager_second, kernel_second, moved, backward=True, library=True)
+            values = n * c * s * s
+            yield Case(
+                OP,
+                name,
+                inputs,
+                eager_second,
+                kernel_second,
+                32 * values,
+                backward=True,
+                library=True,
+                flops=54 * values,
+            )

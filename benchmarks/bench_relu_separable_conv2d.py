@@ -63,7 +63,11 @@ def cases(device: str) -> Iterator[Case]:
             shape, plane = f"[{batch},{channels},{size},{size}]", batch * channels * size * size * 4
             # forward: x, F outputs; backward: x, F gradients, dx
             moved = plane * (2 * len(FILTERS) + 3)
-            yield Case(OP, f"edge {shape}", inputs, eager_stage, kernel_stage, moved, backward=True, library=True)
+            # a multiply-add a tap and channel, forward and for each of the gradients
+            flops = 6 * plane // 4 * sum(k * k + channels for k, _ in FILTERS)
+            name = f"edge {shape}"
+            yield Case(OP, name, inputs, eager_stage, kernel_stage, moved, backward=True, library=True, flops=flops)
+            name, flops = f"norm and 3x3 {shape}", 6 * plane // 4 * (9 + channels)
             yield Case(
-                OP, f"norm and 3x3 {shape}", second, eager_second, kernel_second, plane * 8, backward=True, library=True
+                OP, name, second, eager_second, kernel_second, plane * 8, backward=True, library=True, flops=flops
             )

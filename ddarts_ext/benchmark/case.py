@@ -34,7 +34,8 @@ class Case:
     inputs: builds the positional arguments (tensors, lists, numbers) on the CPU in the contiguous layout; tensors that
         require grad get gradients compared and timed when ``backward`` is set. It is called once per buffer.
     reference: the eager formula. kernel: the op under test. Both return a tensor or a list/tuple of tensors.
-    bytes: what the kernel must move by design (forward, plus backward where timed).
+    bytes: what the kernel must move by design (forward, plus backward where timed). flops: the operations of its
+        formula, two a multiply-add; 0 where they do not matter beside the bytes.
     targets: required speed-up of the channels-last kernel over a candidate, by the candidate's name; with the key
         ``"candidate / implementation"`` that of another implementation.
     library: whether convolutions or products of the library are part of it, which TF32 changes on a GPU.
@@ -50,6 +51,7 @@ class Case:
     tolerance: float | None = None
     targets: Mapping[str, float] = field(default_factory=dict)
     library: bool = False
+    flops: int = 0
 
     def __str__(self) -> str:
         return f"{self.op} {self.name}"

@@ -13,7 +13,7 @@ import torch
 from ddarts_ext.benchmark.case import LAYOUTS, ROTATED_BYTES, Case, exact_results, place, prove, runner, tensors
 from ddarts_ext.benchmark.kernels import captured, profiled, tf32
 from ddarts_ext.benchmark.report import Failure, Row
-from ddarts_ext.benchmark.timing import copy_bandwidth, interleave
+from ddarts_ext.benchmark.timing import copy_bandwidth, interleave, product_rate
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,18 @@ def measure(
     seconds: float = 1.0,
     compiled: bool = False,
     copy: float | None = None,
+    products: float | None = None,
     failures: list[Failure] | None = None,
 ) -> list[Row]:
     """Compares, then times all candidates of ``case`` for about ``seconds`` seconds.
 
     On a CPU they take turns; on a GPU each is timed alone, as a CUDA graph over rotating inputs. compiled: also times
-    ``torch.compile`` of the reference. copy: GB/s of a large copy (default: measured here). failures: candidates that
-    fail are appended to it and left out; without it the first failure is raised.
+    ``torch.compile`` of the reference. copy: GB/s of a large copy; products: GFLOP/s of a large product
+    (default: measured here). failures: candidates that fail are appended to it and left out; without it the first
+    failure is raised.
     """
     copy = copy_bandwidth(device) if copy is None else copy
+    products = product_rate(device) if products is None and case.flops else products
     first = case.inputs()
     with tf32(False) if device != "cpu" else nullcontext():
         expected = exact_results(case, first, device)
@@ -85,7 +88,7 @@ def measure(
     if steps:
         taken = interleave(steps, device, seconds)
         times |= {name: Times(values, "clock") for name, values in taken.items()}
-    return _rows(case, times, copy)
+    return _rows(case, times, copy, products)
 
 
 def one_line(error: BaseException) -> str:
@@ -116,12 +119,14 @@ def _on_gpu(case: Case, candidate: Candidate, inputs: Sequence[Any], device: str
     return Times([profiled(run).busy_ms for run in (runs * 5)[: max(5, min(20, len(runs)))]], "profiler", launches)
 
 
-def _rows(case: Case, times: Mapping[str, Times], copy: float) -> list[Row]:
+def _rows(case: Case, times: Mapping[str, Times], copy: float, products: float | None) -> list[Row]:
     medians = {name: statistics.median(each.milliseconds) for name, each in times.items()}
     rows = []
     for name, each in times.items():
         values = each.milliseconds
         bandwidth = case.bytes / medians[name] / 1e6 if name.startswith("kernel") else None
+        counted = bandwidth is not None and products is not None and case.flops > 0
+        roof = max(case.bytes / copy, case.flops / products) / 1e6 if counted and products else None
         speedup = {other: medians[other] / medians[name] for other in medians if not other.startswith("kernel")}
         required = {
             key.split(" / ")[0]: least
@@ -134,6 +139,7 @@ def _rows(case: Case, times: Mapping[str, Times], copy: float) -> list[Row]:
                 case.op, case.name, name, medians[name], (low, high), len(values), bandwidth,
                 bandwidth / copy if bandwidth is not None else None, speedup, required,
                 launches=each.launches, timer=each.timer,
+                share_of_roof=None if roof is None else roof / medians[name],
             )
         )  # fmt: skip
     return rows

@@ -32,7 +32,9 @@ class Failure:
 class Row:
     """What was measured for one implementation of one case; times in milliseconds.
 
-    timer: ``clock`` (the host's), ``graph`` (a CUDA graph replayed) or ``profiler`` (kernels alone). launches: kernels
+    timer: ``clock`` (the host's), ``graph`` (a CUDA graph replayed) or ``profiler`` (kernels alone). share_of_roof:
+    the least time that bytes at the speed of a large copy and operations at that of a large product take, over the
+    median. launches: kernels
     and copies on the GPU. idle_share: of the time, what the GPU waited for the host. images: how many one call takes.
     """
 
@@ -51,6 +53,7 @@ class Row:
     idle_share: float | None = None
     timer: str = "clock"
     images: int | None = None
+    share_of_roof: float | None = None
 
     @property
     def met(self) -> bool:
@@ -64,6 +67,7 @@ class Report:
     rows: Sequence[Row]
     failures: Sequence[Failure] = ()
     left_out: Sequence[str] = ()
+    product_gigaflops: float | None = None
 
     def write(self, path: Path) -> None:
         """JSON: stamp, bandwidth of the large copy, rows, failures, what there was no time for."""
@@ -123,7 +127,7 @@ def table(rows: Iterable[Row], title: str = "") -> Any:
 
 
 def _table_of(rows: Sequence[Row]) -> Any:
-    """One case: a line a candidate, its speed-ups over eager last. copy: GB/s as a share of a large copy."""
+    """One case: a line a candidate, its speed-ups over eager last. copy, roof: GB/s and time against what is there."""
     from rich.table import Table
 
     columns: dict[str, Callable[[Row], str]] = {
@@ -131,6 +135,7 @@ def _table_of(rows: Sequence[Row]) -> Any:
         "ms": lambda row: f"{row.median_ms:.3f}" if row.median_ms < 1e4 else f"{row.median_ms:.0f}",
         "GB/s": lambda row: "" if row.gigabytes_per_second is None else f"{row.gigabytes_per_second:.1f}",
         "copy": lambda row: "" if row.share_of_copy is None else f"{row.share_of_copy:.0%}",
+        "roof": lambda row: "" if row.share_of_roof is None else f"{row.share_of_roof:.0%}",
         "MiB": lambda row: "" if row.peak_bytes is None else f"{row.peak_bytes / 2**20:.0f}",
         "launches": lambda row: "" if row.launches is None else str(row.launches),
         "images/s": lambda row: "" if row.images is None else f"{row.images / row.median_ms * 1e3:.0f}",

@@ -23,7 +23,7 @@ from ddarts_ext.benchmark.files import load_file
 from ddarts_ext.benchmark.kernels import sound, tf32
 from ddarts_ext.benchmark.measurement import measure, one_line
 from ddarts_ext.benchmark.report import Failure, Report, Row, device_stamp, table
-from ddarts_ext.benchmark.timing import copy_bandwidth
+from ddarts_ext.benchmark.timing import copy_bandwidth, product_rate
 
 
 def bench_folder(folder: Path | None = None) -> Path:
@@ -69,7 +69,7 @@ class _Work:
     rows: Callable[..., Iterable[Row]]
 
 
-def _works(op: str, path: Path, device: str, failures: list[Failure]) -> list[_Work]:
+def _works(op: str, path: Path, device: str, products: float, failures: list[Failure]) -> list[_Work]:
     """What is to be measured in one file; a file that does not load is a failure."""
     found: list[_Work] = []
     try:
@@ -77,7 +77,7 @@ def _works(op: str, path: Path, device: str, failures: list[Failure]) -> list[_W
         if hasattr(module, "measure"):
             found.append(_Work(op, "", functools.partial(_whole, op, module, device)))
         for case in module.cases(device) if hasattr(module, "cases") else ():
-            found.append(_Work(case.op, case.name, functools.partial(measure, case, device)))
+            found.append(_Work(case.op, case.name, functools.partial(measure, case, device, products=products)))
     except Exception as error:
         failures.append(Failure(op, "", "", one_line(error)))
     return found
@@ -122,10 +122,11 @@ def run(
         torch.set_num_threads(threads)
     begun = time.perf_counter()
     copy, stamp = copy_bandwidth(device), device_stamp(device)
+    products = product_rate(device)
     rows: list[Row] = []
     failures: list[Failure] = []
     left_out: list[str] = []
-    lists = [_works(op, path, device, failures) for op, path in _files(ops, folder).items()]
+    lists = [_works(op, path, device, products, failures) for op, path in _files(ops, folder).items()]
     for work in itertools.chain(*lists) if limit is None else _in_rounds(lists):
         if limit is not None and time.perf_counter() - begun > limit:
             left_out.append(f"{work.op} {work.case}".strip())
@@ -135,7 +136,7 @@ def run(
             for row in work.rows(seconds=seconds, compiled=wanted, copy=copy, failures=failures):
                 rows.append(row)
                 if output is not None:  # as soon as it is known
-                    Report(stamp, copy, rows, failures, left_out).write(output)
+                    Report(stamp, copy, rows, failures, left_out, products).write(output)
         except Exception as error:
             failures.append(Failure(work.op, work.case, "", one_line(error)))
         if device != "cpu" and not sound():
@@ -143,11 +144,16 @@ def run(
                 Failure(work.op, work.case, "", "the GPU no longer answers: nothing after this was measured")
             )
             break
-    report = Report(stamp, copy, rows, failures, left_out)
+    report = Report(stamp, copy, rows, failures, left_out, products)
     if output is not None:
         report.write(output)
     if show is not None:
-        show(table(rows, f"{stamp.get('gpu', stamp['cpu'])}, large copy {copy:.1f} GB/s"))
+        show(
+            table(
+                rows,
+                f"{stamp.get('gpu', stamp['cpu'])}, large copy {copy:.1f} GB/s, large product {products:.0f} GFLOP/s",
+            )
+        )
         for failure in failures:
             show(f"failed: {failure}")
         if left_out:

@@ -7,9 +7,12 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+
+from ddarts_ext.benchmark.kernels import tf32
 
 TURN = 20.0  # ms
 
@@ -70,6 +73,16 @@ def _milliseconds(step: Callable[[], object], repeats: int, device: str) -> floa
     end.record()
     torch.cuda.synchronize()
     return float(begin.elapsed_time(end)) / repeats
+
+
+def product_rate(device: str) -> float:
+    """GFLOP/s of the library's product of large matrices in full float32, on all threads that torch has."""
+    size = 1024 if device == "cpu" else 8192
+    left = torch.ones((size, size), device=device)
+    out = torch.empty_like(left)
+    with tf32(False) if device != "cpu" else nullcontext():
+        times = [_milliseconds(lambda: torch.mm(left, left, out=out), 1, device) for _ in range(9)]
+    return 2 * size**3 / statistics.median(times[2:]) / 1e6
 
 
 def peak_resident_bytes() -> int:
