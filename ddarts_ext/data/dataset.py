@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -54,6 +55,10 @@ class MemorySplit:
 
     def keys(self) -> list[bytes]:
         """Digests of the images with their labels."""
+        return self._keys
+
+    @functools.cached_property
+    def _keys(self) -> list[bytes]:
         pixels, labels = self.images.cpu().flatten(1).numpy(), self.labels.tolist()
         return [
             hashlib.blake2b(row.tobytes(), digest_size=16, salt=label.to_bytes(8, "little")).digest()
@@ -65,7 +70,8 @@ class MemorySplit:
             yield self.images[row], self.labels[row]
 
     def to(self, device: torch.device) -> MemorySplit:
-        return MemorySplit(self.images.to(device), self.labels.to(device))
+        images, labels = self.images.to(device), self.labels.to(device)
+        return self if images is self.images and labels is self.labels else MemorySplit(images, labels)
 
 
 @dataclass(frozen=True, eq=False)

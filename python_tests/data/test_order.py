@@ -67,3 +67,20 @@ def test_the_seed_decides() -> None:
     assert parts[0] != parts[1]
     with pytest.raises(ValueError, match="fraction between 0 and 1, got 100 and 1"):
         divided(labels, torch.arange(100), 1.0, 0)
+
+
+def test_a_digest_asks_for_the_keys_once() -> None:
+    """Once an image would take hours for those of CIFAR-10."""
+
+    class Counted(MemorySplit):
+        calls = 0
+
+        def keys(self) -> list[bytes]:
+            type(self).calls += 1
+            return super().keys()
+
+    split = Counted(torch.randint(0, 256, (50, 1, 4, 4), dtype=torch.uint8), torch.arange(50) % 3)
+    digest(split, torch.arange(40))
+    assert Counted.calls == 1
+    assert split.keys() is split.keys()  # computed once
+    assert split.to(torch.device("cpu")) is split
