@@ -24,6 +24,7 @@ import torch
 from ddarts_ext.ops._library import composed_of, defined_ops, has_kernel
 
 OLDEST_TORCH = (2, 11)
+CAPABILITIES = ("baseline", "avx2", "avx512")  # as csrc/common/cpu_capability.h has them
 _FOLDER = Path(__file__).resolve().parent
 
 
@@ -97,6 +98,7 @@ def _load() -> Status:
         return _mismatch(_nothing(reason))
     record = json.loads(module.build_info())
     status = Status("", _load_cuda(record), str(module.cpu_capability()), record)
+    _check_wish(str(module.cpu_capability()))
     built_for_other_cuda = torch.version.cuda is not None and bool(status.cuda_reason)
     return _mismatch(status) if built_for_other_cuda and torch.cuda.is_available() else status
 
@@ -140,6 +142,18 @@ def _device_reason(record: Mapping[str, Any]) -> str:
         if (major == device[0] and minor <= device[1]) or (entry.endswith("+PTX") and (major, minor) <= device):
             return ""
     return f"the device is of architecture {device[0]}.{device[1]}, the kernels were built for {architectures}"
+
+
+def _check_wish(chosen: str) -> None:
+    """A misspelt DDARTS_CPU_CAPABILITY would go unnoticed: every copy gives the same results."""
+    wish = os.environ.get("DDARTS_CPU_CAPABILITY", "")
+    if wish not in ("", *CAPABILITIES):
+        warnings.warn(
+            f"ddarts_ext: DDARTS_CPU_CAPABILITY must be one of {', '.join(CAPABILITIES)}, got {wish!r}: it is ignored, "
+            f"{chosen} is in use",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _mismatch(status: Status) -> Status:

@@ -60,6 +60,27 @@ print(_extension.load().cpu_capability, *ops.pool3x3(x).average.double().sum(dim
     assert values == run(code).split()[1:]
 
 
+@compiled
+def test_a_misspelt_capability_is_said() -> None:
+    code = """
+import warnings
+with warnings.catch_warnings(record=True) as said:
+    warnings.simplefilter("always")
+    from ddarts_ext import _extension
+    _extension.load()
+print([str(each.message) for each in said if "CAPABILITY" in str(each.message)])
+"""
+    said = run(code, DDARTS_CPU_CAPABILITY="avx-512")
+    assert "DDARTS_CPU_CAPABILITY must be one of baseline, avx2, avx512, got 'avx-512'" in said
+    for name in (*_extension.CAPABILITIES, ""):
+        assert run(code, DDARTS_CPU_CAPABILITY=name) == "[]"
+
+
+def test_the_capabilities_are_those_that_are_compiled() -> None:
+    toolchain = pytest.importorskip("build_toolchain", reason="the sources are not there")
+    assert tuple(toolchain.CAPABILITY_FLAGS) == _extension.CAPABILITIES
+
+
 def test_ops_that_others_stand_in_for_are_called_composed(monkeypatch: pytest.MonkeyPatch) -> None:
     if has_kernel("mixed_edges", "cuda"):
         pytest.skip("the kernels are no longer composed")
