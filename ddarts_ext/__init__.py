@@ -7,7 +7,7 @@ from ddarts_ext import ops
 
 if TYPE_CHECKING:
     from ddarts_ext.acceleration import accelerate, restore
-    from ddarts_ext.comparison import compare
+    from ddarts_ext.comparison import compare, optimise
     from ddarts_ext.distance import architecture_distance
     from ddarts_ext.genotype import Genotype, derive, discretize
     from ddarts_ext.nn import DiscreteNetwork, Supernet, create_model, list_models
@@ -33,6 +33,7 @@ _HOME = {
     "discretize": "genotype",
     "list_models": "nn",
     "load_network": "training",
+    "optimise": "comparison",
     "restore": "acceleration",
 }
 
@@ -54,6 +55,7 @@ __all__ = [
     "list_models",
     "load_network",
     "ops",
+    "optimise",
     "restore",
 ]
 

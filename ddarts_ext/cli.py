@@ -21,6 +21,7 @@ from ddarts_ext.commands import (
     export,
     info,
     nasbench201,
+    optimise,
     plotting,
     predict,
     score_ops,
@@ -62,6 +63,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("export")(export.export)
 app.command("compare")(compare.compare)
+app.command("optimise")(optimise.optimise)
 app.command("derive")(architecture.derive)
 app.command("describe")(architecture.describe)
 app.command("distance")(distance.distance)

@@ -67,12 +67,12 @@ class Bench:
     def searched(self, search: Search) -> Searched:
         """Search, or read what was found."""
         folder = self.search_folder(search)
-        return _once(folder / SEARCHED, Searched, lambda: self._search(search, folder))
+        return once(folder / SEARCHED, Searched, lambda: self._search(search, folder))
 
     def trained(self, training: Training) -> Trained:
         """Train and judge, or read how it was judged."""
         folder = training_folder(self.plan, self.out, training)
-        return _once(folder / TRAINED, Trained, lambda: self._train(training, folder))
+        return once(folder / TRAINED, Trained, lambda: self._train(training, folder))
 
     def _search(self, search: Search, folder: Path) -> Searched:
         contender = self.plan.all[search.contender]
@@ -144,13 +144,13 @@ def _slug(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "_", label).strip("_") or "method"
 
 
-def _once(file: Path, kind: type[Made], make: Callable[[], Made]) -> Made:
-    """What ``file`` says, or what ``make`` gives, which is then written there."""
+def once(file: Path, kind: type[Made], make: Callable[[], Made], command: str = "compare") -> Made:
+    """What ``file`` says, or what ``make`` gives, which is then written there; both are a dataclass of plain data."""
     if file.is_file():
         try:
             return kind(**json.loads(file.read_text()))
         except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"compare: {file} is not a result of this version: {error}") from error
+            raise ValueError(f"{command}: {file} is not a result of this version: {error}") from error
     made = make()
     write_whole(file, (json.dumps(vars(made), indent=1) + "\n").encode())
     return made
