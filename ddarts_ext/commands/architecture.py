@@ -11,6 +11,7 @@ import typer
 from ddarts_ext.commands import options
 from ddarts_ext.commands.cells import cells_text
 
+_OF_RUN = "that of a run, else "
 Source = Annotated[
     str,
     typer.Argument(help="A genotype file, FILE#NAME, the folder of a search, or the name of a published architecture."),
@@ -38,11 +39,14 @@ def derive(
 
 def describe(
     genotype: Source,
-    channels: Annotated[int, typer.Option(help="Channels of the first cell.")] = 36,
-    classes: Annotated[int, typer.Option(help="Classes.")] = 10,
-    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 32,
-    in_channels: Annotated[int, typer.Option(help="Channels of the images.")] = 3,
-    stem: Annotated[str, typer.Option(help="cifar, imagenet, or imagenet_stride4 for three reductions.")] = "cifar",
+    channels: Annotated[int | None, typer.Option(help=f"Channels of the first cell. [default: {_OF_RUN}36]")] = None,
+    classes: Annotated[int | None, typer.Option(help=f"Classes. [default: {_OF_RUN}10]")] = None,
+    size: Annotated[int | None, typer.Option(help=f"Side of the images in pixels. [default: {_OF_RUN}32]")] = None,
+    in_channels: Annotated[int | None, typer.Option(help=f"Channels of the images. [default: {_OF_RUN}3]")] = None,
+    stem: Annotated[
+        str | None,
+        typer.Option(help=f"cifar, imagenet, or imagenet_stride4 for three reductions. [default: {_OF_RUN}cifar]"),
+    ] = None,
     layers: Annotated[
         int | None, typer.Option(help="Cells, for a genotype of one normal and one reduction cell.")
     ] = None,
@@ -56,7 +60,7 @@ def describe(
     """Count parameters and multiply-adds of a genotype's network, list its cells, and name what of it is dead.
 
     Multiply-adds are those of convolutions and linear layers for one image; "with norms" adds two for every element
-    that leaves a batch norm, as the tool behind D-DARTS counts.
+    that leaves a batch norm, as the tool behind D-DARTS counts. Of a run, its own images and sizes count.
     """
     from ddarts_ext.genotype import Genotype
     from ddarts_ext.genotype import derive as derive_genotype
@@ -70,19 +74,47 @@ def describe(
     found = Genotype.load(genotype, layers=layers, reductions=reductions)  # type: ignore[arg-type]
     if cells is not None:
         found = derive_genotype(found, cells, index)  # type: ignore[arg-type]
-    figures = _figures(found, channels, classes, (in_channels, size, size), stem)
+    run = _of_run(genotype)
+    channels = run["channels"] if channels is None else channels
+    classes = run["classes"] if classes is None else classes
+    height, width = run["size"] if size is None else (size, size)
+    in_channels = run["in_channels"] if in_channels is None else in_channels
+    stem = run["stem"] if stem is None else stem
+    figures = _figures(found, channels, classes, (in_channels, height, width), stem)
     if as_json:
         typer.echo(json.dumps(figures))
         return
     adds = figures["multiply_adds"]
     typer.echo(
         f"{cells_text(found)}\n"
-        f"with {channels} channels, {classes} classes, images {in_channels}x{size}x{size}, stem {stem}:\n"
+        f"with {channels} channels, {classes} classes, images {in_channels}x{height}x{width}, stem {stem}:\n"
         f"parameters {figures['parameters']:,}, with auxiliary head {_count(figures['parameters_auxiliary'])}\n"
-        f"multiply-adds {_count(adds['convolutions'])}, with norms {_count(adds['with_norms'])} ({size}x{size})"
+        f"multiply-adds {_count(adds['convolutions'])}, with norms {_count(adds['with_norms'])} ({height}x{width})"
     )
     if figures["dead"]:
         typer.echo(f"dead: {figures['dead']}")
+
+
+def _of_run(source: str) -> dict[str, Any]:
+    """Sizes of the network that a run trained, or of one for the images of a search; usual ones of other genotypes."""
+    from ddarts_ext.runs.folder import RunFolder
+
+    found: dict[str, Any] = {"channels": 36, "classes": 10, "size": (32, 32), "in_channels": 3, "stem": "cifar"}
+    folder = RunFolder(source, "describe")
+    try:
+        there = folder.config_file.is_file()
+    except (OSError, ValueError):  # text of a genotype, which is no path
+        there = False
+    if not there:
+        return found
+    config = folder.config()
+    images = config.get("images")
+    if isinstance(images, dict):
+        found |= {"classes": len(images["classes"]), "size": tuple(images["size"]), "in_channels": images["channels"]}
+    found["stem"] = config.get("stem", found["stem"])
+    if config.get("command") == "train":
+        found["channels"] = config.get("channels", found["channels"])
+    return found
 
 
 def _figures(genotype: Any, channels: int, classes: int, image: tuple[int, int, int], stem: str) -> dict[str, Any]:

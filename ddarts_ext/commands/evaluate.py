@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -24,18 +25,33 @@ def evaluate(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Judge a trained network on labelled images: accuracy, top-5 accuracy, and what was taken for what.
+    """Judge a trained network on labelled images: accuracy, top-5 accuracy, and what was taken for what; precision and
+    recall of several labels at once; errors of numbers.
 
     Classes are matched by their names. Example: ddarts evaluate runs/photos-net --data photos
     """
+    from ddarts_ext.training import LabelsEvaluation, NumbersEvaluation, load_network
     from ddarts_ext.training import evaluate as judged
-    from ddarts_ext.training import load_network
 
     if data is None:
         raise ValueError("evaluate: --data must be given")
     found = judged(load_network(run, weights=weights, device=device, command="evaluate"), data, part)
     if as_json:
         typer.echo(json.dumps(found.to_json()))
+        return
+    if isinstance(found, LabelsEvaluation):
+        typer.echo(
+            f"{found.images} images: f1 {found.f1:.2%}, label accuracy {found.label_accuracy:.2%}, exact match "
+            f"{found.exact_match:.2%}, mean average precision {found.mean_average_precision:.2%}, loss {found.loss:.4f}"
+        )
+        columns = {"average precision": found.average_precision, "precision": found.precision, "recall": found.recall}
+        counts = {"images": [str(count) for count in found.support]}
+        _print_each("label", found.classes, {**counts, **{name: _cells(of, ".1%") for name, of in columns.items()}})
+        return
+    if isinstance(found, NumbersEvaluation):
+        typer.echo(f"{found.images} images: mean squared error {found.loss:.4g}")
+        columns = {"mae": found.mae, "rmse": found.rmse, "r2": found.r2}
+        _print_each("number", found.classes, {name: _cells(of, ".4g") for name, of in columns.items()})
         return
     typer.echo(
         f"{found.images} images: accuracy {found.accuracy:.2%}, top-{found.k} {found.top:.2%}, loss {found.loss:.4f}"
@@ -46,6 +62,21 @@ def evaluate(
         typer.echo("most frequent mistakes (--json has all):")
         for right, taken, count in mistakes[:_MISTAKES]:
             typer.echo(f"  {count} of {right} taken for {taken}")
+
+
+def _cells(values: Sequence[float | None], form: str) -> list[str]:
+    return ["" if value is None else format(value, form) for value in values]
+
+
+def _print_each(what: str, names: Sequence[str], columns: Mapping[str, Sequence[str]]) -> None:
+    """A row for each output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(what, *columns, box=None)
+    for row in zip(names, *columns.values(), strict=True):
+        table.add_row(*row)
+    Console().print(table)
 
 
 def _print_table(found: Evaluation) -> None:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ddarts_ext.commands import options
+from ddarts_ext.runs.losses import MULTI_LABEL, VALUES
+
+if TYPE_CHECKING:
+    from ddarts_ext.training import Predictions
 
 
 def predict(
@@ -19,7 +23,7 @@ def predict(
     device: options.Device = "auto",
     as_json: options.Json = False,
 ) -> None:
-    """Name the classes of images with a trained network, most probable first.
+    """Name the classes of images with a trained network, most probable first, or the numbers that it was trained for.
 
     Images are scaled, cut and normalised as those of the training were. --json gives the probabilities of all classes.
     Example: ddarts predict runs/photos-net one.jpg two.jpg
@@ -31,11 +35,21 @@ def predict(
     network = load_network(run, weights=weights, device=device, command="predict")
     found = network.predict(images)
     if as_json:
-        rows = [
-            {"image": str(path), "class": label, "probabilities": dict(zip(found.classes, values, strict=True))}
-            for path, label, values in zip(images, found.labels, found.probabilities.tolist(), strict=True)
-        ]
-        typer.echo(json.dumps(rows))
+        typer.echo(json.dumps([_row(found, index, path) for index, path in enumerate(images)]))
         return
-    for path, classes in zip(images, found.top(top), strict=True):
-        typer.echo(f"{path}: " + ", ".join(f"{name} {probability:.1%}" for name, probability in classes))
+    count = len(found.classes) if found.task == VALUES else top
+    for path, classes in zip(images, found.top(count), strict=True):
+        shown = ", ".join(
+            f"{name} {value:.4g}" if found.task == VALUES else f"{name} {value:.1%}" for name, value in classes
+        )
+        typer.echo(f"{path}: {shown}")
+
+
+def _row(found: Predictions, index: int, path: Path) -> dict[str, Any]:
+    """What is found in one image, as plain data."""
+    values = dict(zip(found.classes, found.probabilities[index].tolist(), strict=True))
+    if found.task == VALUES:
+        return {"image": str(path), "values": values}
+    if found.task == MULTI_LABEL:
+        return {"image": str(path), "labels": [n for n, p in values.items() if p > 0.5], "probabilities": values}
+    return {"image": str(path), "class": found.labels[index], "probabilities": values}

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from ddarts_ext.commands import options
+from ddarts_ext.runs.losses import SHARES, metric_in, shown
+from ddarts_ext.runs.options import Option
 from ddarts_ext.search import methods
 from ddarts_ext.search.methods.method import SETTINGS
 from ddarts_ext.search.perturbation import PERTURBATIONS
@@ -45,7 +47,7 @@ def search(
     Example: ddarts search --data digits --method ddarts --epochs 10 --seed 0 --out runs/digits
     """
     if list_methods:
-        typer.echo(_methods())
+        typer.echo(_methods(method or "ddarts"))
         return
     from ddarts_ext.genotype.start import Start
     from ddarts_ext.runs.progress import for_terminal
@@ -66,7 +68,7 @@ def search(
     result = kind(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
     typer.echo(result.genotype.to_nb201() if result.genotype.inputs == 1 else result.genotype)
     last = result.history[-1] if result.history else {}
-    judged = f", validation accuracy of the supernet {last['valid']['accuracy']:.2%}" if "valid" in last else ""
+    judged = f", validation {_judged(*metric_in(last['valid']))}" if "valid" in last else ""
     typer.echo(f"rule {result.rule}{judged}")
     if result.figures is not None:
         typer.echo(result.figures)
@@ -77,6 +79,10 @@ def search(
         typer.echo(f"genotype in {out / 'genotype.json'}")
 
 
+def _judged(name: str, value: float) -> str:
+    return shown(f"{name} of the supernet", value, 2) if name not in SHARES else f"{name} of the supernet {value:.2%}"
+
+
 def _stored(out: Path) -> dict[str, Any]:
     """Arguments of the run in ``out``, as far as it has begun."""
     from ddarts_ext.runs.folder import RunFolder
@@ -85,7 +91,7 @@ def _stored(out: Path) -> dict[str, Any]:
     return folder.arguments(arguments_of) if folder.config_file.exists() else {}
 
 
-def _methods() -> str:
+def _methods(name: str) -> str:
     lines = ["methods:"]
     for method in methods.METHODS.values():
         lines += [
@@ -96,19 +102,23 @@ def _methods() -> str:
             f"      from {method.source}",
         ]
     lines += ["parts for --set, with every method that they go together with:", *map("  ".__add__, _parts())]
-    lines.append("settings for --set, with the values of ddarts:")
-    shown = methods.get("ddarts")
+    shown = methods.get(name)
+    lines.append(f"settings for --set, with the values of {shown.name}:")
+    for known in OPTIONS.values():
+        if known.home[0] != "method" or len(known.home) == 1:
+            lines.append(f"  {known.name}={known.shown or json.dumps(known.default)}{_choices(known)}")
     for subject, settings in SETTINGS.items():
         values = getattr(shown, subject)
         if values is None:
             lines.append("of methods that shrink (isdarts):")
         for known in settings.values():
             value = known.default if values is None else getattr(values, known.name)
-            lines.append(
-                f"  {known.name}={value if isinstance(value, str) else json.dumps(value)}"
-                + (f"   ({' | '.join(known.choices)})" if known.choices else "")
-            )
+            lines.append(f"  {known.name}={value if isinstance(value, str) else json.dumps(value)}{_choices(known)}")
     return "\n".join(lines)
+
+
+def _choices(known: Option) -> str:
+    return f"   ({' | '.join(known.choices)})" if known.choices else ""
 
 
 def _mixed(method: methods.Method) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,11 +31,16 @@ def train(
     ] = None,
     resume: options.Resume = False,
     device: options.Device = "auto",
+    list_settings: Annotated[bool, typer.Option("--list", help="List recipes and settings, and stop.")] = False,
 ) -> None:
     """Train the network of a genotype; prints its accuracy on held-out images and writes OUT/weights.safetensors.
 
     Example: ddarts train runs/digits --data digits --out runs/digits-net
     """
+    if list_settings:
+        typer.echo(_settings())
+        return
+    from ddarts_ext.runs.losses import shown
     from ddarts_ext.runs.progress import for_terminal
     from ddarts_ext.training.trainer import Trainer
     from ddarts_ext.training.weights import WEIGHTS
@@ -50,12 +56,27 @@ def train(
             raise ValueError(f"train: {name} must be given")
     result = Trainer(**arguments, cells=cells, device=device, out=out, resume=resume, progress=for_terminal()).train()
     top5 = result.history[-1]["test"].get("top5")
-    typer.echo(f"held-out accuracy {result.accuracy:.2%}" + ("" if top5 is None else f", top-5 {top5:.2%}"))
-    if result.best is not None:
-        typer.echo(f"best epoch {result.best.epoch} by images held back, held-out accuracy {result.best_accuracy:.2%}")
+    judged = shown(result.metric, result.accuracy, 2)
+    typer.echo(f"held-out {judged}" + ("" if top5 is None else f", top-5 {top5:.2%}"))
+    if result.best is not None and result.best_accuracy is not None:
+        best = shown(result.metric, result.best_accuracy, 2)
+        typer.echo(f"best epoch {result.best.epoch} by images held back, held-out {best}")
     if out is not None:
         best = f", the best ones in {out / WEIGHTS['best']}" if result.best is not None else ""
         typer.echo(f"weights in {out / WEIGHTS['last']}{best}")
+
+
+def _settings() -> str:
+    from ddarts_ext.training.recipe_table import RECIPES
+
+    lines = ["recipes for --recipe:"]
+    for name, recipe in RECIPES.items():
+        lines.append(f"  {name}: {'; '.join(numbers.source for numbers in recipe.numbers)}")
+    lines.append("settings for --set, with the values that they have where no recipe sets them:")
+    for known in OPTIONS.values():
+        choices = f"   ({' | '.join(known.choices)})" if known.choices else ""
+        lines.append(f"  {known.name}={known.shown or json.dumps(known.default)}{choices}")
+    return "\n".join(lines)
 
 
 def _stored(out: Path) -> dict[str, Any]:

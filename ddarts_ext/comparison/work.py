@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+import torch
 
 from ddarts_ext.comparison.plan import Plan, Search, Training
 from ddarts_ext.data import Dataset, load
@@ -16,6 +18,8 @@ from ddarts_ext.data.subset import held_out
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.count import count_parameters
 from ddarts_ext.runs.files import write_whole
+from ddarts_ext.runs.losses import metric_in
+from ddarts_ext.runs.objective import objective_of
 from ddarts_ext.search import methods
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.settings import resolve
@@ -56,6 +60,11 @@ class Bench:
         self.plan, self.out, self.device = plan, out, device
         self.whole: Dataset = load(plan.data)
         self.images = held_out(self.whole, plan.holdout, plan.seed)
+        said = {name: plan.train.get(name) for name in ("loss", "metric")}
+        labels, outputs = self.whole.train.labels, len(self.whole.classes)
+        judged = objective_of("compare", labels, outputs, torch.device("cpu"), **said)
+        if not judged.higher_is_better:
+            raise ValueError(f"compare: metric must be one of which more is better, got {judged.metric_name!r}")
 
     @classmethod
     def of(cls, plan: dict[str, Any], out: str, device: str) -> Bench:
@@ -82,7 +91,13 @@ class Bench:
         if method.random:
             settings = {**settings, **self._sizes_of_first()}
         searcher = kind(
-            self.images, contender.method, **settings, seed=search.seed, device=self.device, out=folder, resume=True
+            self.images,
+            cast(Any, contender.method),
+            **settings,
+            seed=search.seed,
+            device=self.device,
+            out=folder,
+            resume=True,
         )
         result = searcher.search()
         return Searched(
@@ -91,7 +106,7 @@ class Bench:
             note=result.note,
             seconds=sum(record["seconds"] for record in result.history),
             memory_mib=max((record["memory_mib"] for record in result.history), default=0.0),
-            valid=[record["valid"]["accuracy"] for record in result.history if "valid" in record],
+            valid=[metric_in(record["valid"])[1] for record in result.history if "valid" in record],
         )
 
     def _sizes_of_first(self) -> dict[str, Any]:
@@ -112,7 +127,7 @@ class Bench:
         )
         result = trainer.train()
         # The test images are looked at here, once, and nothing is chosen by what they say.
-        test = accuracy(result.network, self.whole, self.whole.test, trainer.device)
+        test = accuracy(result.network, self.whole, self.whole.test, trainer.device, objective=trainer.objective)
         return Trained(
             chosen_by=result.accuracy,
             test=test,

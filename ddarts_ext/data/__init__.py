@@ -3,6 +3,17 @@
 from ddarts_ext.data.augment import Augmentation, augment, normalise
 from ddarts_ext.data.dataset import Dataset, MemorySplit, Split
 from ddarts_ext.data.decode import UnreadableImage
+from ddarts_ext.data.own_augment import per_image
 from ddarts_ext.data.sources import load
 
-__all__ = ["Augmentation", "Dataset", "MemorySplit", "Split", "UnreadableImage", "augment", "load", "normalise"]
+__all__ = [
+    "Augmentation",
+    "Dataset",
+    "MemorySplit",
+    "Split",
+    "UnreadableImage",
+    "augment",
+    "load",
+    "normalise",
+    "per_image",
+]

@@ -12,14 +12,15 @@ from torch import Tensor
 from ddarts_ext.data.archive import read_arrays
 from ddarts_ext.data.augment import Augmentation, suited
 from ddarts_ext.data.dataset import Dataset, MemorySplit, pixel_statistics
-from ddarts_ext.data.labels import as_classes, checked_labels, every_fifth
+from ddarts_ext.data.labels import as_classes, checked_labels, every_fifth, numbers_of
 
 _ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 _MOST_CHANNELS = 16
 
 
 def load_npz(path: Path) -> Dataset:
-    """Read x_train, y_train, x_test, y_test: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], labels whole from 0.
+    """Read x_train, y_train, x_test, y_test: uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], labels whole from 0, or
+    numbers: floats [N] or [N, K], or K > 1 of any kind each.
 
     The labels that occur in y_train are the classes and their names. Raises ValueError naming the array.
     """
@@ -37,15 +38,35 @@ def load_npz(path: Path) -> Dataset:
             f"got {list(x['train'].shape[1:])} and {list(x['test'].shape[1:])}"
         )
     first = channels_first(x["train"].shape, str(path))
-    y = {part: checked_labels(arrays[f"y_{part}"], len(x[part]), f"y_{part} in {path}") for part in x}
-    train_labels, test_labels, names = as_classes(y["train"], y["test"], str(path))
+    train_labels, test_labels, names = labelled(
+        (arrays["y_train"], len(x["train"]), f"y_train in {path}"),
+        (arrays["y_test"], len(x["test"]), f"y_test in {path}"),
+        str(path),
+    )
     train, test = (_channels_first(x[part], first) for part in ("train", "test"))
     note = "images are read as [N, C, H, W]" if first else ""
-    if names != tuple(str(i) for i in range(len(names))):
+    if not train_labels.is_floating_point() and names != tuple(str(i) for i in range(len(names))):
         note = "; ".join(filter(None, (note, f"{len(names)} classes, named by the labels {names[0]} to {names[-1]}")))
     size = (int(train.shape[2]), int(train.shape[3]))
     augmentation = suited(size, int(train.shape[1]))
     return in_memory(path.stem, (train, train_labels), (test, test_labels), names, augmentation, note)
+
+
+def labelled(
+    train: tuple[Any, int, str], test: tuple[Any, int, str], what: str
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """Labels of both parts, each (array, how many images, what it is), as a :class:`Dataset` has them, and names:
+    classes int64 [N], or numbers float32 [N, K]. Raises ValueError naming the array."""
+    numbers = [numbers_of(*part) for part in (train, test)]
+    if numbers[0] is None or numbers[1] is None:
+        return as_classes(checked_labels(*train), checked_labels(*test), what)
+    if numbers[0].shape[1] != numbers[1].shape[1]:
+        raise ValueError(
+            f"data: labels of {what} must be as many numbers each in both parts, got {numbers[0].shape[1]} and "
+            f"{numbers[1].shape[1]}"
+        )
+    names = tuple(map(str, range(numbers[0].shape[1])))
+    return torch.from_numpy(numbers[0]), torch.from_numpy(numbers[1]), names
 
 
 def channels_first(shape: tuple[int, ...], what: str) -> bool:
@@ -105,7 +126,8 @@ def in_memory(
     augmentation: Augmentation,
     note: str,
 ) -> Dataset:
-    """A :class:`Dataset` of images uint8 [N, C, H, W] and labels int64 [N], normalised by the training images."""
+    """A :class:`Dataset` of images uint8 [N, C, H, W] and labels int64 [N] or float32 [N, K], normalised by the
+    training images."""
     mean, std = pixel_statistics(train[0])
     _, channels, height, width = train[0].shape
     return Dataset(

@@ -80,7 +80,8 @@ def suited(size: tuple[int, int], channels: int) -> Augmentation:
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """uint8 [B, C, H, W] to float32: (x / 255 - mean) / std per channel, in the layout of the input."""
+    """Pixel values from 0 to 255, uint8 or float32 [B, C, H, W], to float32: (x / 255 - mean) / std per channel, in the
+    layout of the input, which is used up where it is float32."""
     scale, shift = _scale_and_shift(tuple(mean), tuple(std), images.device)
     return images.to(torch.float32).mul_(scale).sub_(shift)
 

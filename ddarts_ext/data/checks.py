@@ -11,34 +11,40 @@ from torch import Tensor
 
 
 def check_split(images: Any, labels: Any) -> None:
-    """uint8 [N, C, H, W] and int64 [N] on one device, N >= 1, labels >= 0."""
-    for name, value, dtype, shape in (
-        ("images", images, torch.uint8, "[N, C, H, W]"),
-        ("labels", labels, torch.int64, "[N]"),
+    """uint8 [N, C, H, W] and int64 [N], >= 0, or float32 [N, K], finite, on one device, N >= 1."""
+    for name, value, dtypes, wanted in (
+        ("images", images, (torch.uint8,), "uint8 [N, C, H, W]"),
+        ("labels", labels, (torch.int64, torch.float32), "int64 [N] or float32 [N, K]"),
     ):
         if not isinstance(value, Tensor):
             raise TypeError(f"data: {name} must be a tensor, got {type(value).__name__}")
-        if value.dtype != dtype:
-            raise TypeError(f"data: {name} must be {_short(dtype)} {shape}, got {_short(value.dtype)}")
+        if value.dtype not in dtypes:
+            raise TypeError(f"data: {name} must be {wanted}, got {_short(value.dtype)}")
     if images.dim() != 4 or 0 in images.shape:
         raise ValueError(f"data: images must be [N, C, H, W] and not empty, got {list(images.shape)}")
-    if labels.dim() != 1 or len(labels) != len(images):
-        raise ValueError(f"data: labels must be [N]=[{len(images)}], got {list(labels.shape)}")
+    dims, shape = (2, f"[N, K]=[{len(images)}, K]") if labels.is_floating_point() else (1, f"[N]=[{len(images)}]")
+    if labels.dim() != dims or len(labels) != len(images) or 0 in labels.shape:
+        raise ValueError(f"data: labels must be {shape}, got {list(labels.shape)}")
     if images.device != labels.device:
         raise ValueError(f"data: images and labels must be on one device, got {images.device} and {labels.device}")
-    if int(labels.min()) < 0:
+    if labels.is_floating_point():
+        if not bool(labels.isfinite().all()):
+            raise ValueError("data: labels must be finite numbers, got NaN or infinity")
+    elif int(labels.min()) < 0:
         raise ValueError(f"data: labels must be from 0, got {int(labels.min())}")
 
 
-def check_text(name: Any, note: Any, classes: Any) -> None:
-    """Names are text; there are 2 or more classes, and their names differ."""
+def check_text(name: Any, note: Any, classes: Any, least: int = 2) -> None:
+    """Names are text; there are ``least`` or more classes, and their names differ."""
     for field, value in (("name", name), ("note", note)):
         if not isinstance(value, str):
             raise TypeError(f"data: {field} must be text, got {type(value).__name__}")
     if isinstance(classes, str) or not all(isinstance(text, str) for text in classes):
         raise TypeError(f"data: classes of {name} must be a tuple of names, got {classes!r}")
-    if len(classes) < 2:
-        raise ValueError(f"data: {name} must have at least 2 classes, got {len(classes)}")
+    if len(classes) < least:
+        raise ValueError(
+            f"data: {name} must have at least {least} {'classes' if least > 1 else 'label'}, got {len(classes)}"
+        )
     if len(set(classes)) < len(classes):
         twice = next(text for i, text in enumerate(classes) if text in classes[:i])
         raise ValueError(f"data: classes of {name} must have different names, got {twice!r} twice")
@@ -75,8 +81,18 @@ def check_images(what: str, images: Tensor, channels: int, size: tuple[int, int]
 
 
 def check_labels(name: str, labels: Mapping[str, Tensor | None], classes: int) -> None:
-    """Labels, where a split tells them, lie below the number of classes, and none occurs in ``test`` alone."""
-    occurring = {part: torch.unique(values).tolist() for part, values in labels.items() if values is not None}
+    """Labels, where a split tells them, lie below the number of classes, and none occurs in ``test`` alone; those that
+    are numbers are one for each class."""
+    told = {part: values for part, values in labels.items() if values is not None}
+    numbers = {part: values for part, values in told.items() if values.is_floating_point()}
+    if numbers and len(numbers) < len(told):
+        raise TypeError(f"data: labels of {name} must be classes or numbers in both parts, got one of either")
+    for part, values in numbers.items():
+        if values.dim() != 2 or values.shape[1] != classes:
+            raise ValueError(f"data: labels in {part} of {name} must be [N, {classes}], got {list(values.shape)}")
+    if numbers:
+        return
+    occurring = {part: torch.unique(values).tolist() for part, values in told.items()}
     for part, values in occurring.items():
         for label in values:
             if not 0 <= label < classes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -25,13 +25,14 @@ class Split(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """int64 [N], on any device."""
+        """int64 [N], or float32 [N, K], on any device."""
         ...
 
     def __len__(self) -> int: ...
 
     def batches(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each row of ``indices`` [S, B] (int64, CPU): uint8 [B, C, H, W] and labels int64 [B], on the device."""
+        """For each row of ``indices`` [S, B] (int64, CPU): uint8 [B, C, H, W] and labels [B] or [B, K], on the
+        device."""
         ...
 
     def to(self, device: torch.device) -> Split: ...
@@ -39,9 +40,10 @@ class Split(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class MemorySplit:
-    """Images that stay on one device as uint8: images [N, C, H, W], labels int64 [N].
+    """Images that stay on one device as uint8: images [N, C, H, W], labels int64 [N] or float32 [N, K].
 
-    Raises TypeError for other dtypes and ValueError for other shapes, for no images and for a label below 0.
+    Raises TypeError for other dtypes and ValueError for other shapes, for no images, for a label below 0 and for one
+    that is not finite.
     """
 
     images: Tensor
@@ -59,7 +61,11 @@ class MemorySplit:
 
     @functools.cached_property
     def _keys(self) -> list[bytes]:
-        pixels, labels = self.images.cpu().flatten(1).numpy(), self.labels.tolist()
+        pixels = self.images.cpu().flatten(1).numpy()
+        if self.labels.is_floating_point():
+            rows = zip(pixels, self.labels.cpu().numpy(), strict=True)
+            return [hashlib.blake2b(row.tobytes() + own.tobytes(), digest_size=16).digest() for row, own in rows]
+        labels = self.labels.tolist()
         return [
             hashlib.blake2b(row.tobytes(), digest_size=16, salt=label.to_bytes(8, "little")).digest()
             for row, label in zip(pixels, labels, strict=True)
@@ -79,8 +85,11 @@ class Dataset:
     """Training and held-out images with their sizes, classes, normalisation and default augmentation.
 
     train, test: images of ``channels`` x ``size`` with labels from 0 below the number of classes; no label occurs in
-    ``test`` alone. classes: their names, 2 or more, all different. size: (height, width). mean, std: per channel, of
+    ``test`` alone; or with K numbers each, float32, of several labels at once or of a regression. classes: the names of
+    the classes, 2 or more, or of the K numbers, all different. size: (height, width). mean, std: per channel, of
     pixel values between 0 and 1; std above 0. note: what a user should know about how it was read and split.
+    before: what training images go through before the augmentation, from uint8 to pixel values from 0 to 255; it draws
+    from the generator.
     Raises TypeError or ValueError naming the field, for what else is given.
     """
 
@@ -94,9 +103,10 @@ class Dataset:
     std: tuple[float, ...]
     augmentation: Augmentation
     note: str = ""
+    before: Callable[[Tensor, torch.Generator], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        checks.check_text(self.name, self.note, self.classes)
+        checks.check_text(self.name, self.note, self.classes, 1 if self.numbers else 2)
         checks.check_shape(self.name, self.size, self.channels)
         checks.check_normalisation(self.name, self.mean, self.std, self.channels)
         if not isinstance(self.augmentation, Augmentation):
@@ -115,6 +125,12 @@ class Dataset:
         labels = {part: getattr(getattr(self, part), "labels", None) for part in ("train", "test")}
         checks.check_labels(self.name, labels, len(self.classes))
 
+    @functools.cached_property
+    def numbers(self) -> bool:
+        """Whether labels are K numbers each, and not classes."""
+        labels = getattr(self.train, "labels", None)
+        return isinstance(labels, Tensor) and labels.is_floating_point()
+
     def to(self, device: torch.device | str) -> Dataset:
         """The same data with its batches on ``device``."""
         where = torch.device(device)
@@ -122,6 +138,8 @@ class Dataset:
 
     def augment(self, images: Tensor, how: Augmentation, generator: torch.Generator) -> Tensor:
         """Augmented and normalised float32 images, channels-last."""
+        if self.before is not None:
+            images = self.before(images, generator)
         return augment(images, how, self.mean, self.std, generator=generator)
 
     def normalise(self, images: Tensor) -> Tensor:

@@ -36,4 +36,4 @@ def _add(digest: Any, split: Split, order: Tensor) -> None:
     places = torch.linspace(0, len(order) - 1, min(SAMPLE, len(order))).round().long()
     for images, labels in split.batches(order[places][None]):
         digest.update(images.cpu().contiguous().numpy().tobytes())
-        digest.update(labels.cpu().long().numpy().tobytes())
+        digest.update((labels if labels.is_floating_point() else labels.long()).cpu().numpy().tobytes())

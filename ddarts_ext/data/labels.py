@@ -22,6 +22,21 @@ def checked_labels(y: Any, count: int, what: str) -> Any:
     return flat.astype(np.int64)
 
 
+def numbers_of(y: Any, count: int, what: str) -> Any:
+    """Labels that are no classes as a float32 array [count, K]: floats [N] or [N, K], or K > 1 whole numbers or truth
+    values each; None where they are classes. ``what`` names them in the ValueError."""
+    if y.dtype.kind not in "fiub" or (y.dtype.kind != "f" and not (y.ndim == 2 and min(y.shape) > 1)):
+        return None
+    if y.ndim not in (1, 2) or len(y) != count or y.size == 0:
+        raise ValueError(
+            f"data: {what} must be {count} numbers, or rows of as many each, got {y.dtype} {list(y.shape)}"
+        )
+    found = y.reshape(count, -1).astype(np.float32)
+    if not np.isfinite(found).all():
+        raise ValueError(f"data: {what} must be finite numbers, got {y.reshape(count, -1)[~np.isfinite(found)][0]}")
+    return found
+
+
 def as_classes(train: Any, test: Any, what: str) -> tuple[Tensor, Tensor, tuple[str, ...]]:
     """int64 arrays -> classes 0, 1, ... in the order of the labels that occur in training, and the labels as names.
 
@@ -41,8 +56,11 @@ def as_classes(train: Any, test: Any, what: str) -> tuple[Tensor, Tensor, tuple[
 
 
 def every_fifth(labels: Tensor) -> Tensor:
-    """Mask of a fixed fifth of every class: its 5th, 10th, ... image in order."""
+    """Mask of a fixed fifth of every class: its 5th, 10th, ... image in order; of all, where labels are numbers."""
     chosen = torch.zeros(len(labels), dtype=torch.bool)
+    if labels.is_floating_point():
+        chosen[4::5] = True
+        return chosen
     for label in torch.unique(labels):
         chosen[(labels == label).nonzero()[4::5]] = True
     return chosen

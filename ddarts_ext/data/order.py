@@ -42,7 +42,8 @@ def divided(labels: Tensor, order: Tensor, fraction: float, seed: int) -> tuple[
     """Two parts of the images in ``order``, as indices: about ``fraction`` of every class, and the rest.
 
     labels: int64 [N], by index. The parts follow from ``seed`` by one stratified permutation. Where a class has a
-    single image, or a part would have fewer images than there are classes, the permutation alone decides. Raises
+    single image, where a part would have fewer images than there are classes, and where labels are numbers, float32
+    [N, K], the permutation alone decides. Raises
     ValueError for fewer than 2 images and for a fraction that is not between 0 and 1.
     """
     from sklearn.model_selection import ShuffleSplit, StratifiedShuffleSplit
@@ -53,9 +54,10 @@ def divided(labels: Tensor, order: Tensor, fraction: float, seed: int) -> tuple[
             f"data: a split needs 2 or more images and a fraction between 0 and 1, got {count} and {fraction}"
         )
     first = min(max(int(fraction * count), 1), count - 1)
-    classes = labels.cpu()[order].numpy()
+    numbers = labels.is_floating_point()
+    classes = np.zeros(count) if numbers else labels.cpu()[order].numpy()
     sizes = np.unique(classes, return_counts=True)[1]
-    whole = sizes.min() > 1 and min(first, count - first) >= len(sizes)
+    whole = not numbers and sizes.min() > 1 and min(first, count - first) >= len(sizes)
     kind = StratifiedShuffleSplit if whole else ShuffleSplit
     random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
     splitter = kind(n_splits=1, train_size=first, test_size=count - first, random_state=random)

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ddarts_ext.data.arrays import channels_first, in_memory
+from ddarts_ext.data.arrays import channels_first, in_memory, labelled
 from ddarts_ext.data.augment import suited
 from ddarts_ext.data.dataset import Dataset
-from ddarts_ext.data.labels import as_classes, checked_labels, every_fifth
+from ddarts_ext.data.labels import checked_labels, every_fifth, numbers_of
 
 Pair = tuple[Tensor, Any]
 
@@ -29,8 +29,10 @@ def load_own(data: Any) -> Dataset:
     """Read images that a program has already, all of one size.
 
     data: ``(images, labels)``, as tensors or arrays: images uint8 [N, C, H, W], [N, H, W, C] or [N, H, W], or floats
-    from 0 to 1 of these shapes, labels whole numbers [N] from 0; or a map-style data set of torch, whose items begin
-    with (image, label), an image being a uint8 or float tensor [C, H, W], an array [H, W, C] or a picture of Pillow.
+    from 0 to 1 of these shapes, labels whole numbers [N] from 0, or numbers: floats [N] or [N, K], of a regression or
+    of several labels at once (whole numbers and truth values [N, K] as well); or a map-style data set of torch, whose
+    items begin with (image, label), an image being a uint8 or float tensor [C, H, W], an array [H, W, C] or a picture
+    of Pillow.
     Two of either in a tuple are the training and the held-out images; of one, every fifth image of each class is held
     out. Names of classes are those of ``data.classes``, if it has that. A data set of torch is read once, from its
     first item to its last: random parts of its transform are drawn once, and belong into the augmentation.
@@ -39,22 +41,26 @@ def load_own(data: Any) -> Dataset:
     parts = data if isinstance(data, tuple) and not _is_pair(data) else (data,)
     found = [_pair(part, where) for part, where in zip(parts, ("train", "test"), strict=False)]
     images = [part[0] for part in found]
-    labels = [
-        checked_labels(part[1], len(part[0]), f"labels of the {where} part")
-        for part, where in zip(found, ("train", "test"), strict=False)
-    ]
+    labels = [part[1] for part in found]
     note = ""
     if len(found) == 1:
-        held_out = every_fifth(torch.as_tensor(labels[0]))
+        about = labels[0], len(images[0]), "labels of the train part"
+        numbers = numbers_of(*about)
+        whole = checked_labels(*about) if numbers is None else numbers
+        held_out = every_fifth(torch.as_tensor(whole))
         images = [images[0][~held_out], images[0][held_out]]
-        labels = [labels[0][~held_out.numpy()], labels[0][held_out.numpy()]]
-        note = "every fifth image of each class is held out"
+        labels = [whole[~held_out.numpy()], whole[held_out.numpy()]]
+        note = f"every fifth image{' of each class' if numbers is None else ''} is held out"
     if images[0].shape[1:] != images[1].shape[1:]:
         raise ValueError(
             "data: training and held-out images must have one shape, "
             f"got {list(images[0].shape[1:])} and {list(images[1].shape[1:])}"
         )
-    train, test, names = as_classes(labels[0], labels[1], "the data given")
+    train, test, names = labelled(
+        (labels[0], len(images[0]), "labels of the train part"),
+        (labels[1], len(images[1]), "labels of the test part"),
+        "the data given",
+    )
     size = (int(images[0].shape[2]), int(images[0].shape[3]))
     made = in_memory("own", (images[0], train), (images[1], test), names, suited(size, int(images[0].shape[1])), note)
     return _named(made, getattr(parts[0], "classes", None))
@@ -64,6 +70,9 @@ def _named(dataset: Dataset, classes: Any) -> Dataset:
     """With the names that the data set of torch gives its labels, where they are names and all of them occur."""
     if not isinstance(classes, Sequence) or not all(isinstance(name, str) for name in classes):
         return dataset
+    if dataset.numbers:
+        fits = len(classes) == len(dataset.classes) and len(set(classes)) == len(classes)
+        return replace(dataset, classes=tuple(classes)) if fits else dataset
     numbers = [int(name) for name in dataset.classes]
     if len(set(classes)) != len(classes) or max(numbers) >= len(classes):
         return dataset
@@ -97,7 +106,19 @@ def _pair(data: Any, where: str) -> tuple[Tensor, Any]:
             f"data: images must have one shape, got {list(first)} and, in item {shapes[second]} of the {where} part, "
             f"{list(second)}; a transform of the data set can resize and crop them"
         )
-    return torch.stack(pictures), np.asarray([int(item[1]) for item in items])
+    return torch.stack(pictures), _labels([item[1] for item in items], where)
+
+
+def _labels(given: Sequence[Any], where: str) -> Any:
+    """The labels of items as one array: whole numbers, floats, or a row of numbers each."""
+    arrays = [np.asarray(label.cpu() if isinstance(label, Tensor) else label) for label in given]
+    for index, array in enumerate(arrays):
+        if array.dtype.kind not in "fiub" or array.ndim > 1 or array.shape != arrays[0].shape:
+            raise TypeError(
+                f"data: label of item {index} of the {where} part must be a number, or as many numbers as the others, "
+                f"got {given[index]!r}"
+            )
+    return np.stack(arrays)
 
 
 def _laid_out(images: Any) -> Tensor:

@@ -12,6 +12,7 @@ from ddarts_ext.distance.statistics import Spread, spread
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.start import Start
 from ddarts_ext.runs.folder import Record, RunFolder
+from ddarts_ext.runs.losses import metric_in
 
 
 @dataclass(frozen=True)
@@ -84,4 +85,4 @@ def run_distances(
 
 def _gain(config: Record, history: Sequence[Record]) -> float:
     before = max(0, int(config["method"]["architect"]["alpha_start"]) - 1)
-    return float(history[-1]["valid"]["accuracy"]) - float(history[before]["valid"]["accuracy"])
+    return metric_in(history[-1]["valid"])[1] - metric_in(history[before]["valid"])[1]

@@ -63,6 +63,8 @@ def score_ops(
     chosen = str(choose_device(device, "score-ops"))
     path = Path(out)
     dataset = load(protocol.data)
+    if dataset.numbers:
+        raise ValueError(f"score-ops: data must be images in classes, got {protocol.data!r}, whose labels are numbers")
     about = {**asdict(protocol), "images": identity(dataset, canonical_order(dataset.train))}
     tasks = protocol.tasks()
     with measurements(path.with_name(path.name + ".jsonl"), about) as (measured, append):

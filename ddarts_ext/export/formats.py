@@ -18,7 +18,9 @@ from ddarts_ext.export.source import source
 from ddarts_ext.nn import DiscreteNetwork, NASBench201Network
 from ddarts_ext.nn.plain import PlainNetwork, folded
 from ddarts_ext.runs.files import replacing, write_whole
+from ddarts_ext.runs.losses import CLASSES, VALUES
 from ddarts_ext.training import TrainedNetwork
+from ddarts_ext.training.trained import activated
 
 FORMATS = {"onnx": ".onnx", "torch": ".pt2", "python": ".py", "safetensors": ".safetensors"}
 """What :func:`export` writes, and how the names of the files end."""
@@ -26,16 +28,17 @@ OPSET = 18
 """Of the ONNX files."""
 FROM_PIXELS = ("onnx", "torch")
 """The formats that may hold the normalisation and the softmax."""
-IN_METADATA = ("classes", "size", "in_channels", "mean", "std", "pixels")
+IN_METADATA = ("classes", "size", "in_channels", "mean", "std", "pixels", "task")
 """What stands in the metadata of an ONNX file by itself, each as JSON, beside ``network``, which is all of it."""
 
 
 class FromPixels(nn.Module):
-    """Pixels between 0 and 1, float [N, C, H, W] of the size of the training -> probabilities [N, K]."""
+    """Pixels between 0 and 1, float [N, C, H, W] of the size of the training -> probabilities [N, K],
+    or the numbers of a network for such."""
 
-    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float], task: str = CLASSES) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.task = network, task
         self.mean: Tensor
         self.std: Tensor
         like = next(network.parameters())
@@ -44,7 +47,7 @@ class FromPixels(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         logits: Tensor = self.network((pixels - self.mean) / self.std)
-        return logits.softmax(1)
+        return activated(logits, self.task)
 
 
 def for_inference(trained: TrainedNetwork, *, fold: bool = False, pixels: bool = False) -> nn.Module:
@@ -58,7 +61,8 @@ def for_inference(trained: TrainedNetwork, *, fold: bool = False, pixels: bool =
         plain.auxiliary = None
     found: nn.Module = folded(plain) if fold else plain
     if pixels:
-        found = FromPixels(found, trained.description.mean, trained.description.std).eval()
+        about = trained.description
+        found = FromPixels(found, about.mean, about.std, about.task).eval()
     return found
 
 
@@ -127,17 +131,22 @@ def _onnx(trained: TrainedNetwork, network: nn.Module, said: dict[str, Any]) -> 
             verbose=False,
             opset_version=OPSET,
             input_names=["pixels" if said["pixels"] else "images"],
-            output_names=["probabilities" if said["pixels"] else "logits"],
+            output_names=[_output(said["pixels"], trained.description.task)],
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
         )
     assert program is not None
     model: Any = program.model_proto
-    about = {**{name: said[name] for name in IN_METADATA}, "network": said}
+    about = {**{name: said[name] for name in IN_METADATA if name in said}, "network": said}
     for name, value in about.items():
         entry = model.metadata_props.add()
         entry.key, entry.value = name, json.dumps(value)
     content: bytes = model.SerializeToString()
     return content
+
+
+def _output(pixels: bool, task: str) -> str:
+    """What the outputs of the file are called."""
+    return "values" if task == VALUES else "probabilities" if pixels else "logits"
 
 
 def _program(trained: TrainedNetwork, network: nn.Module, said: dict[str, Any]) -> bytes:

@@ -14,6 +14,7 @@ from typing import cast
 from ddarts_ext.nn import DiscreteNetwork, NASBench201Network
 from ddarts_ext.nn.plain import fold as fold_module
 from ddarts_ext.nn.plain import layers, network
+from ddarts_ext.runs.losses import CLASSES, MULTI_LABEL, VALUES
 from ddarts_ext.training import TrainedNetwork
 
 _WIDTH = 116
@@ -21,7 +22,7 @@ _WIDTH = 116
 _TEMPLATE = '''"""{title}
 
     network = load()  # in evaluation mode
-    logits = network((pixels - mean) / std)  # pixels between 0 and 1, [N, {channels}, {height}, {width}]
+    {outputs} = network((pixels - mean) / std)  # pixels between 0 and 1, [N, {channels}, {height}, {width}]
 
 It needs torch alone.
 """
@@ -63,10 +64,12 @@ def source(trained: TrainedNetwork, *, fold: bool, weights: str) -> str:
     name = "PlainNetwork" if isinstance(model, DiscreteNetwork) else "PlainStagedNetwork"
     imports, definitions = _needed({name, *(["folded"] if fold else [])})
     found = trained.description
-    what = f"A network of {len(trained.network.cells)} cells for {len(found.classes)} classes, made by ddarts_ext."  # type: ignore[arg-type]
+    cells = len(trained.network.cells)  # type: ignore[arg-type]
+    what = f"A network of {cells} cells for {len(found.classes)} {_OUTPUTS[found.task]}, made by ddarts_ext."
     build = f"{name}(**ARGUMENTS)"
     return _TEMPLATE.format(
         title=what,
+        outputs="values" if found.task == VALUES else "logits",
         channels=found.in_channels,
         height=found.size[0],
         width=found.size[1],
@@ -80,6 +83,9 @@ def source(trained: TrainedNetwork, *, fold: bool, weights: str) -> str:
         build=f"folded({build})" if fold else build,
         weights=weights,
     )
+
+
+_OUTPUTS = {CLASSES: "classes", MULTI_LABEL: "labels, several at once", VALUES: "numbers"}
 
 
 def _needed(wanted: set[str]) -> tuple[str, str]:

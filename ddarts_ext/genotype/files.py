@@ -12,6 +12,10 @@ _BOMS = {b"\xef\xbb\xbf": "utf-8", b"\xff\xfe\0\0": "utf-32-le", b"\xff\xfe": "u
 """Byte order marks; a longer one before its beginning."""
 
 
+_OF_RUNS = ("config.json", "network.json", "comparison.json")
+"""Files of runs that people take for the run."""
+
+
 def architectures() -> tuple[str, ...]:
     """The names of the built-in architectures."""
     folder = resources.files("ddarts_ext.genotype") / "architectures"
@@ -63,6 +67,12 @@ def _member(text: str, path: str, member: str, given: str) -> tuple[str, str]:
         if "'" not in text:
             raise
         return text, member
+    if os.path.basename(path) in _OF_RUNS and "genes" not in data and not member:
+        folder = os.path.dirname(path) or "."
+        raise ValueError(
+            f"genotype: {path} describes a run and is no genotype: give the folder {folder}, or "
+            f"{os.path.join(folder, 'genotype.json')}"
+        )
     if "genes" in data or "normal" in data:
         if member:
             raise ValueError(f"genotype: {path} must be given without #{member[:100]}, as it holds one genotype")

@@ -10,6 +10,7 @@ from ddarts_ext.genotype.files import architectures
 from ddarts_ext.nn.features import FeatureNetwork
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.nn.network import DiscreteNetwork, build_network
+from ddarts_ext.runs.folder import RunFolder
 
 
 def list_models() -> tuple[str, ...]:
@@ -46,6 +47,11 @@ def create_model(
         raise ValueError(f"create_model: num_classes must be >= 0, got {num_classes}")
     if out_indices is not None and not features_only:
         raise ValueError("create_model: features_only must be True with out_indices, got False")
+    if not isinstance(name, Genotype) and _is_training(Path(name)):
+        raise ValueError(
+            f"create_model: name must be no training, whose network load_network({str(name)!r}) gives with its "
+            f"weights, got {name}; of its genotype alone: {Path(name) / 'genotype.json'}"
+        )
     genotype = name if isinstance(name, Genotype) else Genotype.load(name)
     if cells is not None:
         genotype = genotype.with_layers(cells)
@@ -56,3 +62,11 @@ def create_model(
     if num_classes == 0:
         network.reset_classifier(0)
     return network
+
+
+def _is_training(folder: Path) -> bool:
+    try:
+        there = (folder / "config.json").is_file()
+    except (OSError, ValueError):  # text of a genotype, which is no path
+        return False
+    return there and RunFolder(folder, "create_model").config().get("command") == "train"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ddarts_ext import spaces
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.plain import layers
 from ddarts_ext.nn.primitives import Primitive, add_factory, known_primitives
@@ -44,8 +46,17 @@ def register_primitive(name: str, build: Callable[[int, int], nn.Module]) -> Non
         raise TypeError(
             f"register_primitive: build must be a function of channels and stride, got {type(build).__name__}"
         )
+    try:
+        inspect.signature(build).bind(4, 1)
+    except TypeError as error:
+        raise TypeError(
+            f"register_primitive: build of {name} must take channels and stride, got one of {inspect.signature(build)}"
+        ) from error
+    except ValueError:  # built-in callables have no signature to look at
+        pass
     for stride in (1, 2):
         _check(name, build(4, stride), stride)
+    spaces.add_op(name)
     layers.OWN[name] = build
     add_factory(name, lambda channels, stride, style: Wrapped(build(channels, stride)))
 

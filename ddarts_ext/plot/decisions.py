@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from ddarts_ext import spaces
 from ddarts_ext.runs.folder import Record
+from ddarts_ext.runs.losses import SHARES, metric_in
 
 Values = npt.NDArray[np.float64]
 _SHOWN = (
@@ -77,7 +78,9 @@ def draw_decisions(pyplot: Any, history: Sequence[Record]) -> None:
         axis.set(xlabel="epoch", ylabel=label, ylim=(0, None))
     gap = history[-1].get("discretisation")
     if gap is not None:
+        name = metric_in(history[-1]["valid"])[0]
+        text = "{:.1%}".format if name in SHARES else "{:.4g}".format
         figure.suptitle(
-            f"accuracy of the supernet {gap['before']:.1%}, of its part that is the result {gap['after']:.1%} "
+            f"{name} of the supernet {text(gap['before'])}, of its part that is the result {text(gap['after'])} "
             f"(rule {gap['rule']})"
         )

@@ -10,6 +10,7 @@ from ddarts_ext.distance import Matrix
 from ddarts_ext.distance.runs import RunDistances
 from ddarts_ext.plot.pyplot import load_pyplot
 from ddarts_ext.runs.folder import Record
+from ddarts_ext.runs.losses import metric_in
 
 
 def plot_matrix(matrix: Matrix, names: Sequence[str], path: str | Path) -> None:
@@ -57,10 +58,11 @@ def draw_distance(pyplot: Any, history: list[Record], config: Record) -> None:
     distances.set(xlabel="epoch", ylabel="distance", ylim=(0, None))
     accuracies = distances.twinx()
     # A search that judges on no images has the accuracy of training alone.
-    part, label = ("valid", "validation accuracy") if "valid" in history[0] else ("train", "training accuracy")
-    shown = [record[part]["accuracy"] for record in history]
-    accuracies.plot(epochs, shown, color="black", linewidth=1, linestyle="--", label=label)
-    accuracies.set(ylabel="accuracy")
+    part, label = ("valid", "validation") if "valid" in history[0] else ("train", "training")
+    name = metric_in(history[0][part])[0]
+    shown = [record[part][name] for record in history]
+    accuracies.plot(epochs, shown, color="black", linewidth=1, linestyle="--", label=f"{label} {name}")
+    accuracies.set(ylabel=name)
     first = int(config.get("method", {}).get("architect", {}).get("alpha_start", 0))
     if first:
         distances.axvspan(0.5, first + 0.5, color="grey", alpha=0.15, label="pre-training")

@@ -13,6 +13,7 @@ from ddarts_ext.plot.distance import draw_distance
 from ddarts_ext.plot.pyplot import load_pyplot
 from ddarts_ext.plot.shrinking import shrinking_figures
 from ddarts_ext.runs.folder import Record, RunFolder
+from ddarts_ext.runs.losses import metric_in
 
 
 def plot_run(run: str | Path, out: str | Path | None = None) -> list[Path]:
@@ -51,13 +52,14 @@ def plot_run(run: str | Path, out: str | Path | None = None) -> list[Path]:
 def _accuracy(pyplot: Any, history: list[Record]) -> None:
     epochs = [record["epoch"] + 1 for record in history]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, what in zip(axes, ("accuracy", "loss"), strict=True):
+    name = metric_in(history[0].get("valid") or history[0].get("test") or history[0]["train"])[0]
+    for axis, what in zip(axes, (name, "loss"), strict=True):
         for part, label in (("train", "training"), ("valid", "validation"), ("test", "held out")):
             if what in history[0].get(part, {}):
                 axis.plot(epochs, [record[part][what] for record in history], label=label)
         axis.set(xlabel="epoch", ylabel=what)
         axis.legend()
-    figure.suptitle("accuracy and loss")
+    figure.suptitle(f"{name} and loss")
 
 
 def _contributions(pyplot: Any, history: list[Record]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -136,7 +137,15 @@ class RunFolder:
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"{self.command}: out must be a folder, got the file {self.path}")
         missing = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            reason = error.strerror or type(error).__name__
+            raise type(error)(
+                f"{self.command}: out must be a folder that can be made, got {self.path}: {reason}"
+            ) from error
         self._made, self._first = missing, not self.config_file.exists()
         refusal = f"{self.command}: out must not be in use by another process, got {self.path}"
         self._lock = taken(self.path / ".lock", refusal, self.say)

@@ -2,14 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 _OF_THE_DEVICE = ("lr", "fused", "foreach", "capturable")
 """Settings of a group that follow from the device of a run; its rate is set anew in every epoch."""
+
+
+OptimizerFactory = Callable[[Any], Optimizer]
+"""What makes an optimiser of parameters, or of groups of them, as the classes of ``torch.optim`` take them."""
+
+
+def own_optimizer(command: str, what: str, make: OptimizerFactory, parameters: list[Any]) -> Optimizer:
+    """The optimiser that a function of the caller makes of parameters, or of groups of them, with its rates kept as
+    ``initial_lr``: :func:`scale_rates` takes parts of them. what: the argument. Raises TypeError or ValueError.
+    """
+    try:
+        optimizer = make(parameters)
+    except TypeError as error:
+        raise TypeError(f"{command}: {what} must be a function of the parameters: {error}") from error
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"{command}: {what} must give a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    given = [p for group in parameters for p in (group["params"] if isinstance(group, dict) else [group])]
+    taken = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if taken != {id(p) for p in given}:
+        raise ValueError(
+            f"{command}: {what} must take all parameters that it is given, got {len(taken)} of {len(given)}"
+        )
+    for group in optimizer.param_groups:
+        group["initial_lr"] = float(group["lr"])
+    return optimizer
+
+
+def tried(command: str, what: str, make: OptimizerFactory | None, device: torch.device) -> str | None:
+    """What keeps steps of the optimiser that ``make`` makes out of a CUDA graph; None where nothing does. Raises as
+    :func:`own_optimizer` does."""
+    if make is None:
+        return None
+    optimizer = own_optimizer(command, what, make, [nn.Parameter(torch.zeros(1, device=device))])
+    return None if capturable(optimizer) else f"{type(optimizer).__name__} of {what} is not made with capturable=True"
+
+
+def capturable(optimizer: Optimizer) -> bool:
+    """Whether its steps read nothing on the host: Adam and others made so, and SGD, fused."""
+    fused = type(optimizer) is torch.optim.SGD
+    return all(group.get("capturable") or (fused and group.get("fused")) for group in optimizer.param_groups)
+
+
+def scale_rates(optimizer: Optimizer, *factors: float) -> float:
+    """Set every rate to a part of what the optimiser was made with, one factor for all groups or one for each; the rate
+    of the first group."""
+    each = factors if len(factors) > 1 else factors * len(optimizer.param_groups)
+    rates = [group["initial_lr"] * factor for group, factor in zip(optimizer.param_groups, each, strict=True)]
+    set_rate(optimizer, rates[0], *rates[1:])
+    return float(rates[0])
 
 
 def rates_as_tensors(optimizer: Optimizer) -> None:

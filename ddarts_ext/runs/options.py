@@ -6,6 +6,7 @@ all follow from these declarations.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -29,6 +30,15 @@ def value_of(name: str, text: str) -> Any:
         raise ValueError(f"{name} must be a value of few levels, got {got}") from None
     except ValueError:
         return text
+
+
+def unknown_setting(command: str, name: str, known: Collection[str]) -> TypeError:
+    """The error for a setting that is none of ``known``, with those that resemble it."""
+    near = [repr(one) for one in difflib.get_close_matches(name, known, n=3, cutoff=0.6)]
+    meant = f"; did you mean {' or '.join(filter(None, (', '.join(near[:-1]), near[-1])))}?" if near else ""
+    return TypeError(
+        f"{command}: setting must be one of those that ddarts {command} --list shows, got {name[:60]!r}{meant}"
+    )
 
 
 @dataclass(frozen=True)

@@ -128,10 +128,3 @@ class Sums:
         )
         # Checkpoints from before maxima were counted.
         self._count.update(name for name in self._largest if not self._count[name])
-
-
-def judge(sums: Sums, name: str, logits: Tensor, labels: Tensor, loss: Tensor) -> None:
-    """Add one batch's mean loss and its hits."""
-    count = len(labels)
-    sums.add(f"{name}_loss", loss * count, count)
-    sums.add(f"{name}_accuracy", (logits.argmax(1) == labels).sum(), count)

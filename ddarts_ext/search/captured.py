@@ -26,6 +26,7 @@ def why_not(config: SearchSettings, dataset: Dataset, device: torch.device, part
         f"the device is {device.type}": device.type != "cuda",
         "images are decoded when they are needed": in_memory(dataset.train) is None,
         "AutoAugment chooses on the host": config.augmentation.autoaugment is not None,
+        "augment is a function of the caller": dataset.before is not None,
         "the data set augments in its own way": type(dataset).augment is not Dataset.augment,
         "parts that were given may change the network": bool(parts),
         "alphas move by the second order": architect.order != 1,

@@ -7,17 +7,18 @@ from dataclasses import replace
 from typing import Any
 
 from ddarts_ext.runs.finite import named
+from ddarts_ext.runs.losses import judged_in, shown
 from ddarts_ext.runs.sums import NotFinite, Sums
 from ddarts_ext.search.decisions import decisions
 from ddarts_ext.search.state import SearchState
 
 
-def figures(state: SearchState, sums: Sums) -> dict[str, Any]:
-    """What the history holds of an epoch: means, and the alphas of every cell."""
+def figures(state: SearchState, sums: Sums, metric: str = "accuracy") -> dict[str, Any]:
+    """What the history holds of an epoch: means, and the alphas of every cell. metric: the name of what judges."""
     means = sums.means()
     record: dict[str, Any] = {}
     for name in ("train", "architecture", "valid"):
-        part = {key: means[f"{name}_{key}"] for key in ("loss", "accuracy") if f"{name}_{key}" in means}
+        part = {key: means[f"{name}_{key}"] for key in ("loss", metric) if f"{name}_{key}" in means}
         if part:
             record[name] = part
     for name in ("zero_one", "ablation", "contributions", "op_entropy", "edge_entropy", "beta_decay", "anchor"):
@@ -36,10 +37,10 @@ def figures(state: SearchState, sums: Sums) -> dict[str, Any]:
 
 
 def line(record: Mapping[str, Any]) -> str:
-    """Losses and accuracies; a search that judges on no images has those of training alone."""
+    """Losses and metrics; a search that judges on no images has those of training alone."""
     names = {"train": "train", "valid": "validation"}
     found = [
-        f"{label} loss {record[part]['loss']:.3f} accuracy {record[part]['accuracy']:.1%}"
+        f"{label} loss {record[part]['loss']:.3f}" + "".join(f" {shown(*each)}" for each in judged_in(record[part]))
         for part, label in names.items()
         if part in record
     ]

@@ -90,7 +90,8 @@ class SearchResult:
 
     genotype: the architecture, by ``rule``; ``note`` says why another rule stood in, else empty. genotypes: by every
     rule of the method. history: one record per epoch. alphas: [cells, E, O], on the CPU. run: its folder, if any.
-    figures: what a table of NAS-Bench-201 says of the architecture, where one was given.
+    figures: what a table of NAS-Bench-201 says of the architecture, where one was given. metric: the name of what
+    judged in the history.
     """
 
     genotype: Genotype
@@ -104,6 +105,7 @@ class SearchResult:
     stem: str
     run: Path | None = None
     figures: Figures | None = None
+    metric: str = "accuracy"
 
     def network(self, channels: int = 36, **options: Any) -> DiscreteNetwork | NASBench201Network:
         """The network with this architecture, not yet trained. options: of :func:`build_network`."""

@@ -6,15 +6,17 @@ import functools
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddarts_ext.data import UnreadableImage, load
+from ddarts_ext.data import Augmentation, UnreadableImage, load
 from ddarts_ext.data.batches import permuted, redrawn, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order, digest, divided
+from ddarts_ext.data.own_augment import AugmentFunction, augmented_by
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.random import random_genotype
 from ddarts_ext.nn.forward_pass import Pass
@@ -25,8 +27,11 @@ from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.graphs import own_stream
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
-from ddarts_ext.runs.optimizers import set_rate
+from ddarts_ext.runs.losses import LossFunction, MetricFunction
+from ddarts_ext.runs.objective import objective_of
+from ddarts_ext.runs.optimizers import OptimizerFactory, scale_rates, set_rate, tried
 from ddarts_ext.runs.options import takes
+from ddarts_ext.runs.own import check_again, named
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums
@@ -41,10 +46,15 @@ from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts import PARTS, Part, Surroundings
 from ddarts_ext.search.result import Reading, SearchResult, read
 from ddarts_ext.search.settings import MAY_CHANGE, OPTIONS, SearchSettings, resolve
-from ddarts_ext.search.state import SearchState, initial_state
+from ddarts_ext.search.state import Optimizers, SearchState, initial_state
 from ddarts_ext.search.step import Stepper
 from ddarts_ext.tables.nasbench201 import Figures, NASBench201Table
 from ddarts_ext.training.demand import announce
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ddarts_ext.search.arguments import MethodName, SearchArguments
 
 EXACT_HESSIAN = 3.5
 """Memory of the exact second-order step in passes of the network, as measured."""
@@ -60,7 +70,12 @@ class Searcher:
     out: folder of the run; without one nothing is written. resume: continue the run in it, if there is one.
     parts: more to run between epochs, beside the method's. progress: what is shown meanwhile, nothing by default.
     loggers: where figures go after every epoch, see :class:`ddarts_ext.runs.loggers.Logger`.
-    settings: any field of :class:`SearchSettings`; ``space``, ``epochs``, ``cells``, ``channels`` and ``batch`` of the
+    loss, metric: names or functions, see :func:`ddarts_ext.runs.objective.objective_of`.
+    optimizer: makes the optimiser of the weights from their parameters; its rates fall as those of the method do, from
+    what it was made with. ``alpha_optimizer`` may be such a function as well.
+    augment: what training images go through instead of crop, flip and cutout, as far as these are not said, see
+    :data:`ddarts_ext.data.own_augment.AugmentFunction`.
+    arguments: any field of :class:`SearchSettings`; ``space``, ``epochs``, ``cells``, ``channels`` and ``batch`` of the
     search, by default the method's, or smaller ones for small images; any field of :class:`Objectives`,
     :class:`Architect`, :class:`Weights`, :class:`Discretisation` or :class:`Distance`, such as ``weight_lr=0.025``.
     ``help(Searcher)`` shows them all.
@@ -73,7 +88,7 @@ class Searcher:
     def __init__(
         self,
         data: Any = "digits",
-        method: str | Method = "ddarts",
+        method: MethodName | Method = "ddarts",
         *,
         device: str | torch.device | None = None,
         out: str | Path | None = None,
@@ -81,13 +96,40 @@ class Searcher:
         parts: Sequence[Part] = (),
         progress: Progress | None = None,
         loggers: Sequence[Logger] = (),
-        **settings: Any,
+        loss: str | LossFunction | None = None,
+        metric: str | MetricFunction | None = None,
+        optimizer: OptimizerFactory | None = None,
+        augment: AugmentFunction | None = None,
+        table: str | Path | None = None,
+        **arguments: Unpack[SearchArguments],
     ) -> None:
+        settings: dict[str, Any] = {**arguments, "table": None if table is None else str(table)}
         self.device = choose_device(device, "search")
         if resume and out is None:
             raise ValueError("search: out must be the folder of the run to resume, got None")
+        alphas = settings.pop("alpha_optimizer") if callable(settings.get("alpha_optimizer")) else None
+        parts_given = {"loss": loss, "metric": metric, "optimizer": optimizer, "alpha_optimizer": alphas}
+        own = named("search", {**parts_given, "augment": augment})
+        self.folder = None if out is None else RunFolder(out, "search")
+        check_again("search", self.folder, own, resume=resume)
+        self._check_method(method, resume)
         dataset = load(data, image_size=settings.get("image_size"))
-        self.config: SearchSettings = resolve(dataset, method, self.device.type, settings)
+        if augment is not None:
+            dataset = augmented_by("search", dataset, augment, self.device)
+            settings.setdefault("augmentation", Augmentation())
+        self.objective = objective_of(
+            "search",
+            dataset.train.labels,
+            len(dataset.classes),
+            self.device,
+            loss=loss,
+            metric=metric,
+            class_weights=settings.get("class_weights"),
+        )
+        settings |= {"loss": self.objective.loss_name, "metric": self.objective.metric_name}
+        self.config: SearchSettings = replace(resolve(dataset, method, self.device.type, settings), own=own)
+        self._optimizers = Optimizers(optimizer, alphas)
+        self._check_optimizers(settings)
         if (self.config.method.shrinking is not None) != self._shrinks:
             other = "Searcher" if self._shrinks else "Shrinker"
             raise ValueError(f"search: method {self.config.method.name} must be searched by {other}")
@@ -96,7 +138,6 @@ class Searcher:
         self.order = canonical_order(dataset.train)
         self.dataset = dataset.to(self.device)
         self.resume = resume
-        self.folder = None if out is None else RunFolder(out, "search")
         self.progress = progress if progress is not None else Progress()
         self.loggers = check_loggers("search", loggers)
         self.keeping = Keeping(
@@ -109,10 +150,33 @@ class Searcher:
         )
         self._given = tuple(parts)
         runs = autocast(self.device, self.config.precision)
-        around = Surroundings(self.config, self.dataset, lambda: self._divided[1], runs)
+        around = Surroundings(self.config, self.dataset, lambda: self._divided[1], runs, self.objective)
         self._parts = tuple(PARTS[name](around) for name in self.config.method.parts) + self._given
         if self.config.graphs == "on" and self._eager is not None:
             raise ValueError(f"search: graphs must be auto or off, as {self._eager}, got 'on'")
+
+    def _check_method(self, method: str | Method, resume: bool) -> None:
+        """A run goes on by its method: said first, as most settings follow from it."""
+        if self.folder is None or not resume or not self.folder.config_file.is_file():
+            return
+        config = self.folder.config()
+        before = config["method"].get("name") if isinstance(config.get("method"), dict) else None
+        now = method.name if isinstance(method, Method) else method
+        if config.get("command") == "search" and before is not None and before != now:
+            raise ValueError(f"search: method must be {before} to resume the run in {self.folder.path}, got {now}")
+
+    def _check_optimizers(self, settings: Mapping[str, Any]) -> None:
+        """Refuse what does not go together with optimisers of the caller."""
+        self._kept_eager = tried("search", "optimizer", self._optimizers.weights, self.device) or tried(
+            "search", "alpha_optimizer", self._optimizers.alphas, self.device
+        )
+        if self._optimizers.weights is None:
+            return
+        for name in ("weight_lr", "momentum", "nesterov", "weight_decay"):
+            if settings.get(name) is not None:
+                raise ValueError(f"search: {name} must be left out with optimizer, got {settings[name]!r}")
+        if self.config.method.architect.order == 2:
+            raise ValueError("search: order must be 1 with optimizer, as the step that is looked ahead is one of SGD")
 
     def search(self) -> SearchResult:
         """Run the search, or what is left of it, and read the result."""
@@ -181,6 +245,8 @@ class Searcher:
     def _announce(self, state: SearchState) -> None:
         """Say what the run is and takes, or refuse it, before anything is computed or written."""
         method, weights = self.config.method, state.architecture.weights().detach()
+        if self.objective.said:
+            self.progress.say(f"search: {self.objective.said}")
         runs = autocast(self.device, self.config.precision)
 
         def forward(images: torch.Tensor) -> torch.Tensor:
@@ -217,7 +283,7 @@ class Searcher:
         )
 
     def _initial(self) -> SearchState:
-        return initial_state(self.config, self.dataset, self.device, self._parts)
+        return initial_state(self.config, self.dataset, self.device, self._parts, self._optimizers)
 
     @functools.cached_property
     def _divided(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -255,7 +321,8 @@ class Searcher:
                 self._finish_epoch(state, epoch, rates, judged, began)
 
     def _stepper(self, state: SearchState, method: Method) -> Stepper:
-        return Stepper(state, method, autocast(self.device, self.config.precision), state.budget or Budget())
+        runs = autocast(self.device, self.config.precision)
+        return Stepper(state, method, runs, state.budget or Budget(), self.objective)
 
     def _iterations(self, stepper: Stepper) -> Iterations:
         """How steps are run on this device: captured as CUDA graphs, if they can be."""
@@ -265,7 +332,7 @@ class Searcher:
 
     @functools.cached_property
     def _eager(self) -> str | None:
-        return why_not(self.config, self.dataset, self.device, self._given)
+        return why_not(self.config, self.dataset, self.device, self._given) or self._kept_eager
 
     def _not_captured(self, error: Exception) -> None:
         if self.config.graphs == "on":
@@ -279,7 +346,7 @@ class Searcher:
         """Record what the epoch came to, let the parts have their say, and keep it all. sums: of judging."""
         self.keeping.check(state, state.net, state.sums, sums, name=functools.partial(named_in, state))
         synchronize(self.device)
-        record = {"epoch": epoch, **rates, **figures(state, state.sums.joined(sums))}
+        record = {"epoch": epoch, **rates, **figures(state, state.sums.joined(sums), self.objective.metric_name)}
         self.keeping.check_record(state, record)
         self._warn(record)
         stops = [part.after_epoch(state, epoch, record) for part in self._parts]
@@ -316,8 +383,17 @@ class Searcher:
         if method.edge_relaxation is not None:
             resting = epoch < architect.alpha_start
             rates |= {"alpha_lr": 0.0 if resting else alpha_lr, "edge_lr": alpha_lr}
-        set_rate(state.weight_optimizer, rates["weight_lr"])
-        set_rate(state.alpha_optimizer, *(rates[name] for name in ("alpha_lr", "edge_lr") if name in rates))
+        own = self._optimizers
+        if own.weights is None:
+            set_rate(state.weight_optimizer, weight_lr)
+        else:
+            rates["weight_lr"] = scale_rates(state.weight_optimizer, _part(weight_lr, weights.weight_lr))
+        moving = [rates[name] for name in ("alpha_lr", "edge_lr") if name in rates]
+        if own.alphas is None:
+            set_rate(state.alpha_optimizer, *moving)
+        else:
+            parts = [_part(rate, architect.alpha_lr) for rate in moving]
+            rates["alpha_lr"] = scale_rates(state.alpha_optimizer, *parts)
         strengths = method.objectives.strengths(epoch + 1, method.epochs, architect.alpha_start)
         scheduled = method.mixing.scheduled(epoch + 1, method.epochs)
         for name, value in (strengths | scheduled).items():
@@ -352,6 +428,8 @@ class Searcher:
         count = len(self._divided[1])
         if "valid" not in record or not count:
             return
+        if "accuracy" not in record["valid"] or self.dataset.numbers:
+            return
         chance = 1 / len(self.dataset.classes)
         if record["valid"]["accuracy"] < chance - 5 * math.sqrt(chance * (1 - chance) / count):
             self.progress.say(
@@ -360,7 +438,7 @@ class Searcher:
             )
 
     def _gap(self, state: SearchState, result: SearchResult) -> bool:
-        """Add to the last record the accuracy of the supernet before and after discretisation, on the same images.
+        """Add to the last record the metric of the supernet before and after discretisation, on the same images.
 
         After: the ops of the genotype weigh 1, all others 0. True if it was added.
         """
@@ -373,7 +451,7 @@ class Searcher:
             # A part has ended the search after an epoch that was not judged.
             sums = Sums()
             self._judge(iterations, part, sums)
-            record["valid"] = figures(state, sums)["valid"]
+            record["valid"] = figures(state, sums, self.objective.metric_name)["valid"]
         state.net.eval()
         # A genotype of one cell stands for all of them (NAS-Bench-201).
         chosen = one_hot(result.genotype.cells, state.space).to(state.architecture.table)
@@ -382,8 +460,8 @@ class Searcher:
         after = sums.means()
         record["discretisation"] = {
             "rule": result.rule,
-            "before": record["valid"]["accuracy"],
-            "after": after["valid_accuracy"],
+            "before": record["valid"][self.objective.metric_name],
+            "after": after[f"valid_{self.objective.metric_name}"],
             "loss_after": after["valid_loss"],
         }
         return True
@@ -414,6 +492,7 @@ class Searcher:
             classes=len(self.dataset.classes),
             in_channels=self.dataset.channels,
             stem=self.config.stem,
+            metric=self.objective.metric_name,
             run=None if self.folder is None else self.folder.path,
             figures=self._figures(reading.genotype),
         )
@@ -424,3 +503,8 @@ class Searcher:
         if figures is not None and self.folder is not None:
             self.folder.write_json("nasbench201.json", figures.to_json())
         return figures
+
+
+def _part(rate: float, start: float) -> float:
+    """What part of its start a rate is."""
+    return rate / start if start else 1.0

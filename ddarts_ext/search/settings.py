@@ -19,7 +19,10 @@ from ddarts_ext.genotype.start import Start
 from ddarts_ext.nn.stem import STEMS, suited_stem
 from ddarts_ext.runs.device import PRECISIONS
 from ddarts_ext.runs.graphs import GRAPHS
-from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option
+from ddarts_ext.runs.losses import CLASS_WEIGHTS, LOSS, METRIC, SHOWN_LOSS, SHOWN_METRIC
+from ddarts_ext.runs.objective import plain_weights
+from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option, unknown_setting
+from ddarts_ext.runs.own import refuse_functions
 from ddarts_ext.search import methods
 from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.methods import Method
@@ -42,6 +45,8 @@ class SearchSettings:
     2. judge_every: epochs from one judgement to the next; the last epoch is always judged. graphs: whether the steps on
     a GPU are captured as CUDA graphs; ``auto`` where they can be, ``on`` refuses a search whose steps cannot.
     table: file with the accuracies of NAS-Bench-201 that are looked up for the result.
+    loss, metric, class_weights: see :func:`ddarts_ext.runs.objective.objective_of`. own: the names of functions that
+    were passed to the Searcher, by argument.
     """
 
     data: str
@@ -65,18 +70,25 @@ class SearchSettings:
     steps: int | None = option(None)
     reductions: tuple[int, ...] | None = option(None)
     sequence: tuple[int, ...] | None = option(None)
+    loss: str = option("cross-entropy", LOSS, shown=SHOWN_LOSS)
+    metric: str = option("accuracy", METRIC, shown=SHOWN_METRIC)
+    class_weights: tuple[float, ...] | str | None = option(None, CLASS_WEIGHTS, shown="none")
     augmentation: Augmentation = field(default_factory=Augmentation)
+    own: Mapping[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for config.json."""
         start = None if self.start is None else self.start.to_json()
-        return {"version": 1, "command": "search", **asdict(self), "start": start}
+        said = {"version": 1, "command": "search", **asdict(self), "start": start}
+        # As before there was a choice: such runs go on.
+        usual: dict[str, Any] = {"loss": "cross-entropy", "metric": "accuracy", "class_weights": None, "own": {}}
+        return {name: value for name, value in said.items() if name not in usual or value != usual[name]}
 
     def space(self) -> spaces.Space:
         return spaces.get(self.method.space, steps=self.steps)
 
 
-_OWN = declared(SearchSettings)
+_OWN = {name: known for name, known in declared(SearchSettings).items() if name != "own"}
 OPTIONS: dict[str, Option] = {
     **declared(Method, "method", names=SIZES),
     **{name: known for name, known in _OWN.items() if name not in ("data", "method", "device")},
@@ -92,6 +104,8 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
     Raises ValueError or TypeError naming the argument.
     """
     wanted = {name: value for name, value in given.items() if value is not None}
+    for name in sorted(set(wanted) - {*OPTIONS, "augmentation"}):
+        raise unknown_setting("search", name, OPTIONS)
     # A search sees crops and flips, no cutout: DARTS, section 3.1.
     augmentation = taken_from(wanted, replace(dataset.augmentation, cutout=0, autoaugment=None))
     own = {name: wanted.pop(name) for name in _OWN if name in wanted}
@@ -102,6 +116,8 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
         # What the network determines, unless it was said; if it was, the check below compares.
         for name, value in own["start"].sizes(chosen.space).items():
             (wanted if name in SIZES else own).setdefault(name, value)
+    if "class_weights" in own:
+        own["class_weights"] = plain_weights(own["class_weights"])
     for name in ("reductions", "sequence"):
         if own.get(name) is not None:
             own[name] = tuple(own[name])
@@ -127,7 +143,9 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
 
 
 def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of the Searcher that a config.json was written with."""
+    """The arguments of the Searcher that a config.json was written with. Raises ValueError for those that were
+    functions."""
+    refuse_functions("search", config)
     said = {name: known.value_in(config) for name, known in OPTIONS.items()}
     said["start"] = None if said["start"] is None else Start.from_json(said["start"])
     said["augmentation"] = Augmentation(**config["augmentation"])

@@ -14,12 +14,12 @@ from ddarts_ext.nn.nasbench201 import NASBench201Supernet
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.runs.device import restore_generator
 from ddarts_ext.runs.draws import DrawsFrom
-from ddarts_ext.runs.optimizers import rates_as_tensors, state_of, take_up
+from ddarts_ext.runs.optimizers import OptimizerFactory, capturable, own_optimizer, rates_as_tensors, state_of, take_up
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.contributions.budget import Budget
 from ddarts_ext.search.edge_weights import EdgeWeights
-from ddarts_ext.search.methods import Architect
+from ddarts_ext.search.methods import Architect, Weights
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.spaces import Space
 
@@ -51,7 +51,7 @@ class SearchState:
     space: Space
     net: Supernet
     architecture: ArchitectureParameters
-    weight_optimizer: torch.optim.SGD
+    weight_optimizer: torch.optim.Optimizer
     alpha_optimizer: torch.optim.Optimizer
     order: torch.Generator
     augmentation: torch.Generator
@@ -123,6 +123,14 @@ class SearchState:
         self.history = history[: self.epoch]
 
 
+@dataclass(frozen=True)
+class Optimizers:
+    """Functions of the caller that make the optimisers of the weights and of the alphas, where there are such."""
+
+    weights: OptimizerFactory | None = None
+    alphas: OptimizerFactory | None = None
+
+
 State = TypeVar("State", bound=SearchState)
 
 
@@ -145,7 +153,11 @@ def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet:
 
 
 def initial_state(
-    settings: SearchSettings, dataset: Dataset, device: torch.device, parts: tuple[Kept, ...] = ()
+    settings: SearchSettings,
+    dataset: Dataset,
+    device: torch.device,
+    parts: tuple[Kept, ...] = (),
+    own: Optimizers | None = None,
 ) -> SearchState:
     """The start of a search: all random numbers come from the seed, and the global generators are left as they were."""
     method, space = settings.method, settings.space()
@@ -167,7 +179,7 @@ def initial_state(
     if settings.start is not None:
         with torch.no_grad():
             architecture.table.copy_(settings.start.table(space, architecture.owner))
-    return assembled(SearchState, settings, net, architecture, device, parts)
+    return assembled(SearchState, settings, net, architecture, device, parts, own or Optimizers())
 
 
 def assembled(
@@ -177,6 +189,7 @@ def assembled(
     architecture: ArchitectureParameters,
     device: torch.device,
     parts: tuple[Kept, ...],
+    own: Optimizers,
 ) -> State:
     """A supernet and its alphas on their device, with their optimisers and the sources of randomness."""
     method = settings.method
@@ -187,15 +200,8 @@ def assembled(
         space=settings.space(),
         net=net,
         architecture=architecture,
-        weight_optimizer=torch.optim.SGD(
-            net.parameters(),
-            lr=method.weights.weight_lr,
-            momentum=method.weights.momentum,
-            weight_decay=method.weights.weight_decay,
-            nesterov=method.weights.nesterov,
-            fused=True,
-        ),
-        alpha_optimizer=_alpha_optimizer(method.architect, architecture, device),
+        weight_optimizer=_weight_optimizer(method.weights, net, own.weights),
+        alpha_optimizer=_alpha_optimizer(method.architect, architecture, device, own.alphas),
         order=torch.Generator().manual_seed(settings.seed),
         # Meta tensors, by which a step is counted, have no generator and draw nothing.
         augmentation=torch.Generator("cpu" if device.type == "meta" else device).manual_seed(settings.seed + 1),
@@ -208,16 +214,32 @@ def assembled(
     )
     if device.type == "cuda":
         for optimizer in (state.weight_optimizer, state.alpha_optimizer):
-            rates_as_tensors(optimizer)
+            if capturable(optimizer):
+                rates_as_tensors(optimizer)
     return state
 
 
+def _weight_optimizer(how: Weights, net: Supernet, make: OptimizerFactory | None) -> torch.optim.Optimizer:
+    if make is not None:
+        return own_optimizer("search", "optimizer", make, list(net.parameters()))
+    return torch.optim.SGD(
+        net.parameters(),
+        lr=how.weight_lr,
+        momentum=how.momentum,
+        weight_decay=how.weight_decay,
+        nesterov=how.nesterov,
+        fused=True,
+    )
+
+
 def _alpha_optimizer(
-    how: Architect, architecture: ArchitectureParameters, device: torch.device
+    how: Architect, architecture: ArchitectureParameters, device: torch.device, make: OptimizerFactory | None
 ) -> torch.optim.Optimizer:
     """One optimiser over the table is one per row: every step is elementwise, and all rows have the same rate. Betas
     are a group of their own, since they move before the alphas do."""
     groups = [{"params": [parameter]} for parameter in architecture.parameters()]
+    if make is not None:
+        return own_optimizer("search", "alpha_optimizer", make, groups)
     if how.alpha_optimizer == "sgd":
         return torch.optim.SGD(
             groups, lr=how.alpha_lr, momentum=how.alpha_momentum, weight_decay=how.alpha_weight_decay, fused=True

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ddarts_ext.nn.forward_pass import Pass
-from ddarts_ext.runs.sums import Sums, judge
+from ddarts_ext.runs.objective import Objective
+from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architect import unrolled_gradient
 from ddarts_ext.search.contributions.budget import Budget
 from ddarts_ext.search.contributions.marginal import contributions, frozen
@@ -31,12 +31,14 @@ Batch = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Stepper:
-    """The two halves of a step. autocast: makes the context in which networks run. budget: of contributions."""
+    """The two halves of a step. autocast: makes the context in which networks run. budget: of contributions. objective:
+    what both minimise; "cross-entropy" stands for its loss below."""
 
     state: SearchState
     method: Method
     autocast: Callable[[], AbstractContextManager[object]]
     budget: Budget = field(default_factory=Budget)
+    objective: Objective = field(default_factory=Objective)
 
     def architecture(self, step: int, train: Batch, valid: Batch, sums: Sums, *, decides: bool = True) -> None:
         """Move every row of the table by the gradient of its own loss. ``step`` counts from the start of the search;
@@ -80,7 +82,7 @@ class Stepper:
         weights = self._weights_trained_with(leaf, batch)
         with self.autocast():
             logits = state.net(images, weights, Pass())
-            loss = F.cross_entropy(logits, labels)
+            loss = self.objective.loss(logits, labels)
         if not accumulates:
             state.weight_optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -93,17 +95,17 @@ class Stepper:
         state.weight_optimizer.step()
         if accumulates:
             state.weight_optimizer.zero_grad(set_to_none=True)
-        judge(sums, "train", logits.detach(), labels, loss)
+        self.objective.judge(sums, "train", logits.detach(), labels, loss)
         if norm is not None:
             sums.add("gradient", norm)
 
     def judge(self, batch: Batch, weights: Tensor, p: Pass, sums: Sums) -> None:
-        """Add loss and accuracy of a batch of normalised images, with op weights [cells, E, O], as ``valid``."""
+        """Add loss and metric of a batch of normalised images, with op weights [cells, E, O], as ``valid``."""
         images, labels = batch
         with torch.no_grad(), self.autocast():
             logits = self.state.net(images, weights, p)
-            loss = F.cross_entropy(logits, labels)
-        judge(sums, "valid", logits, labels, loss)
+            loss = self.objective.loss(logits, labels)
+        self.objective.judge(sums, "valid", logits, labels, loss)
 
     def _ablated(self, valid: Batch, sums: Sums) -> Tensor:
         """Contributions of all cells: holds the ablation loss and its gradient, returns that of the cross-entropy."""
@@ -121,6 +123,7 @@ class Stepper:
                 memory=self.budget.memory,
                 keep=self.budget.keep,
                 generator=state.augmentation,
+                objective=self.objective,
             )
         result = ablation(
             found.loss,
@@ -139,7 +142,7 @@ class Stepper:
             # How much of a step is the ablation loss's: a loss without bound holds Adam's second moment up for long.
             share = objectives.ablation_weight * result.gradient.norm() / found.full_gradient.norm().clamp_min(1e-30)
             sums.largest("ablation_ratio", share)
-        judge(sums, "architecture", found.logits, valid[1], found.loss)
+        self.objective.judge(sums, "architecture", found.logits, valid[1], found.loss)
         return found.full_gradient
 
     def _plain(self, valid: Batch, sums: Sums) -> Tensor:
@@ -149,9 +152,9 @@ class Stepper:
         leaf = state.architecture.leaf()
         with frozen(state.net), self.autocast():
             logits = state.net(images, state.architecture.drawn(leaf, state.augmentation), Pass())
-            loss = F.cross_entropy(logits, labels)
+            loss = self.objective.loss(logits, labels)
             gradient = torch.autograd.grad(loss, leaf)[0]
-        judge(sums, "architecture", logits.detach(), labels, loss)
+        self.objective.judge(sums, "architecture", logits.detach(), labels, loss)
         return gradient
 
     def _accumulated(self, valid: Batch, sums: Sums, *, counts: bool) -> Tensor:
@@ -164,7 +167,7 @@ class Stepper:
             logits = state.net(
                 images, state.architecture.to_weights(leaf), Pass(statistics="update" if counts else "batch")
             )
-            loss = F.cross_entropy(logits, labels)
+            loss = self.objective.loss(logits, labels)
         # The loss of every cell goes back through the same network: N equal gradients of the weights.
         torch.autograd.backward(loss * rows)
         gradient = cast(Tensor, leaf.grad) / rows
@@ -172,7 +175,7 @@ class Stepper:
         total, left = number * gradient, state.held.get("left")
         state.held["left"] = (rows - number) * gradient
         if counts:
-            judge(sums, "architecture", logits.detach(), labels, loss)
+            self.objective.judge(sums, "architecture", logits.detach(), labels, loss)
         return total if left is None else total + left
 
     def _unrolled(self, train: Batch, valid: Batch, sums: Sums, *, counts: bool) -> Tensor:
@@ -186,7 +189,7 @@ class Stepper:
                 arguments = (batch[0], state.architecture.to_weights(table), Pass(statistics="batch"))
                 with self.autocast():
                     logits = functional_call(state.net, dict(zip(names, weights, strict=True)), arguments)
-                    return F.cross_entropy(logits, batch[1])
+                    return self.objective.loss(logits, batch[1])
 
             return loss
 
@@ -240,7 +243,7 @@ class Stepper:
         def loss(moved: Tensor) -> Tensor:
             with self.autocast():
                 logits = state.net(batch[0], architecture.mixing(moved, leaf), Pass(statistics="batch"))
-                return F.cross_entropy(logits, batch[1])
+                return self.objective.loss(logits, batch[1])
 
         with frozen(state.net):
             worst = perturbed_against(relaxed, radius, loss, how.perturbation_steps, state.augmentation)

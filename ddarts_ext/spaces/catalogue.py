@@ -85,14 +85,24 @@ EXTRA_OPS = ("sep_conv_7x7",)
 """Ops that genotypes may name although no space above searches over them."""
 
 
+_OWN_OPS: set[str] = set()
+
+
 def register(space: Space) -> Space:
     """Make a space known by its name, to searches and genotypes; ``space`` itself, so that it can be kept at once.
 
     Its ops are those of this package or of :func:`ddarts_ext.nn.register_primitive`. Registering the same again changes
-    nothing. Raises ValueError where another space has the name, TypeError for what is no :class:`Space`.
+    nothing. Raises ValueError where another space has the name and for an op that nobody knows, TypeError for what is
+    no :class:`Space`.
     """
     if not isinstance(space, Space):
         raise TypeError(f"spaces.register: space must be a Space, got {type(space).__name__}")
+    for op in (*space.ops, *space.evaluation_ops):
+        if op not in known_ops():
+            raise ValueError(
+                f"spaces.register: ops of {space.name} must be known, or made so by register_primitive before, "
+                f"got {op!r}"
+            )
     if _SPACES.get(space.name, space) != space:
         raise ValueError(f"spaces.register: name must be that of no other space, got {space.name!r}")
     _SPACES[space.name] = space
@@ -119,7 +129,14 @@ def get(name: str, steps: int | None = None, multiplier: int | None = None) -> S
     return replace(space, steps=steps, multiplier=multiplier)
 
 
+def add_op(name: str) -> None:
+    """Make an op known by its name; whoever builds it does so (:func:`ddarts_ext.nn.register_primitive`)."""
+    _OWN_OPS.add(name)
+    known_ops.cache_clear()
+
+
 @cache
 def known_ops() -> frozenset[str]:
     """Every op name that a genotype may hold."""
-    return frozenset(op for space in _SPACES.values() for op in (*space.ops, *space.evaluation_ops)) | set(EXTRA_OPS)
+    named = frozenset(op for space in _SPACES.values() for op in (*space.ops, *space.evaluation_ops))
+    return named | {*EXTRA_OPS, *_OWN_OPS}

@@ -11,11 +11,13 @@ from torch import Tensor
 from ddarts_ext.data import Dataset, Split
 from ddarts_ext.data.order import canonical_order, divided
 from ddarts_ext.data.subset import Subset
+from ddarts_ext.runs.objective import Objective
 
 
 @dataclass(frozen=True)
 class Best:
-    """The weights after ``epoch`` finished epochs. accuracy, loss: on the images that were held back to choose by."""
+    """The weights after ``epoch`` finished epochs. accuracy, loss: on the images that were held back to choose by;
+    ``accuracy`` is the metric of the training, whatever that is."""
 
     epoch: int
     accuracy: float
@@ -27,10 +29,19 @@ class Best:
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
     @classmethod
-    def better(cls, before: Best | None, epoch: int, figures: Mapping[str, Any], network: Any) -> Best:
-        """The better of ``before`` and the network as it is: by accuracy, then by loss, then the earlier one."""
-        accuracy, loss = figures["held_back_accuracy"], figures["held_back_loss"]
-        if before is not None and (before.accuracy, -before.loss) >= (accuracy, -loss):
+    def better(
+        cls,
+        before: Best | None,
+        epoch: int,
+        figures: Mapping[str, Any],
+        network: Any,
+        objective: Objective | None = None,
+    ) -> Best:
+        """The better of ``before`` and the network as it is: by the metric, then by loss, then the earlier one."""
+        how = objective or Objective()
+        accuracy, loss = figures[f"held_back_{how.metric_name}"], figures["held_back_loss"]
+        sign = 1 if how.higher_is_better else -1
+        if before is not None and (sign * before.accuracy, -before.loss) >= (sign * accuracy, -loss):
             return before
         return cls(
             epoch, accuracy, loss, {name: value.detach().clone() for name, value in network.state_dict().items()}

@@ -14,7 +14,9 @@ from ddarts_ext.data.transforms import Transforms
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.stem import STEMS, suited_stem
 from ddarts_ext.runs.device import PRECISIONS
-from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option
+from ddarts_ext.runs.losses import CLASS_WEIGHTS, LOSS, METRIC, SHOWN_LOSS, SHOWN_METRIC
+from ddarts_ext.runs.objective import plain_weights
+from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option, unknown_setting
 from ddarts_ext.training.recipes import NAMES, recipe_of, settings_of
 
 KEEP = ("last", "best")
@@ -36,6 +38,8 @@ class TrainConfig:
     accumulate: a batch is computed in so many parts, one after the other, and makes one step; norms see the parts.
     ema: the weights that are judged and written are an average over steps, see :class:`.average.Average`; 0 for none.
     mixup, cutmix: images are mixed in pairs, see :class:`.mixing.Mix`. layout: of images and weights in memory.
+    loss, metric, class_weights: see :func:`ddarts_ext.runs.objective.objective_of`. own: the names of functions that
+    were passed to the Trainer, by argument.
     """
 
     data: str
@@ -73,8 +77,12 @@ class TrainConfig:
     cutmix: float = 0.0
     layout: str = option("channels_last", choices=LAYOUTS)
     compile: bool = option(False, "Compile the network by torch.compile, which takes minutes at the start.")
+    loss: str = option("cross-entropy", LOSS, shown=SHOWN_LOSS)
+    metric: str = option("accuracy", METRIC, shown=SHOWN_METRIC)
+    class_weights: tuple[float, ...] | str | None = option(None, CLASS_WEIGHTS, shown="none")
     augmentation: Augmentation = field(default_factory=Augmentation)
     transforms: Transforms = field(default_factory=Transforms)
+    own: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         hints = get_type_hints(type(self))
@@ -88,12 +96,20 @@ class TrainConfig:
                 raise TypeError(f"train: {item.name} must be a number, got {value!r}")
             elif hints[item.name] is float and not 0 <= value < float("inf"):
                 raise ValueError(f"train: {item.name} must be a finite number >= 0, got {value!r}")
+        if self.label_smoothing and self.loss != "cross-entropy":
+            raise ValueError(f"train: label_smoothing must be 0 with loss {self.loss}, got {self.label_smoothing}")
         if self.drop_path >= 1 or self.label_smoothing >= 1:
             raise ValueError("train: drop_path and label_smoothing must be below 1")
         if self.ema >= 1:
             raise ValueError(f"train: ema must be below 1, got {self.ema}")
         if self.warmup >= self.epochs:
-            raise ValueError(f"train: warmup must be below the {self.epochs} epochs, got {self.warmup}")
+            way = "" if self.warmup == TrainConfig.warmup else f"; --set warmup={self.epochs - 1} or more --epochs"
+            raise ValueError(f"train: warmup must be below the {self.epochs} epochs, got {self.warmup}{way}")
+        if self.accumulate > max(1, self.batch // 2):
+            raise ValueError(
+                f"train: accumulate must be at most {max(1, self.batch // 2)} for parts of 2 images or more of batch "
+                f"{self.batch}, got {self.accumulate}"
+            )
         if self.nesterov and not self.momentum:
             raise ValueError("train: momentum must be above 0 with nesterov, got 0")
         recipe_of(self.recipe)
@@ -121,6 +137,8 @@ class TrainConfig:
         if self.keep == "last":
             # As before there was a choice: such runs go on.
             del said["keep"], said["held_back"]
+        usual: dict[str, Any] = {"loss": "cross-entropy", "metric": "accuracy", "class_weights": None, "own": {}}
+        said = {name: value for name, value in said.items() if name not in usual or value != usual[name]}
         if self.recipe in ("darts", "ddarts"):
             # As before there were others, which alone set these.
             plain = {item.name: getattr(TrainConfig, item.name, None) for item in fields(self)}
@@ -152,7 +170,7 @@ HOLDOUT = Option(
     command=True,
 )
 OPTIONS: dict[str, Option] = {
-    **{name: known for name, known in declared(TrainConfig).items() if name not in ("data", "device")},
+    **{name: known for name, known in declared(TrainConfig).items() if name not in ("data", "device", "own")},
     "holdout": HOLDOUT,
     **AUGMENTATION_OPTIONS,
     **TRANSFORMS_OPTIONS,
@@ -165,13 +183,15 @@ def resolve(dataset: Dataset, given: Mapping[str, Any]) -> TrainConfig:
     wanted = {name: value for name, value in given.items() if value is not None}
     unknown = sorted(set(wanted) - {*OPTIONS, "device"})
     if unknown:
-        raise TypeError(f"train: setting must be one of {', '.join(sorted(OPTIONS))}, got {unknown[0]!r}")
+        raise unknown_setting("train", unknown[0], OPTIONS)
     name = wanted.get("recipe", "darts")
     recipe = settings_of(name, dataset)
     for whole, parts in (("augmentation", AUGMENTATION_OPTIONS), ("transforms", TRANSFORMS_OPTIONS)):
         if whole in wanted:  # nothing of the recipe's is left
             recipe = {key: value for key, value in recipe.items() if key not in parts}
     said: dict[str, Any] = {"data": dataset.name, "stem": suited_stem(dataset.size), **recipe, **_chosen_by(wanted)}
+    if "class_weights" in said:
+        said["class_weights"] = plain_weights(said["class_weights"])
     if said.get("autoaugment") == "none":
         said["autoaugment"] = None
     augmentation = taken_from(said, Augmentation() if recipe_of(name).own_images else dataset.augmentation)

@@ -47,10 +47,17 @@ def announce(
     split = f" in {parts} parts" if parts > 1 else ""
     kind = {1: "grey", 3: "colour"}.get(dataset.channels, f"of {dataset.channels} channels")
     say(
-        f"{command}: {len(dataset.train)} images {height}x{width} {kind} in {len(dataset.classes)} classes, "
+        f"{command}: {len(dataset.train)} images {height}x{width} {kind} {_labels(dataset)}, "
         f"{len(dataset.test)} held out; {cells} cells, {channels} channels, stem {stem}, batch {batch}{split}: about "
         f"{readable(need.of(wanted))} of {readable(available)} free on {device}"
     )
+
+
+def _labels(dataset: Dataset) -> str:
+    count = len(dataset.classes)
+    if not dataset.numbers:
+        return f"in {count} classes"
+    return f"with {count} numbers each" if count > 1 else "with a number each"
 
 
 def _refuse(

@@ -12,6 +12,7 @@ from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.nn.network import DiscreteNetwork, build_network
 from ddarts_ext.nn.stem import STEMS
+from ddarts_ext.runs.losses import CLASSES, TASKS
 
 VERSION = 1
 FILE = "network.json"
@@ -23,8 +24,10 @@ class Description:
 
     classes: their names, in the order of the logits. size: (height, width) of the images that it was trained on,
     in_channels: theirs. mean, std: per channel, of pixel values between 0 and 1. channels: of the first cell. stem,
-    auxiliary: as in :func:`ddarts_ext.nn.build_network`. about: what else is good to know, as plain data: versions,
-    date, seconds, the accuracy of each file of weights. Raises ValueError or TypeError naming the field.
+    auxiliary: as in :func:`ddarts_ext.nn.build_network`. task: what the outputs are: logits of one of the ``classes``,
+    of several at once (``multi-label``), or ``values``, numbers of the names ``classes``. about: what else is good to
+    know, as plain data: versions, date, seconds, the accuracy of each file of weights. Raises ValueError or TypeError
+    naming the field.
     """
 
     genotype: Genotype
@@ -36,10 +39,13 @@ class Description:
     channels: int
     stem: str
     auxiliary: bool
+    task: str = CLASSES
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
-        checks.check_text("the network", "", self.classes)
+        if self.task not in TASKS:
+            raise ValueError(f"network: task must be one of {', '.join(TASKS)}, got {self.task!r}")
+        checks.check_text("the network", "", self.classes, 2 if self.task == CLASSES else 1)
         checks.check_shape("the network", self.size, self.in_channels)
         checks.check_normalisation("the network", self.mean, self.std, self.in_channels)
         if isinstance(self.channels, bool) or not isinstance(self.channels, int) or self.channels < 1:
@@ -59,6 +65,7 @@ class Description:
         stem: str,
         auxiliary: bool,
         about: Mapping[str, Any],
+        task: str = CLASSES,
     ) -> Description:
         """That of a network which is trained on ``dataset``."""
         return cls(
@@ -71,6 +78,7 @@ class Description:
             channels,
             stem,
             auxiliary,
+            task,
             about,
         )
 
@@ -93,6 +101,7 @@ class Description:
             "stem": self.stem,
             "auxiliary": self.auxiliary,
             "genotype": self.genotype.to_json(),
+            **({} if self.task == CLASSES else {"task": self.task}),
             **self.about,
         }
 
@@ -101,14 +110,15 @@ class Description:
         """Read :meth:`to_json`. Raises ValueError or TypeError naming what is wrong."""
         if not isinstance(data, Mapping):
             raise TypeError(f"network: must be a JSON object, got {type(data).__name__}")
-        known = set(cls.__dataclass_fields__) - {"about"}
+        known = set(cls.__dataclass_fields__) - {"about", "task"}
         if missing := sorted({*known, "version"} - set(data)):
             raise ValueError(f"network: must have {missing[0]}, which is not there")
         if data["version"] != VERSION:
             raise ValueError(f"network: version must be {VERSION}, got {data['version']!r}")
         lists = {name: _list(name, data[name]) for name in ("classes", "size", "mean", "std")}
         plain = {name: data[name] for name in ("in_channels", "channels", "stem", "auxiliary")}
-        about = {name: value for name, value in data.items() if name not in {*known, "version"}}
+        about = {name: value for name, value in data.items() if name not in {*known, "task", "version"}}
+        plain["task"] = data.get("task", CLASSES)
         return cls(Genotype.from_json(data["genotype"]), **lists, **plain, about=about)
 
     @classmethod

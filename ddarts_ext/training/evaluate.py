@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,24 +12,37 @@ from torch import Tensor, nn
 
 from ddarts_ext.data import Dataset, Split, load
 from ddarts_ext.data.batches import in_order, judged_together
+from ddarts_ext.runs.losses import CLASSES, MULTI_LABEL
+from ddarts_ext.runs.objective import Objective
+from ddarts_ext.runs.sums import Sums
+from ddarts_ext.training.evaluate_numbers import LabelsEvaluation, NumbersEvaluation
 from ddarts_ext.training.trained import TrainedNetwork
 
 PARTS = ("test", "train", "all")
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, dataset: Dataset, split: Split, device: torch.device, batch: int = 256) -> float:
-    """The share of the images of ``split`` whose class the network finds; it is left in evaluation mode.
+def accuracy(
+    network: nn.Module,
+    dataset: Dataset,
+    split: Split,
+    device: torch.device,
+    batch: int = 256,
+    objective: Objective | None = None,
+) -> float:
+    """The share of the images of ``split`` whose class the network finds, or the metric of ``objective``; the network
+    is left in evaluation mode.
 
     dataset: how images are normalised. The images are moved to ``device``, where the network is.
     """
     network.eval()
-    images = split.to(device)
-    hits = torch.zeros((), dtype=torch.long, device=device)
+    how, images, sums = objective or Objective(), split.to(device), Sums()
     for rows in in_order(torch.arange(len(split)), batch):
         for pixels, labels in images.batches(rows):
-            hits += (network(dataset.normalise(pixels)).argmax(1) == labels).sum()
-    return int(hits) / len(split)
+            outputs = network(dataset.normalise(pixels))
+            how.judge(sums, "all", outputs, labels, how.loss(outputs, labels))
+    found = sums.means()[f"all_{how.metric_name}"]
+    return float(found)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -68,12 +80,14 @@ class Evaluation:
         return [(self.classes[i], self.classes[j], n) for n, i, j in sorted(places, key=lambda p: (-p[0], p[1], p[2]))]
 
 
-def evaluate(trained: TrainedNetwork, data: str | Path | Dataset, part: str = "test") -> Evaluation:
+def evaluate(
+    trained: TrainedNetwork, data: Any, part: str = "test"
+) -> Evaluation | LabelsEvaluation | NumbersEvaluation:
     """The network on the images of ``data``, which :func:`ddarts_ext.data.load` reads; an image folder is brought to
     the size that the network takes.
 
     part: ``test``, the held-out images; ``train``; or ``all``. Classes are matched by their names; those of the data
-    must be among those of the network. Raises ValueError, TypeError or OSError.
+    must be among those of the network; numbers must be as many as its outputs. Raises ValueError, TypeError or OSError.
     """
     if part not in PARTS:
         raise ValueError(f"evaluate: part must be one of {', '.join(PARTS)}, got {part!r}")
@@ -84,15 +98,42 @@ def evaluate(trained: TrainedNetwork, data: str | Path | Dataset, part: str = "t
             f"evaluate: images must be of {_shape(wanted.in_channels, wanted.size)} as in the training, "
             f"got {_shape(dataset.channels, dataset.size)} in {dataset.name}"
         )
+    if dataset.numbers != (wanted.task != CLASSES):
+        words = {CLASSES: "classes", MULTI_LABEL: "labels of 0 and 1, several at once"}.get(wanted.task, "numbers")
+        got = "numbers" if dataset.numbers else "classes"
+        raise ValueError(f"evaluate: labels must be {words} as in the training, got {got} in {dataset.name}")
+    splits = [dataset.test] if part == "test" else [dataset.train] if part == "train" else [dataset.train, dataset.test]
+    splits = [split.to(trained.device) for split in splits]
+    batch = judged_together(1, wanted.size)
+    if dataset.numbers:
+        if len(dataset.classes) != len(trained.classes):
+            raise ValueError(
+                f"evaluate: labels must be {len(trained.classes)} numbers each as in the training, got "
+                f"{len(dataset.classes)} in {dataset.name}"
+            )
+        kind = LabelsEvaluation if wanted.task == MULTI_LABEL else NumbersEvaluation
+        return kind.of(trained.classes, *_outputs(trained, splits, batch))
     if unknown := [name for name in dataset.classes if name not in trained.classes]:
         raise ValueError(f"evaluate: classes of {dataset.name} must be among those of the network, got {unknown[0]!r}")
     places = torch.tensor([trained.classes.index(name) for name in dataset.classes], device=trained.device)
-    splits = [dataset.test] if part == "test" else [dataset.train] if part == "train" else [dataset.train, dataset.test]
-    return _judged(trained, [split.to(trained.device) for split in splits], places, judged_together(1, wanted.size))
+    return _judged(trained, splits, places, batch)
 
 
 def _shape(channels: int, size: tuple[int, int]) -> str:
     return f"{channels} channels and {size[0]}x{size[1]} pixels"
+
+
+@torch.no_grad()
+def _outputs(trained: TrainedNetwork, splits: Iterable[Split], batch: int) -> tuple[Tensor, Tensor]:
+    """Outputs and labels of all images, float [N, K] on the CPU."""
+    trained.eval()
+    found = [
+        (trained(trained.normalise(pixels)).float().cpu(), labels.cpu())
+        for split in splits
+        for rows in in_order(torch.arange(len(split)), batch)
+        for pixels, labels in split.batches(rows)
+    ]
+    return torch.cat([outputs for outputs, _ in found]), torch.cat([labels for _, labels in found])
 
 
 @torch.no_grad()

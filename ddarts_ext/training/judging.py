@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from ddarts_ext.data import Dataset, Split
 from ddarts_ext.data.batches import in_order, judged_together
-from ddarts_ext.runs.sums import Sums, judge
+from ddarts_ext.runs.objective import Objective
+from ddarts_ext.runs.sums import Sums
 
 
 @torch.no_grad()
@@ -24,16 +24,19 @@ def judge_split(
     autocast: Callable[[], AbstractContextManager[object]],
     batch: int,
     top: int = 0,
+    objective: Objective | None = None,
 ) -> None:
-    """Add to ``sums`` the loss and the hits on ``split`` by ``name``, and with ``top`` the images whose class is among
-    so many most probable ones; the network is left in evaluation mode. batch: of the training."""
+    """Add to ``sums`` the loss and the metric on ``split`` by ``name``, and with ``top`` the images whose class is
+    among so many most probable ones; the network is left in evaluation mode. batch: of the training. objective: what
+    loss and metric are, by default those of classification."""
+    how = objective or Objective()
     network.eval()
     for rows in in_order(torch.arange(len(split)), judged_together(batch, dataset.size)):
         for images, labels in split.batches(rows):
             with autocast():
                 logits = network(dataset.normalise(images))
-                loss = F.cross_entropy(logits, labels)
-            judge(sums, name, logits, labels, loss)
+                loss = how.loss(logits, labels)
+            how.judge(sums, name, logits, labels, loss)
             if top:
                 among = (logits.topk(top, 1).indices == labels[:, None]).sum()
                 sums.add(f"{name}_top{top}", among, len(labels))

@@ -6,8 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch.nn.functional as F
 from torch import Tensor
+
+from ddarts_ext.runs.objective import Objective
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,18 @@ class Mix:
         return out
 
 
-def mixed_loss(logits: Tensor, labels: Tensor, others: Tensor | None, kept: float, smoothing: float) -> Tensor:
-    """Cross-entropy with the label of an image, and with that of the image mixed into it, by their shares."""
-    loss = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+def mixed_loss(
+    logits: Tensor,
+    labels: Tensor,
+    others: Tensor | None,
+    kept: float,
+    smoothing: float,
+    objective: Objective | None = None,
+) -> Tensor:
+    """Loss with the label of an image, and with that of the image mixed into it, by their shares. objective: what the
+    loss is, by default the cross-entropy."""
+    how = objective or Objective()
+    loss = how.loss(logits, labels, smoothing)
     if others is None:
         return loss
-    return kept * loss + (1.0 - kept) * F.cross_entropy(logits, others, label_smoothing=smoothing)
+    return kept * loss + (1.0 - kept) * how.loss(logits, others, smoothing)

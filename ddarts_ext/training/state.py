@@ -25,7 +25,7 @@ class Run:
     """
 
     network: Any
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     order: torch.Generator
     random: torch.Generator
     epoch: int = 0

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ddarts_ext.runs.sums import judge
+from ddarts_ext.runs.objective import Objective
 from ddarts_ext.training.config import TrainConfig
 from ddarts_ext.training.mixing import Mix, mixed_loss
 from ddarts_ext.training.state import Run
@@ -28,7 +28,10 @@ class Step:
     other can be part of a compiled graph; it is seeded for every step and put back after it.
     """
 
-    def __init__(self, config: TrainConfig, network: Any, autocast: Autocast) -> None:
+    def __init__(
+        self, config: TrainConfig, network: Any, autocast: Autocast, objective: Objective | None = None
+    ) -> None:
+        self.objective = objective or Objective()
         self.config, self.network, self.autocast = config, network, autocast
         self.both = getattr(network, "auxiliary", None) is not None
         self.forward: Any = network.forward_auxiliary if self.both else network
@@ -47,7 +50,7 @@ class Step:
             self.network.drop_path = probability
 
     def __call__(self, run: Run, inputs: Tensor, labels: Tensor) -> None:
-        """Add its figures to ``run.sums``. inputs: augmented; labels: int64 [N]."""
+        """Add its figures to ``run.sums``. inputs: augmented; labels: int64 [N] or float32 [N, K]."""
         config, count = self.config, len(labels)
         mix = Mix.drawn(
             config.mixup, config.cutmix, (inputs.shape[2], inputs.shape[3]), config.seed, run.epoch, run.step
@@ -75,19 +78,20 @@ class Step:
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         run.optimizer.step()
         outputs, losses = zip(*found, strict=True)
-        judge(run.sums, "train", torch.cat(outputs), labels, sum(losses[1:], losses[0]))
+        self.objective.judge(run.sums, "train", torch.cat(outputs), labels, sum(losses[1:], losses[0]))
         if norm is not None:
             run.sums.add("gradient", norm)
 
     def _loss(self, images: Tensor, labels: Tensor, others: Tensor | None, kept: float) -> tuple[Tensor, Tensor]:
-        smoothing = self.config.label_smoothing
+        smoothing, how = self.config.label_smoothing, self.objective
         with self.autocast(), _compiling(self.config.compile):
             out = self.forward(images)
             if not self.both:
-                return out, mixed_loss(out, labels, others, kept, smoothing)
+                return out, mixed_loss(out, labels, others, kept, smoothing, how)
             logits, extra = out
-            loss = mixed_loss(logits, labels, others, kept, smoothing)
-            return logits, loss + self.config.auxiliary_weight * mixed_loss(extra, labels, others, kept, smoothing)
+            loss = mixed_loss(logits, labels, others, kept, smoothing, how)
+            more = mixed_loss(extra, labels, others, kept, smoothing, how)
+            return logits, loss + self.config.auxiliary_weight * more
 
     @contextmanager
     def _drawing(self, run: Run) -> Iterator[None]:

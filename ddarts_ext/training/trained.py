@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ddarts_ext.data import normalise
 from ddarts_ext.data.decode import picture_pixels, pillow, read_picture
 from ddarts_ext.runs.device import choose_device
+from ddarts_ext.runs.losses import CLASSES, MULTI_LABEL, VALUES
 from ddarts_ext.training import weights as files
 from ddarts_ext.training.description import Description
 
@@ -22,26 +23,41 @@ _FILE_CHANNELS = (1, 3)
 
 @dataclass(frozen=True)
 class Predictions:
-    """probabilities: float32 [N, K] on the CPU. classes: the K names, in that order."""
+    """probabilities: float32 [N, K] on the CPU: of one of K classes, or of each of K labels, or where ``task`` is
+    ``values``, the K numbers themselves. classes: the K names, in that order."""
 
     probabilities: Tensor
     classes: tuple[str, ...]
+    task: str = CLASSES
 
     def __len__(self) -> int:
         return len(self.probabilities)
 
     @property
     def labels(self) -> list[str]:
-        """The most probable class of every image."""
+        """The most probable class of every image; of several labels at once the names of those above 1/2, with commas.
+
+        Raises ValueError for numbers, which have none.
+        """
+        if self.task == VALUES:
+            raise ValueError("predict: labels must be asked of a network for classes, and this one gives numbers")
+        if self.task == MULTI_LABEL:
+            return [", ".join(name for name, _ in row) for row in self._above(0.5)]
         return [self.classes[i] for i in self.probabilities.argmax(1).tolist()]
 
     def top(self, count: int = 5) -> list[list[tuple[str, float]]]:
-        """The most probable classes of every image with their probabilities, in falling order."""
+        """The most probable classes of every image with their probabilities, in falling order; numbers in theirs."""
+        if self.task == VALUES:
+            return [list(zip(self.classes, row, strict=True))[:count] for row in self.probabilities.tolist()]
         values, indices = self.probabilities.topk(min(count, len(self.classes)), 1)
         return [
             [(self.classes[i], p) for i, p in zip(names, row, strict=True)]
             for names, row in zip(indices.tolist(), values.tolist(), strict=True)
         ]
+
+    def _above(self, least: float) -> list[list[tuple[str, float]]]:
+        rows = self.probabilities.tolist()
+        return [[each for each in zip(self.classes, row, strict=True) if each[1] > least] for row in rows]
 
 
 class TrainedNetwork(nn.Module):
@@ -88,14 +104,16 @@ class TrainedNetwork(nn.Module):
 
     @torch.no_grad()
     def predict(self, images: Any, batch: int = 64) -> Predictions:
-        """The probabilities of every class for what :meth:`prepare` takes; the network is left in evaluation mode."""
+        """The probabilities of every class, or of each of several labels, or the numbers, for what :meth:`prepare`
+        takes; the network is left in evaluation mode."""
         given = list(_each(images))
         if not given:
             raise ValueError("predict: images must be one or more, got none")
         self.eval()
         parts = [given[start : start + batch] for start in range(0, len(given), batch)]
-        found = [self(self.prepare(part)).float().softmax(1).cpu() for part in parts]
-        return Predictions(torch.cat(found), self.classes)
+        task = self.description.task
+        found = [activated(self(self.prepare(part)).float(), task).cpu() for part in parts]
+        return Predictions(torch.cat(found), self.classes, task)
 
     def _pixels(self, image: Any) -> Tensor:
         """One image as uint8 [C, H, W] of the size of the training."""
@@ -122,6 +140,11 @@ class TrainedNetwork(nn.Module):
         elif not isinstance(image, pillow().Image):
             raise TypeError(f"predict: images must be paths, pictures, arrays or tensors, got {type(image).__name__}")
         return picture_pixels(image, size, channels)
+
+
+def activated(outputs: Tensor, task: str) -> Tensor:
+    """What outputs [N, K] mean: probabilities of classes (softmax), of labels (sigmoid), or the numbers themselves."""
+    return outputs.softmax(1) if task == CLASSES else outputs.sigmoid() if task == MULTI_LABEL else outputs
 
 
 def _check_kind(uint8: bool, dims: bool, image: Any, shape: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,8 +16,9 @@ from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.batches import permuted, skipping, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order
+from ddarts_ext.data.own_augment import AugmentFunction, augmented_by
 from ddarts_ext.data.transform_crops import erased
-from ddarts_ext.data.transforms import transformed
+from ddarts_ext.data.transforms import Transforms, transformed
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.derivation import derive
 from ddarts_ext.nn.dead import dead_note
@@ -28,7 +30,11 @@ from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
+from ddarts_ext.runs.losses import LossFunction, MetricFunction, shown
+from ddarts_ext.runs.objective import objective_of
+from ddarts_ext.runs.optimizers import OptimizerFactory, own_optimizer, scale_rates, set_rate, tried
 from ddarts_ext.runs.options import takes
+from ddarts_ext.runs.own import check_again, named, refuse_functions
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.training.average import Average
@@ -42,6 +48,11 @@ from ddarts_ext.training.result import TrainResult, write
 from ddarts_ext.training.state import Run
 from ddarts_ext.training.step import Step
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ddarts_ext.training.arguments import TrainArguments
+
 
 @takes(OPTIONS)
 class Trainer:
@@ -51,7 +62,11 @@ class Trainer:
     out: folder of the run; resume: continue the run in it, if there is one. cells: depth of the network that is derived
     from the genotype first; without it the result of a search (its folder) is brought to the depth that the recipe was
     published with, which is said. loggers: where figures go after every epoch, see
-    :class:`ddarts_ext.runs.loggers.Logger`. settings: fields of :class:`TrainConfig`.
+    :class:`ddarts_ext.runs.loggers.Logger`. loss, metric: names or functions, see
+    :func:`ddarts_ext.runs.objective.objective_of`. optimizer: makes the optimiser from the parameters; its rate falls
+    as that of the recipe does, from what it was made with. augment: what training images go through instead of what the
+    recipe or the data say, as far as that is not said again, see :data:`ddarts_ext.data.own_augment.AugmentFunction`.
+    arguments: fields of :class:`TrainConfig`.
 
     Raises ValueError, TypeError or FileNotFoundError for wrong input, before anything is computed or written.
     """
@@ -67,17 +82,39 @@ class Trainer:
         progress: Progress | None = None,
         cells: int | None = None,
         loggers: Sequence[Logger] = (),
-        **settings: Any,
+        loss: str | LossFunction | None = None,
+        metric: str | MetricFunction | None = None,
+        optimizer: OptimizerFactory | None = None,
+        augment: AugmentFunction | None = None,
+        **arguments: Unpack[TrainArguments],
     ) -> None:
+        settings: dict[str, Any] = {**arguments}
         self.device = choose_device(device, "train")
         if resume and out is None:
             raise ValueError("train: out must be the folder of the run to resume, got None")
+        own = named("train", {"loss": loss, "metric": metric, "optimizer": optimizer, "augment": augment})
+        self.folder = None if out is None else RunFolder(out, "train")
+        check_again("train", self.folder, own, resume=resume)
         found = genotype if isinstance(genotype, Genotype) else Genotype.load(genotype)
         dataset = load(data, image_size=settings.get("image_size"))
         if settings.get("recipe") is None:
             settings["recipe"] = recipe_for(genotype, found)
-        self.config: TrainConfig = resolve(dataset, {**settings, "device": self.device.type})
-        self.folder = None if out is None else RunFolder(out, "train")
+        if augment is not None:
+            dataset = augmented_by("train", dataset, augment, self.device)
+            settings = {"augmentation": Augmentation(), "transforms": Transforms(), **settings}
+        self.objective = objective_of(
+            "train",
+            dataset.train.labels,
+            len(dataset.classes),
+            self.device,
+            loss=loss,
+            metric=metric,
+            class_weights=settings.get("class_weights"),
+        )
+        settings |= {"loss": self.objective.loss_name, "metric": self.objective.metric_name}
+        self.config: TrainConfig = replace(resolve(dataset, {**settings, "device": self.device.type}), own=own)
+        self.optimizer = optimizer
+        self._check_optimizer(settings)
         self.genotype, depth = self._deep(genotype, found, cells, dataset, resume)
         self.lines = [*said_of(self.config.recipe, dataset, self._values()), *filter(None, [depth])]
         held_back: Split | None = None
@@ -92,6 +129,13 @@ class Trainer:
         self.loggers = check_loggers("train", loggers)
         self.keeping = Keeping("train", self.folder, self.progress.say, changeable=MAY_CHANGE, epochs="epochs")
         self.autocast = autocast(self.device, self.config.precision)
+
+    def _check_optimizer(self, settings: Mapping[str, Any]) -> None:
+        """Refuse what does not go together with an optimiser of the caller."""
+        tried("train", "optimizer", self.optimizer, self.device)
+        for name in ("lr", "momentum", "nesterov", "weight_decay"):
+            if self.optimizer is not None and settings.get(name) is not None:
+                raise ValueError(f"train: {name} must be left out with optimizer, got {settings[name]!r}")
 
     def _deep(
         self, source: object, genotype: Genotype, cells: int | None, dataset: Dataset, resume: bool
@@ -126,12 +170,13 @@ class Trainer:
             network = run.judged.requires_grad_(True)
             if hasattr(network, "drop_path"):
                 network.drop_path = float(network.drop_path)
-            accuracy = float(run.history[-1]["test"]["accuracy"])
+            accuracy = float(run.history[-1]["test"][self.objective.metric_name])
             where = None if self.folder is None else self.folder.path
-            result = TrainResult(network, accuracy, run.history, where, run.best)
+            result = TrainResult(network, accuracy, run.history, where, run.best, self.objective.metric_name)
             if self.folder is not None:
                 self.genotype.save(self.folder.genotype_file)
-                write(self.folder.path, result, self.genotype, self.dataset, self.source, self.config)
+                about = self.dataset, self.source, self.config, self.objective.task
+                write(self.folder.path, result, self.genotype, *about)
         return result
 
     def _start(self) -> Run:
@@ -145,16 +190,9 @@ class Trainer:
                 config.auxiliary(self.genotype),
                 config.stem,
             ).to(self.device)
-        optimizer = torch.optim.SGD(
-            network.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.nesterov,
-        )
         run = Run(
             network,
-            optimizer,
+            self._optimizer_of(network),
             torch.Generator().manual_seed(config.seed),
             torch.Generator(self.device).manual_seed(config.seed + 1),
             average=Average(network, config.ema) if config.ema else None,
@@ -167,6 +205,18 @@ class Trainer:
         self.keeping.start(run, known, resume=self.resume, announce=lambda: self._announce(network))
         return run
 
+    def _optimizer_of(self, network: Any) -> torch.optim.Optimizer:
+        config = self.config
+        if self.optimizer is not None:
+            return own_optimizer("train", "optimizer", self.optimizer, list(network.parameters()))
+        return torch.optim.SGD(
+            network.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+        )
+
     def _announce(self, network: Any) -> None:
         """Say what the run is and takes, or refuse it, before anything is computed or written."""
 
@@ -178,6 +228,13 @@ class Trainer:
         config = self.config
         for line in self.lines:
             self.progress.say(line)
+        if self.objective.said:
+            self.progress.say(f"train: {self.objective.said}")
+        if self.optimizer is not None:
+            self.progress.say(
+                f"train: the optimiser is that of {self.config.own['optimizer']}, and not lr, momentum, nesterov and "
+                "weight_decay of the recipe"
+            )
         announce(
             "train",
             self.progress.say,
@@ -197,7 +254,7 @@ class Trainer:
         self.progress.start("train", config.epochs, steps, run.epoch, len(self.order))
         if note := dead_note(run.network):
             self.progress.say(f"train: the genotype has {note}")
-        step = Step(config, run.network, self.autocast)
+        step = Step(config, run.network, self.autocast, self.objective)
         while run.epoch < config.epochs:
             began = time.perf_counter()
             step.drop_path(config.drop_path * run.epoch / config.epochs)
@@ -213,15 +270,16 @@ class Trainer:
     def _finish_epoch(self, run: Run, judged: Sums, began: float) -> None:
         """Record what the epoch came to, and keep it."""
         self.keeping.check(run, run.network, run.sums, judged)
-        figures = run.sums.joined(judged).means()
+        figures: dict[str, Any] = run.sums.joined(judged).means()
+        metric = self.objective.metric_name
         synchronize(self.device)
         record = {
             "epoch": run.epoch,
             "lr": run.optimizer.param_groups[0]["lr"],
-            "train": {"loss": figures["train_loss"], "accuracy": figures["train_accuracy"]},
+            "train": {"loss": figures["train_loss"], metric: figures[f"train_{metric}"]},
             "test": {
                 "loss": figures["test_loss"],
-                "accuracy": figures["test_accuracy"],
+                metric: figures[f"test_{metric}"],
                 **({"top5": figures["test_top5"]} if "test_top5" in figures else {}),
             },
             **self._best_of(run, figures),
@@ -233,8 +291,8 @@ class Trainer:
         self.keeping.save(run)
         top5 = f" top-5 {figures['test_top5']:.2%}" if "test_top5" in figures else ""
         self.progress.epoch(
-            f"train loss {figures['train_loss']:.3f} accuracy {figures['train_accuracy']:.1%}  "
-            f"held-out accuracy {figures['test_accuracy']:.2%}{top5}"
+            f"train loss {figures['train_loss']:.3f} {shown(metric, figures[f'train_{metric}'])}  "
+            f"held-out {shown(metric, figures[f'test_{metric}'], 2)}{top5}"
         )
         for logger in self.loggers:
             logger.log(record["epoch"], figures_of(record))
@@ -243,8 +301,9 @@ class Trainer:
         """Keep the weights if they are the best ones; what the record says of the images that they are chosen by."""
         if self.held_back is None:
             return {}
-        run.best = Best.better(run.best, run.epoch + 1, figures, run.judged)
-        return {"held_back": {"loss": figures["held_back_loss"], "accuracy": figures["held_back_accuracy"]}}
+        metric = self.objective.metric_name
+        run.best = Best.better(run.best, run.epoch + 1, figures, run.judged, self.objective)
+        return {"held_back": {"loss": figures["held_back_loss"], metric: figures[f"held_back_{metric}"]}}
 
     def _train(self, run: Run, step: Step) -> None:
         """The steps of an epoch that are left; their figures are in ``run.sums``."""
@@ -256,14 +315,19 @@ class Trainer:
             for images, labels in split.batches(part):
                 with interrupts.held():
                     run.under_way = True
-                    for group in run.optimizer.param_groups:
-                        group["lr"] = rate(config, run.epoch, run.step / steps)
+                    self._set_rate(run, rate(config, run.epoch, run.step / steps))
                     step(run, self._augmented(run, images), labels)
                     run.step += 1
                     if run.average is not None:
                         run.average.follow(run.network, run.epoch * steps + run.step)
                     run.under_way = False
                 self.progress.step()
+
+    def _set_rate(self, run: Run, value: float) -> None:
+        if self.optimizer is None:
+            set_rate(run.optimizer, value)
+        else:
+            scale_rates(run.optimizer, value / self.config.lr if self.config.lr else 1.0)
 
     def _augmented(self, run: Run, images: Tensor) -> Tensor:
         config = self.config
@@ -274,12 +338,15 @@ class Trainer:
         return inputs.contiguous() if config.layout == "contiguous" else inputs
 
     def _judge(self, run: Run, split: Split, name: str, sums: Sums) -> None:
-        top = 5 if name == "test" and len(self.dataset.classes) > 5 else 0
-        judge_split(run.judged, self.dataset, split, name, sums, self.autocast, self.config.batch, top)
+        top = 5 if name == "test" and len(self.dataset.classes) > 5 and not self.dataset.numbers else 0
+        how = self.autocast, self.config.batch, top, self.objective
+        judge_split(run.judged, self.dataset, split, name, sums, *how)
 
 
 def arguments_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of :class:`Trainer` that a config.json was written with."""
+    """The arguments of :class:`Trainer` that a config.json was written with. Raises ValueError for those that were
+    functions."""
+    refuse_functions("train", config)
     known = {name: option.value_in(config) for name, option in OPTIONS.items()}
     known = {name: value for name, value in known.items() if name not in (*AUGMENTATION_OPTIONS, "transforms")}
     known["augmentation"] = Augmentation(**config["augmentation"])

@@ -36,7 +36,10 @@ def test_a_good_one_is_taken() -> None:
     ("images", "labels", "error", "message"),
     [
         (IMAGES.float(), LABELS, TypeError, r"images must be uint8 \[N, C, H, W\], got float32"),
-        (IMAGES, LABELS.int(), TypeError, r"labels must be int64 \[N\], got int32"),
+        (IMAGES, LABELS.int(), TypeError, r"labels must be int64 \[N\] or float32 \[N, K\], got int32"),
+        (IMAGES, LABELS.double(), TypeError, r"labels must be int64 \[N\] or float32 \[N, K\], got float64"),
+        (IMAGES, LABELS.float(), ValueError, r"labels must be \[N, K\]=\[4, K\], got \[4\]"),
+        (IMAGES, LABELS[:, None] / 0.0, ValueError, "labels must be finite numbers"),
         (IMAGES.numpy(), LABELS, TypeError, "images must be a tensor, got ndarray"),
         (IMAGES[0], LABELS, ValueError, r"images must be \[N, C, H, W\] and not empty, got \[3, 5, 6\]"),
         (IMAGES[:0], LABELS[:0], ValueError, r"not empty, got \[0, 3, 5, 6\]"),

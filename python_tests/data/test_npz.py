@@ -51,6 +51,14 @@ def test_npz_keeps_pixels_and_labels(tmp_path: Path) -> None:
     assert load(grey, flip=True).augmentation.flip
 
 
+def test_labels_that_are_numbers(tmp_path: Path) -> None:
+    y = {"y_train": np.arange(12.0).reshape(6, 2), "y_test": np.ones((3, 2), np.float32)}
+    found = load(write_npz(tmp_path / "a.npz", **y))
+    assert found.numbers
+    assert found.classes == ("0", "1")
+    assert torch.equal(found.train.labels, torch.arange(12.0).view(6, 2))
+
+
 @pytest.mark.parametrize("values", [[0, 1, 2], [1, 2, 3], [0, 1, 255], [7, 4000001, 4000002], [0, 1, 2**40]])
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64])
 def test_classes_are_the_labels_that_occur(tmp_path: Path, values: list[int], dtype: Any) -> None:

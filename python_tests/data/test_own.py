@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.data import TensorDataset
 
-from ddarts_ext.data import load
+from ddarts_ext.data import MemorySplit, load
+from ddarts_ext.data.order import canonical_order, divided
 
 
 def images(count: int = 20, channels: int = 3) -> torch.Tensor:
@@ -109,13 +110,59 @@ def test_a_search_and_a_training_take_them() -> None:
     assert 0 <= trained.accuracy <= 1
 
 
+class Uneven(TensorDataset):
+    def __getitem__(self, index: int) -> Any:
+        return super().__getitem__(index)[0], [0.5] * (index + 1)
+
+
+@pytest.mark.parametrize("kind", ["floats", "rows", "truth values", "whole numbers", "data set"])
+def test_labels_that_are_numbers(kind: str) -> None:
+    """float32 [N, K], whatever they came as; every fifth image is held out, as there are no classes."""
+    x, rows = images(), torch.arange(40).view(20, 2) % 3 % 2
+    y: Any = {"floats": torch.arange(20) / 7, "truth values": rows.bool().numpy(), "whole numbers": rows}.get(kind)
+    found = load(TensorDataset(x, rows.double()) if kind == "data set" else (x, rows / 1 if y is None else y))
+    expected = (torch.arange(20)[:, None] / 7 if kind == "floats" else rows).float()
+    held_out = torch.tensor([4, 9, 14, 19])
+    assert found.numbers
+    assert found.classes == (("0",) if kind == "floats" else ("0", "1"))
+    assert torch.equal(found.test.labels, expected[held_out])
+    assert torch.equal(found.train.labels, expected[[i for i in range(20) if i not in held_out]])
+    assert found.note == "every fifth image is held out"
+
+
+def test_names_of_numbers_and_their_division() -> None:
+    class Many(Pets):
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            return super().__getitem__(index)[0], torch.tensor([index % 2, index % 3])
+
+    found = load((Many("uint8"), Many("uint8", 20)))
+    assert (found.classes, found.numbers) == (("cat", "dog"), True)
+    order = canonical_order(found.train)
+    first, second = divided(found.train.labels, order, 0.5, 3)
+    assert sorted([*first.tolist(), *second.tolist()]) == list(range(20))
+    assert torch.equal(divided(found.train.labels, order, 0.5, 3)[0], first)
+    assert not torch.equal(divided(found.train.labels, order, 0.5, 4)[0], first)
+    keys = found.train.keys()  # type: ignore[attr-defined]
+    other = MemorySplit(found.train.images, 1 - found.train.labels).keys()  # type: ignore[attr-defined]
+    assert not set(keys) & set(other)
+
+
 @pytest.mark.parametrize(
     ("data", "error", "said"),
     [
         ((images() / 255 - 0.5, labels()), ValueError, "floats of images must lie from 0 to 1, got -0.5"),
         ((images().int(), labels()), TypeError, "must be uint8, or floats from 0 to 1, got torch.int32"),
         ((images(), labels(19)), ValueError, "must be 20 whole numbers from 0"),
-        ((images(), labels() / 2), ValueError, "must be 20 whole numbers from 0"),
+        ((images(), labels(19) / 2), ValueError, "must be 20 numbers, or rows of as many each, got float32"),
+        ((images(), labels() / 0), ValueError, "must be finite numbers, got nan"),
+        (((images(), labels() / 2), (images(4), labels(4))), ValueError, "must be 20 whole numbers from 0"),
+        (
+            ((images(), torch.rand(20, 3)), (images(4), torch.rand(4, 2))),
+            ValueError,
+            "as many numbers each in both parts, got 3 and 2",
+        ),
+        ([(images()[0], 0), (images()[0], [1, 2])], TypeError, "data must be a name"),
+        (Uneven(images(2), labels(2)), TypeError, "label of item 1 of the train part must be a number"),
         ((images()[0, 0], labels()), ValueError, r"must be \[N, C, H, W\]"),
         (((images(), labels()), (images(4)[:, :, :3], labels(4))), ValueError, "must have one shape"),
         (((images(), labels()), 3), TypeError, "must be .images, labels. or a data set of torch, got int"),

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ddarts_ext.nn.forward_pass import Pass, Statistics
 from ddarts_ext.ops.spawn_group import spawn_group
+from ddarts_ext.runs.objective import Objective
 
 if TYPE_CHECKING:
     from ddarts_ext.nn.cell import Cell
@@ -71,8 +70,9 @@ def ablated_losses(
     labels: Tensor,
     inactive: str,
     inactive_weights: Tensor | None,
+    objective: Objective,
 ) -> Tensor:
-    """Cross-entropy [g] of every group. states: of the whole network, two of the stem and one per cell;
+    """Loss [g] of every group. states: of the whole network, two of the stem and one per cell;
     weights: [g, cells, E, O]; groups: in branching order. Batch statistics per group; no running statistic is touched
     (in eval mode the running statistics are read)."""
     stand_in = StandIn(inactive, inactive_weights, "batch" if net.training else "running")
@@ -93,12 +93,7 @@ def ablated_losses(
     if current is None:
         raise ValueError("contributions: groups must name cells of the network")
     logits = net.head(current, Pass(groups=alive, statistics=stand_in.statistics))
-    losses = F.cross_entropy(
-        logits.float() if logits.dtype != torch.float64 else logits,
-        labels.repeat(alive),
-        reduction="none",
-    )
-    return losses.view(alive, -1).mean(1)
+    return objective.of_groups(logits, labels, alive)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
+from ddarts_ext.runs.objective import Objective
 from ddarts_ext.search.contributions.ablated_pass import AblatedGroup, ablated_losses, plan_chunks
 from ddarts_ext.search.contributions.trunk import Gradient, as_leaves, cell_backward, trunk_pass
 
@@ -78,6 +79,7 @@ def contributions(
     memory: float = 1.0,
     keep: bool = False,
     generator: torch.Generator | None = None,
+    objective: Objective | None = None,
 ) -> Contributions:
     """Marginal contributions of all cells on one batch.
 
@@ -91,11 +93,12 @@ def contributions(
     rounding only.
     keep: the graph of the whole network lies beside those of the groups, which takes the activations of one more plain
     step and runs no cell of it again.
+    objective: what the loss is, by default the cross-entropy.
 
     Running statistics are updated once, by the whole network. The gradients of the network's weights are not computed
     and their ``.grad`` is left alone. Nothing here waits for the device.
     """
-    cells = len(net.cells)
+    cells, minimised = len(net.cells), objective or Objective()
     groups = removed_cells(owner if owner is not None else range(cells), removal)
     leaf = table.detach().requires_grad_(True)
     with torch.enable_grad():
@@ -116,11 +119,11 @@ def contributions(
     without = []
 
     def losses_without(chunk: Sequence[AblatedGroup], states: Sequence[Tensor], weights: Tensor) -> Tensor:
-        return ablated_losses(net, states, weights, chunk, labels, inactive, inactive_weights)
+        return ablated_losses(net, states, weights, chunk, labels, inactive, inactive_weights, minimised)
 
     with frozen(net):
         states, logits, loss, kept = trunk_pass(
-            net, weights, images, labels, recomputed, whole, keep=keep and needs_graph
+            net, weights, images, labels, recomputed, whole, keep=keep and needs_graph, objective=minimised
         )
         for chunk in plan_chunks(groups, states, memory, keeps_graph=needs_graph):
             grouped = weights.expand(len(chunk), *weights.shape)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.runs.objective import Objective
 from ddarts_ext.search.contributions.marginal import AblationGradient, Contributions, Inactive, Removal, removed_cells
 
 if TYPE_CHECKING:
@@ -29,21 +29,22 @@ def contributions_naive(
     gradient: AblationGradient = "exact",
     removal: Removal = "all",
     generator: torch.Generator | None = None,
+    objective: Objective | None = None,
 ) -> Contributions:
     """The same as :func:`.marginal.contributions`, by N + 1 forwards and as many backwards."""
-    leaf = table.detach().requires_grad_(True)
+    leaf, minimised = table.detach().requires_grad_(True), objective or Objective()
     groups = removed_cells(range(len(net.cells)) if owner is None else owner, removal)
     drawn = drawn_weights(to_weights(table.detach()), inactive, generator)
     whole = Pass() if net.training else Pass(statistics="running")
     logits = logits_without(net, to_weights(leaf), images, (), drawn, whole)
-    loss = F.cross_entropy(logits, labels)
+    loss = minimised.loss(logits, labels)
     full = torch.autograd.grad(loss, leaf)[0]
     without: dict[int, Tensor] = {}
     summed, own = torch.zeros_like(full), torch.zeros_like(full)
     p = Pass(statistics="batch" if net.training else "running")
     for group in groups:
         with torch.set_grad_enabled(gradient == "exact"):
-            removed = F.cross_entropy(logits_without(net, to_weights(leaf), images, group.cells, drawn, p), labels)
+            removed = minimised.loss(logits_without(net, to_weights(leaf), images, group.cells, drawn, p), labels)
         without[group.row] = removed.detach()
         if removed.requires_grad:
             found = torch.autograd.grad(removed, leaf, allow_unused=True)[0]

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.runs.objective import Objective
 
 if TYPE_CHECKING:
     from ddarts_ext.nn.supernet import Supernet
@@ -80,7 +80,15 @@ class KeptGraph:
 
 
 def trunk_pass(
-    net: Supernet, weights: Tensor, images: Tensor, labels: Tensor, recomputed: int, whole: Gradient, *, keep: bool
+    net: Supernet,
+    weights: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    recomputed: int,
+    whole: Gradient,
+    *,
+    keep: bool,
+    objective: Objective,
 ) -> tuple[list[Tensor], Tensor, Tensor, KeptGraph | None]:
     """Forward of the trunk, updating statistics, and backward of its loss, to ``whole``, as far as the cells come that
     have a graph: the first ``recomputed`` have none. Returns states, logits and loss, all detached, and with ``keep``
@@ -98,7 +106,7 @@ def trunk_pass(
         for index in range(recomputed, len(net.cells)):
             states.append(net.cells[index](states[-2], states[-1], leaf[index], p))
         logits = net.head(states[-1], p)
-        loss = F.cross_entropy(logits, labels)
+        loss = objective.loss(logits, labels)
         whole.of_weights += whole.pull(loss, None, leaf, leaves, retain_graph=keep)
     kept = KeptGraph(leaf, states) if keep else None
     return [state.detach() for state in states], logits.detach(), loss.detach(), kept

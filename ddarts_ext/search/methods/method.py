@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
-from ddarts_ext.runs.options import Option, declared, option
+from ddarts_ext.runs.options import Option, declared, option, unknown_setting
 from ddarts_ext.search.architecture import SHARINGS
 from ddarts_ext.search.edge_weights import EDGE_RELAXATIONS
 from ddarts_ext.search.methods.compatible import check
@@ -95,7 +95,7 @@ class Method:
         for name, value in settings.items():
             part = next((p for p, names in SETTINGS.items() if name in names), None)
             if part is None:
-                raise TypeError(f"search: setting must be one of {', '.join(setting_names())}, got {name!r}")
+                raise unknown_setting("search", name, setting_names())
             if parts[part] is None:
                 raise TypeError(f"search: {name} is a setting of methods that shrink, and {self.name} does not")
             parts[part] = replace(parts[part], **{name: _checked(name, value, SETTINGS[part][name])})

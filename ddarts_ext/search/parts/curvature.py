@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ddarts_ext.nn.forward_pass import Pass
@@ -37,7 +36,7 @@ def growth(values: Sequence[float], window: int, delay: int) -> float | None:
 
 class CurvaturePart(Part):
     """Adds to every record in which alphas moved ``curvature``: ``eigenvalue``, the dominant one of the Hessian of the
-    cross-entropy on a random batch of the judging images with respect to the alphas, and ``growth``, its mean over
+    loss on a random batch of the judging images with respect to the alphas, and ``growth``, its mean over
     ``window`` epochs ``delay`` epochs ago over that of now. Where growth is below ``ratio`` the search ends, and the
     alphas are those of ``delay`` epochs ago again: ``returned_to`` (RobustDARTS, 1909.09656, DARTS-ES).
     """
@@ -80,7 +79,7 @@ class CurvaturePart(Part):
         leaf = state.architecture.leaf()
         with frozen(state.net), torch.enable_grad(), self.around.autocast():
             logits = state.net(images, state.architecture.to_weights(leaf), Pass(statistics="batch"))
-            (gradient,) = torch.autograd.grad(F.cross_entropy(logits, labels), leaf, create_graph=True)
+            (gradient,) = torch.autograd.grad(self.around.objective.loss(logits, labels), leaf, create_graph=True)
             start = self.vector
             if start is None or not bool(start.any()):
                 start = torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
 from ddarts_ext.data import Dataset
+from ddarts_ext.runs.objective import Objective
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.search.state import SearchState
 
@@ -17,12 +18,13 @@ from ddarts_ext.search.state import SearchState
 @dataclass(frozen=True)
 class Surroundings:
     """What a part of a method may know of its search. judging: gives the indices of the images that judge. autocast:
-    makes the context in which networks run."""
+    makes the context in which networks run. objective: what the search minimises."""
 
     config: SearchSettings
     dataset: Dataset
     judging: Callable[[], Tensor]
     autocast: Callable[[], AbstractContextManager[object]]
+    objective: Objective = field(default_factory=Objective)
 
 
 class Part:

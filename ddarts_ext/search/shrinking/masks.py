@@ -15,7 +15,7 @@ from ddarts_ext.nn.layout import lay_out
 from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.settings import SearchSettings
-from ddarts_ext.search.state import Kept, SearchState, assembled, build_supernet
+from ddarts_ext.search.state import Kept, Optimizers, SearchState, assembled, build_supernet
 from ddarts_ext.spaces import Space
 
 
@@ -82,7 +82,11 @@ def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter])
 
 
 def initial_shrink_state(
-    settings: SearchSettings, dataset: Dataset, device: torch.device, parts: tuple[Kept, ...] = ()
+    settings: SearchSettings,
+    dataset: Dataset,
+    device: torch.device,
+    parts: tuple[Kept, ...] = (),
+    own: Optimizers | None = None,
 ) -> ShrinkState:
     """The start of a search: all random numbers come from the seed, and the global generators are left as they were."""
     method, space = settings.method, settings.space()
@@ -93,4 +97,4 @@ def initial_shrink_state(
         architecture = MaskedArchitecture(
             space, owner, by_alphas=by_alphas, initial_scale=method.architect.alpha_init if by_alphas else 0.0
         )
-    return assembled(ShrinkState, settings, net, architecture, device, parts)
+    return assembled(ShrinkState, settings, net, architecture, device, parts, own or Optimizers())

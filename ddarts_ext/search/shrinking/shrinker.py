@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -25,6 +25,11 @@ from ddarts_ext.search.shrinking.part import ShrinkingPart
 from ddarts_ext.search.shrinking.steps import finished
 from ddarts_ext.search.state import SearchState
 from ddarts_ext.tables.nasbench201 import NASBench201Table
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ddarts_ext.search.arguments import ShrinkArguments, ShrinkingName
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,13 @@ class Shrinker(Searcher):
     def __init__(
         self,
         data: Any = "digits",
-        method: str | Method = "isdarts",
+        method: ShrinkingName | Method = "isdarts",
         *,
         table: str | Path | NASBench201Table | None = None,
-        **arguments: Any,
+        **arguments: Unpack[ShrinkArguments],
     ) -> None:
         path = None if table is None or isinstance(table, NASBench201Table) else str(table)
-        super().__init__(data, method, table=path, **arguments)
+        super().__init__(data, method, table=path, **arguments)  # type: ignore[arg-type]
         method = self.config.method
         assert method.shrinking is not None
         self.how = method.shrinking
@@ -82,7 +87,7 @@ class Shrinker(Searcher):
         return self.how.shrink_by == "alphas"
 
     def _initial(self) -> ShrinkState:
-        return initial_shrink_state(self.config, self.dataset, self.device, self._parts)
+        return initial_shrink_state(self.config, self.dataset, self.device, self._parts, self._optimizers)
 
     @functools.cached_property
     def _divided(self) -> tuple[Tensor, Tensor]:
@@ -131,6 +136,7 @@ class Shrinker(Searcher):
             classes=len(self.dataset.classes),
             in_channels=self.dataset.channels,
             stem=self.config.stem,
+            metric=self.objective.metric_name,
             run=None if self.folder is None else self.folder.path,
             mask=state.mask[list(architecture.owner)],
             figures=self._figures(genotype),

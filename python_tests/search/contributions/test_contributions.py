@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from ddarts_ext import spaces
 from ddarts_ext.nn.cell import Cell
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.supernet import Supernet
+from ddarts_ext.runs.objective import objective_of
 from ddarts_ext.search.contributions.ablated_pass import plan_chunks
 from ddarts_ext.search.contributions.marginal import contributions, removed_cells
 from ddarts_ext.search.contributions.naive import contributions_naive, drawn_weights, logits_without
@@ -94,6 +96,30 @@ def test_equals_the_naive_oracle(cells: int, inactive: str) -> None:
         for ours, theirs in zip(dataclasses.astuple(found), dataclasses.astuple(expected), strict=True):
             torch.testing.assert_close(ours, theirs, **EXACT)
         assert found.own_gradient is None
+
+
+@pytest.mark.parametrize("kind", ["weighted", "multi-label", "numbers", "function"])
+def test_follow_the_loss(kind: str) -> None:
+    """By definition, network by network, with the loss of the search: its gradients too."""
+    net, (x, classes) = network(4), batch(3)
+    count = net.classes
+    generator = torch.Generator().manual_seed(1)
+    labels = {
+        "multi-label": torch.randint(0, 2, (3, count), generator=generator).double(),
+        "numbers": torch.randn(3, count, generator=generator, dtype=torch.float64),
+    }.get(kind, classes)
+    weight = torch.arange(1.0, count + 1, dtype=torch.float64)
+    own: Any = {"weighted": functools.partial(F.cross_entropy, weight=weight), "function": F.multi_margin_loss}
+    objective = objective_of("search", labels, count, torch.device("cpu"))
+    if kind in own:
+        objective = dataclasses.replace(objective, loss_name=kind, loss_function=own[kind])
+    table = table_for(net, 4)
+    expected = contributions_naive(net, table, torch.sigmoid, x, labels, objective=objective)
+    usual = contributions_naive(net, table, torch.sigmoid, x, classes)
+    found = contributions(net, table, torch.sigmoid, x, labels, objective=objective)
+    for ours, theirs in zip(dataclasses.astuple(found), dataclasses.astuple(expected), strict=True):
+        torch.testing.assert_close(ours, theirs, **EXACT)
+    assert not torch.allclose(found.without, usual.without)
 
 
 @pytest.mark.parametrize("gradient", ["exact", "stopgrad_mean", "none"])
