@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -125,7 +124,7 @@ class Dataset:
         labels = {part: getattr(getattr(self, part), "labels", None) for part in ("train", "test")}
         checks.check_labels(self.name, labels, len(self.classes))
 
-    @functools.cached_property
+    @property
     def numbers(self) -> bool:
         """Whether labels are K numbers each, and not classes."""
         labels = getattr(self.train, "labels", None)
