@@ -105,7 +105,9 @@ def _methods(name: str) -> str:
     shown = methods.get(name)
     lines.append(f"settings for --set, with the values of {shown.name}:")
     for known in OPTIONS.values():
-        if known.home[0] != "method" or len(known.home) == 1:
+        if known.home[:-1] == ("method",):
+            lines.append(f"  {known.name}={getattr(shown, known.name)}")
+        elif known.home[0] != "method" and known.name != "augmentation":
             lines.append(f"  {known.name}={known.shown or json.dumps(known.default)}{_choices(known)}")
     for subject, settings in SETTINGS.items():
         values = getattr(shown, subject)

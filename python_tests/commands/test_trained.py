@@ -110,7 +110,7 @@ def test_version_and_names(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     [
         (("search", "--data", "digits", "--method", "ddart"), "'ddarts'"),
         (("search", "--data", "digits", "--space", "dart"), "'darts'"),
-        (("search", "--data", "digits", "--set", "weigth_lr=1"), "'weight_lr'"),
+        (("search", "--data", "digits", "--set", "weigth_lr=1"), "'weight_lr' or 'weight_lr_min'"),
         (("search", "--data", "digits", "--precision", "float23"), "'float32'"),
         (("train", "DARTSV2", "--data", "digits"), "'DARTS_V2'"),
         (("train", "DARTS_V2", "--data", "digits", "--set", "momentun=1"), "'momentum'"),

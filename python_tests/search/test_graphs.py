@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from runs.small import noise, outcome, search, shrink, timeless
 from search.recordings import CalledAgain, Tape, held_by_graphs, with_graphs
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ddarts_ext.data import Dataset, MemorySplit
 from ddarts_ext.ops._library import has_kernel
 from ddarts_ext.runs.checkpoint import digest
 from ddarts_ext.runs.progress import Progress
@@ -20,6 +22,16 @@ from ddarts_ext.search.captured import CapturedIterations
 from ddarts_ext.search.parts.part import Part
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.step import Stepper
+
+
+def tagged() -> Dataset:
+    """The images of :func:`noise` with two labels each, 0 or 1."""
+    data = noise()
+    images = {part: getattr(data, part).images for part in ("train", "test")}
+    drawn = torch.Generator().manual_seed(1)
+    labels = {part: torch.randint(0, 2, (len(x), 2), generator=drawn).float() for part, x in images.items()}
+    return replace(data, **{part: MemorySplit(images[part], labels[part]) for part in images})
+
 
 SEARCHES: dict[str, Callable[..., Any]] = {
     "darts": lambda **s: search(method="darts", **s),
@@ -35,6 +47,14 @@ SEARCHES: dict[str, Callable[..., Any]] = {
     "ddarts": lambda **s: search(zero_one_start=0.5, **s),
     "ddarts, alphas rest first": lambda **s: search(alpha_start=1, **s),
     "ddarts, contributions every 2nd step": lambda **s: search(ablation_every=2, ablation_inactive="bypass", **s),
+    "ddarts, several labels, weighted": lambda **s: search(data=tagged(), class_weights="balanced", **s),
+    "fairdarts, numbers and an own optimiser": lambda **s: search(
+        method="fairdarts",
+        data=tagged(),
+        loss="mse",
+        optimizer=lambda p: torch.optim.SGD(p, lr=0.02, momentum=0.5, fused=True),
+        **s,
+    ),
     "ddarts in bfloat16": lambda **s: search(precision="bf16", **s),
     "shrinking": lambda **s: shrink(**{"epochs": 5, "shrink_steps": 2, **s}),
     "shrinking by alphas": lambda **s: shrink(**{"epochs": 5, "shrink_steps": 2, "shrink_by": "alphas", **s}),
