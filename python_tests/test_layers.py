@@ -14,7 +14,7 @@ import ddarts_ext
 PACKAGE = Path(ddarts_ext.__file__).parent
 
 LAYERS = (
-    ("ops", "spaces", "runs"),
+    ("ops", "spaces", "runs", "drawing"),
     ("info", "genotype"),
     ("nn", "data", "tables"),
     ("training", "timm_models"),

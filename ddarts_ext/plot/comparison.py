@@ -58,7 +58,7 @@ def _accuracy(pyplot: Any, comparison: Mapping[str, Any]) -> bool:
         axis.axvspan(random["mean"] - random["error"], random["mean"] + random["error"], color="grey", alpha=0.2)
     axis.set_yticks(range(len(lines)), [line["label"] for line in lines])
     axis.invert_yaxis()
-    axis.set(xlabel="test accuracy after training, mean and standard error over searches")
+    axis.set(xlabel="test accuracy after training, mean and standard error over searches", ylabel="method")
     return True
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ddarts_ext import spaces
+from ddarts_ext.plot.pyplot import whole_numbers
 from ddarts_ext.runs.folder import Record
 
 Values = npt.NDArray[np.float64]
@@ -63,6 +64,7 @@ def draw_weights(pyplot: Any, record: Record, config: Record) -> None:
             axis.set_title(f"cell {', '.join(cells)}", fontsize="small")
             axis.set_xticks(range(len(ops)), ops, rotation=90, fontsize="x-small")
             axis.set_yticks(range(len(edges)), edges, fontsize="x-small")
+    figure.supxlabel("op", fontsize="small")
     figure.supylabel("edge (target<-source)", fontsize="small")
     figure.colorbar(picture, ax=axes, label="weight")
     figure.suptitle(f"op weights after epoch {record['epoch'] + 1}")
@@ -73,8 +75,10 @@ def draw_decisions(pyplot: Any, history: Sequence[Record]) -> None:
     epochs = [record["epoch"] + 1 for record in history]
     figure, axes = pyplot.subplots(2, 2, figsize=(9, 6), layout="constrained")
     for axis, (name, label) in zip(axes.flat, _SHOWN, strict=True):
-        axis.plot(epochs, [record["decisions"][name] for record in history])
+        axis.plot(epochs, [record["decisions"][name] for record in history],
+                  marker="o" if len(history) < 2 else "")  # fmt: skip
         axis.set(xlabel="epoch", ylabel=label, ylim=(0, None))
+        whole_numbers(axis.xaxis)
     gap = history[-1].get("discretisation")
     if gap is not None:
         figure.suptitle(

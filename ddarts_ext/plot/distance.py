@@ -8,7 +8,7 @@ from typing import Any
 
 from ddarts_ext.distance import Matrix
 from ddarts_ext.distance.runs import RunDistances
-from ddarts_ext.plot.pyplot import load_pyplot
+from ddarts_ext.plot.pyplot import load_pyplot, whole_numbers
 from ddarts_ext.runs.folder import Record
 
 
@@ -20,6 +20,7 @@ def plot_matrix(matrix: Matrix, names: Sequence[str], path: str | Path) -> None:
     picture = axis.imshow(matrix, cmap="viridis", vmin=0)
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axis.set_yticks(range(len(names)), names)
+    axis.set(xlabel="architecture", ylabel="architecture")
     if len(names) <= 16:
         middle = float(matrix.max()) / 2
         for i, row in enumerate(matrix):
@@ -55,11 +56,16 @@ def draw_distance(pyplot: Any, history: list[Record], config: Record) -> None:
     for what, label in (("start", "distance to the start"), ("previous", "distance to the epoch before")):
         distances.plot(epochs, [record["distance"][what] for record in history], label=label)
     distances.set(xlabel="epoch", ylabel="distance", ylim=(0, None))
+    whole_numbers(distances.xaxis)
     accuracies = distances.twinx()
     # A search that judges on no images has the accuracy of training alone.
-    part, label = ("valid", "validation accuracy") if "valid" in history[0] else ("train", "training accuracy")
-    shown = [record[part]["accuracy"] for record in history]
-    accuracies.plot(epochs, shown, color="black", linewidth=1, linestyle="--", label=label)
+    judged = [record for record in history if "valid" in record]
+    part, label = ("valid", "validation accuracy") if judged else ("train", "training accuracy")
+    known = judged or history
+    shown = [record[part]["accuracy"] for record in known]
+    accuracies.plot(
+        [record["epoch"] + 1 for record in known], shown, color="tab:gray", linewidth=1, linestyle="--", label=label
+    )
     accuracies.set(ylabel="accuracy")
     first = int(config.get("method", {}).get("architect", {}).get("alpha_start", 0))
     if first:

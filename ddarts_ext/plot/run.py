@@ -8,24 +8,54 @@ from typing import Any
 
 import numpy as np
 
+from ddarts_ext.genotype import Genotype
+from ddarts_ext.plot.cells import plot_genotype
 from ddarts_ext.plot.decisions import draw_decisions, draw_weights, op_names
 from ddarts_ext.plot.distance import draw_distance
-from ddarts_ext.plot.pyplot import load_pyplot
+from ddarts_ext.plot.pyplot import Format, checked_format, load_pyplot, whole_numbers
 from ddarts_ext.plot.shrinking import shrinking_figures
 from ddarts_ext.runs.folder import Record, RunFolder
 
+_PARTS = (("train", "training"), ("valid", "validation"), ("test", "held out"))
+Draw = Callable[[Any], None]
 
-def plot_run(run: str | Path, out: str | Path | None = None) -> list[Path]:
-    """Draw the run in folder ``run`` as PNG files in ``out`` (by default ``run/plots``); returns their paths.
 
-    Raises FileNotFoundError for a folder without a run, ValueError without matplotlib or without a finished epoch.
+def plot_run(run: str | Path, out: str | Path | None = None, format: Format = "png") -> list[Path]:
+    """Draw the run in folder ``run`` as files in ``out`` (by default ``run/plots``); returns their paths.
+
+    format: ``png``, ``svg`` or ``pdf``. Raises FileNotFoundError for a folder without a run, ValueError without
+    matplotlib, without a finished epoch and a genotype, and for another format.
     """
+    kind = checked_format(format)
     folder = RunFolder(run, "plot")
     config, history = folder.config(), folder.history()
-    if not history:
+    figures = run_figures(config, history)
+    genotype = Genotype.load(folder.genotype_file) if folder.genotype_file.is_file() else None
+    if not figures and genotype is None:
         raise ValueError(f"plot: {run} must have at least one finished epoch, got none")
+    pyplot = load_pyplot()
     target = Path(out) if out is not None else folder.path / "plots"
-    figures: dict[str, Callable[[Any], None]] = {"accuracy": lambda pyplot: _accuracy(pyplot, history)}
+    target.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, draw in figures.items():
+        paths.append(target / f"{name}.{kind}")
+        try:
+            draw(pyplot)
+            pyplot.gcf().savefig(paths[-1], dpi=120)  # pyplot.savefig would draw a second time
+        finally:
+            pyplot.close()
+    if genotype is not None:
+        paths.append(plot_genotype(genotype, target / f"cells.{kind}"))
+    return paths
+
+
+def run_figures(config: Record, history: list[Record]) -> dict[str, Draw]:
+    """What there is to draw of a history, by name: functions of ``pyplot`` that make a figure."""
+    figures: dict[str, Draw] = {}
+    if not history:
+        return figures
+    if any(part in history[0] for part, _ in _PARTS):
+        figures["accuracy"] = lambda pyplot: _accuracy(pyplot, history)
     if "contributions" in history[0]:
         figures["contributions"] = lambda pyplot: _contributions(pyplot, history)
     if "alphas" in history[0]:
@@ -36,26 +66,20 @@ def plot_run(run: str | Path, out: str | Path | None = None) -> list[Path]:
     if "distance" in history[0]:
         figures["distance"] = lambda pyplot: draw_distance(pyplot, history, config)
     if "mask" in history[0]:
-        figures.update(shrinking_figures(folder, config, history))
-    pyplot = load_pyplot()
-    target.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, draw in figures.items():
-        draw(pyplot)
-        paths.append(target / f"{name}.png")
-        pyplot.gcf().savefig(paths[-1], dpi=120)  # pyplot.savefig would draw a second time
-        pyplot.close()
-    return paths
+        figures.update(shrinking_figures(config, history))
+    return figures
 
 
 def _accuracy(pyplot: Any, history: list[Record]) -> None:
-    epochs = [record["epoch"] + 1 for record in history]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axis, what in zip(axes, ("accuracy", "loss"), strict=True):
-        for part, label in (("train", "training"), ("valid", "validation"), ("test", "held out")):
-            if what in history[0].get(part, {}):
-                axis.plot(epochs, [record[part][what] for record in history], label=label)
+        for part, label in _PARTS:
+            known = [record for record in history if what in record.get(part, {})]
+            if known:
+                at = [record["epoch"] + 1 for record in known]
+                axis.plot(at, [record[part][what] for record in known], label=label, marker=_marker(known))
         axis.set(xlabel="epoch", ylabel=what)
+        whole_numbers(axis.xaxis)
         axis.legend()
     figure.suptitle("accuracy and loss")
 
@@ -65,15 +89,22 @@ def _contributions(pyplot: Any, history: list[Record]) -> None:
     epochs = [record["epoch"] + 1 for record in history]
     figure, (lines, heat) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for cell, column in enumerate(values.T):
-        lines.plot(epochs, column, label=f"cell {cell}")
+        lines.plot(epochs, column, label=f"cell {cell}", marker=_marker(history))
     lines.axhline(0, color="grey", linewidth=0.5)
     lines.set(xlabel="epoch", ylabel="loss with the cell - loss without it")
     lines.legend(ncols=2, fontsize="small")
     bound = float(np.abs(values).max()) or 1.0
     picture = heat.imshow(values.T, aspect="auto", cmap="RdBu_r", vmin=-bound, vmax=bound, extent=_extent(values))
     heat.set(xlabel="epoch", ylabel="cell")
+    for axis in (lines.xaxis, heat.xaxis, heat.yaxis):
+        whole_numbers(axis)
     figure.colorbar(picture, label="contribution (negative: useful)")
     figure.suptitle("marginal contribution of every cell")
+
+
+def _marker(history: list[Record]) -> str:
+    """One epoch alone makes no line."""
+    return "o" if len(history) < 2 else ""
 
 
 def _extent(values: Any) -> tuple[float, float, float, float]:
@@ -102,8 +133,11 @@ def _alphas(pyplot: Any, history: list[Record], config: Record) -> None:
         axis.set_visible(index < len(first))
         if index < len(first):
             for op, name in enumerate(ops):
-                axis.plot(epochs, values[:, index, op], label=name)
+                axis.plot(epochs, values[:, index, op], label=name, marker=_marker(history))
+            whole_numbers(axis.xaxis)
             cells = [str(cell) for cell, row in enumerate(owner) if row == owner[first[index]]]
             axis.set_title(f"cell {', '.join(cells)}", fontsize="small")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
+    figure.supxlabel("epoch", fontsize="small")
+    figure.supylabel("alpha", fontsize="small")
     figure.suptitle("alphas, mean over the edges of a cell")
