@@ -24,6 +24,7 @@ from ddarts_ext.commands import (
     optimise,
     plotting,
     predict,
+    report,
     score_ops,
     search,
     train,
@@ -69,6 +70,7 @@ app.command("describe")(architecture.describe)
 app.command("distance")(distance.distance)
 app.command("score-ops")(score_ops.score_ops)
 app.command("plot")(plotting.plot)
+app.command("report")(report.report)
 app.command("nasbench201")(nasbench201.nasbench201)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)

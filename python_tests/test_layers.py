@@ -21,7 +21,7 @@ LAYERS = (
     ("distance", "export"),
     ("search",),
     ("plot", "benchmark", "comparison"),
-    ("acceleration",),
+    ("acceleration", "reporting"),
     ("commands",),
     ("cli",),
 )

@@ -8,6 +8,9 @@ from typing import Protocol
 from ddarts_ext.drawing import Drawing, Graph, Layout, Link, Node, lay_out, stacked
 from ddarts_ext.genotype.cell import Cell
 
+MAX_DRAWN = 300
+"""Ops of a cell: more can be laid out by nobody, nor looked at."""
+
 
 class Pictured(Protocol):
     """What is asked of a genotype."""
@@ -67,6 +70,8 @@ def cell_graph(genotype: Pictured, index: int, title: str) -> Graph:
     """Cell ``index``. What has no part in its output is faded; ops ``none`` are left out."""
     inputs = genotype.inputs
     entries = [entry for entry in genotype.genes[genotype.seq[index]] if entry.op != "none"]
+    if len(entries) > MAX_DRAWN:
+        raise ValueError(f"plot: a cell must have at most {MAX_DRAWN} ops to be drawn, got {len(entries)}")
     used, joined = set(genotype.used(index)), genotype.joined(index)
     live = {entry.target for entry in used} | {entry.source for entry in used}
     numbers = sorted({*range(inputs), *(n for entry in entries for n in (entry.target, entry.source))})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Any, Literal, get_args
 
 Format = Literal["svg", "pdf", "png"]
@@ -32,3 +33,8 @@ def whole_numbers(axis: Any) -> None:
     from matplotlib.ticker import MaxNLocator
 
     axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def marker(history: Sized) -> str:
+    """Of a line over epochs: one epoch alone makes no line."""
+    return "o" if len(history) < 2 else ""

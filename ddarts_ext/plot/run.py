@@ -10,10 +10,11 @@ import numpy as np
 
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.plot.cells import plot_genotype
-from ddarts_ext.plot.decisions import draw_decisions, draw_weights, op_names
+from ddarts_ext.plot.decisions import draw_decisions
 from ddarts_ext.plot.distance import draw_distance
-from ddarts_ext.plot.pyplot import Format, checked_format, load_pyplot, whole_numbers
+from ddarts_ext.plot.pyplot import Format, checked_format, load_pyplot, marker, whole_numbers
 from ddarts_ext.plot.shrinking import shrinking_figures
+from ddarts_ext.plot.weights import draw_alphas, draw_edges, draw_weights
 from ddarts_ext.runs.folder import Record, RunFolder
 
 _PARTS = (("train", "training"), ("valid", "validation"), ("test", "held out"))
@@ -52,49 +53,46 @@ def plot_run(run: str | Path, out: str | Path | None = None, format: Format = "p
 def run_figures(config: Record, history: list[Record]) -> dict[str, Draw]:
     """What there is to draw of a history, by name: functions of ``pyplot`` that make a figure."""
     figures: dict[str, Draw] = {}
-    if not history:
-        return figures
-    if any(part in history[0] for part, _ in _PARTS):
-        figures["accuracy"] = lambda pyplot: _accuracy(pyplot, history)
-    if "contributions" in history[0]:
-        figures["contributions"] = lambda pyplot: _contributions(pyplot, history)
-    if "alphas" in history[0]:
-        figures["alphas"] = lambda pyplot: _alphas(pyplot, history, config)
-        figures["weights"] = lambda pyplot: draw_weights(pyplot, history[-1], config)
-    if "decisions" in history[0]:
-        figures["decisions"] = lambda pyplot: draw_decisions(pyplot, history)
-    if "distance" in history[0]:
-        figures["distance"] = lambda pyplot: draw_distance(pyplot, history, config)
-    if "mask" in history[0]:
+    for name, key, draw in _FIGURES:
+        # Some begin after some epochs: there are no contributions while alphas rest.
+        known = [record for record in history if key in record]
+        if known:
+            figures[name] = _bind(draw, known, config)
+    if any("mask" in record for record in history):
         figures.update(shrinking_figures(config, history))
     return figures
 
 
-def _accuracy(pyplot: Any, history: list[Record]) -> None:
+def _bind(draw: Callable[[Any, list[Record], Record], None], history: list[Record], config: Record) -> Draw:
+    return lambda pyplot: draw(pyplot, history, config)
+
+
+def _accuracy(pyplot: Any, history: list[Record], config: Record) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axis, what in zip(axes, ("accuracy", "loss"), strict=True):
         for part, label in _PARTS:
             known = [record for record in history if what in record.get(part, {})]
             if known:
                 at = [record["epoch"] + 1 for record in known]
-                axis.plot(at, [record[part][what] for record in known], label=label, marker=_marker(known))
+                axis.plot(at, [record[part][what] for record in known], label=label, marker=marker(known))
         axis.set(xlabel="epoch", ylabel=what)
         whole_numbers(axis.xaxis)
         axis.legend()
     figure.suptitle("accuracy and loss")
 
 
-def _contributions(pyplot: Any, history: list[Record]) -> None:
+def _contributions(pyplot: Any, history: list[Record], config: Record) -> None:
     values = np.array([record["contributions"] for record in history])
     epochs = [record["epoch"] + 1 for record in history]
     figure, (lines, heat) = pyplot.subplots(1, 2, figsize=(11, 4), layout="constrained")
     for cell, column in enumerate(values.T):
-        lines.plot(epochs, column, label=f"cell {cell}", marker=_marker(history))
+        lines.plot(epochs, column, label=f"cell {cell}", marker=marker(history))
     lines.axhline(0, color="grey", linewidth=0.5)
     lines.set(xlabel="epoch", ylabel="loss with the cell - loss without it")
-    lines.legend(ncols=2, fontsize="small")
+    lines.legend(ncols=1 + len(values.T) // 8, fontsize="small")
+    extent = (epochs[0] - 0.5, epochs[-1] + 0.5, values.shape[1] - 0.5, -0.5)
     bound = float(np.abs(values).max()) or 1.0
-    picture = heat.imshow(values.T, aspect="auto", cmap="RdBu_r", vmin=-bound, vmax=bound, extent=_extent(values))
+    picture = heat.imshow(values.T, aspect="auto", cmap="RdBu_r", vmin=-bound, vmax=bound, extent=extent)
     heat.set(xlabel="epoch", ylabel="cell")
     for axis in (lines.xaxis, heat.xaxis, heat.yaxis):
         whole_numbers(axis)
@@ -102,42 +100,13 @@ def _contributions(pyplot: Any, history: list[Record]) -> None:
     figure.suptitle("marginal contribution of every cell")
 
 
-def _marker(history: list[Record]) -> str:
-    """One epoch alone makes no line."""
-    return "o" if len(history) < 2 else ""
-
-
-def _extent(values: Any) -> tuple[float, float, float, float]:
-    return (0.5, len(values) + 0.5, values.shape[1] - 0.5, -0.5)
-
-
-def _alphas(pyplot: Any, history: list[Record], config: Record) -> None:
-    """Mean alpha of every op over the edges of a cell, one panel per row of the table."""
-    owner = history[-1]["owner"]
-    first = [owner.index(row) for row in sorted(set(owner))]
-    values = np.array([np.array(record["alphas"])[first].mean(1) for record in history])
-    ops = op_names(config, values.shape[2])
-    columns = min(4, len(first))
-    rows = -(-len(first) // columns)
-    figure, axes = pyplot.subplots(
-        rows,
-        columns,
-        figsize=(3.2 * columns, 2.6 * rows),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    epochs = [record["epoch"] + 1 for record in history]
-    for index, axis in enumerate(axes.flat):
-        axis.set_visible(index < len(first))
-        if index < len(first):
-            for op, name in enumerate(ops):
-                axis.plot(epochs, values[:, index, op], label=name, marker=_marker(history))
-            whole_numbers(axis.xaxis)
-            cells = [str(cell) for cell, row in enumerate(owner) if row == owner[first[index]]]
-            axis.set_title(f"cell {', '.join(cells)}", fontsize="small")
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
-    figure.supxlabel("epoch", fontsize="small")
-    figure.supylabel("alpha", fontsize="small")
-    figure.suptitle("alphas, mean over the edges of a cell")
+_FIGURES: tuple[tuple[str, str, Callable[[Any, list[Record], Record], None]], ...] = (
+    ("accuracy", "train", _accuracy),
+    ("contributions", "contributions", _contributions),
+    ("alphas", "alphas", draw_alphas),
+    ("weights", "alphas", lambda pyplot, history, config: draw_weights(pyplot, history[-1], config)),
+    ("edges", "alphas", draw_edges),
+    ("decisions", "decisions", lambda pyplot, history, config: draw_decisions(pyplot, history)),
+    ("distance", "distance", draw_distance),
+)
+"""Names of files, the key of a record that a picture is of, and what draws it."""

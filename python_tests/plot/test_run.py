@@ -14,21 +14,22 @@ from ddarts_ext.runs.folder import RunFolder
 
 
 def write_search(path: Path) -> RunFolder:
-    """Two epochs with all that a history may hold."""
+    """Three epochs with all that a history may hold."""
     folder = RunFolder(path)
     folder.begin({"method": {"space": "darts"}})
     part = {"loss": 1.0, "accuracy": 0.5}
     record = {
         "train": part,
         "valid": part,
-        "contributions": [-0.1, 0.2],
         "owner": [0, 1],
         "alphas": [[[0.1] * 7] * 2] * 2,
         "decisions": {"dominant": 0, "decided": 0.1, "entropy": 1.9, "spread": 0.0, "skips": 1},
         "distance": {"start": 0.1, "previous": 0.05},
         "discretisation": {"rule": "darts", "before": 0.8, "after": 0.6, "loss_after": 1.0},
     }
-    folder.write_history([{"epoch": epoch, **record} for epoch in range(2)])
+    # Alphas rest in the first epoch, and nothing is known of contributions yet.
+    later = {"contributions": [-0.1, 0.2]}
+    folder.write_history([{"epoch": 0, **record}, {"epoch": 1, **record, **later}, {"epoch": 2, **record, **later}])
     return folder
 
 
@@ -38,7 +39,8 @@ def test_a_search_is_drawn(kind: Literal["png", "svg"], tmp_path: Path) -> None:
     write_search(tmp_path)
     paths = plot_run(tmp_path, format=kind)
     assert [path.name for path in paths] == [
-        f"{name}.{kind}" for name in ("accuracy", "contributions", "alphas", "weights", "decisions", "distance")
+        f"{name}.{kind}"
+        for name in ("accuracy", "contributions", "alphas", "weights", "edges", "decisions", "distance")
     ]
     assert all(path.stat().st_size > 2000 for path in paths)
 
