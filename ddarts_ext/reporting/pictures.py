@@ -58,5 +58,6 @@ def _for_a_page(text: str, prefix: str) -> str:
     text = text[text.index("<svg") :].replace(_INK, "currentColor")
     for mark in ('id="', 'href="#', "url(#"):
         text = text.replace(mark, mark + prefix)
-    # The page decides the size; the viewBox keeps the proportions.
-    return re.sub(r'(<svg [^>]*?) width="([\d.]+)pt" height="[\d.]+pt"', r'\1 style="max-width:\2pt"', text, count=1)
+    # The page decides the size, down to where texts can still be read; the viewBox keeps the proportions.
+    size = r'\1 style="max-width:\2pt;min-width:min(\2pt,34rem)"'
+    return re.sub(r'(<svg [^>]*?) width="([\d.]+)pt" height="[\d.]+pt"', size, text, count=1)
