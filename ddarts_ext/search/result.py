@@ -13,6 +13,7 @@ from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.discretisation import THRESHOLDS, discretize
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.nn.network import DiscreteNetwork, build_network
+from ddarts_ext.runs import html
 from ddarts_ext.search.decisions import decisiveness
 from ddarts_ext.search.methods import Discretisation
 from ddarts_ext.spaces import Space
@@ -109,3 +110,18 @@ class SearchResult:
         """The network with this architecture, not yet trained. options: of :func:`build_network`."""
         settings = {"classes": self.classes, "in_channels": self.in_channels, "stem": self.stem, **options}
         return build_network(self.genotype, channels=channels, **settings)
+
+    def _repr_html_(self) -> str:
+        """What was found, accuracy over epochs and the cells, for notebooks."""
+        judged = next((record["valid"]["accuracy"] for record in reversed(self.history) if "valid" in record), None)
+        rows = [
+            ("cells", self.genotype.layers),
+            ("read by the rule", self.rule),
+            ("note", self.note),
+            ("epochs", len(self.history)),
+            ("validation accuracy of the supernet", None if judged is None else f"{judged:.2%}"),
+            ("NAS-Bench-201", self.figures),
+            ("run", self.run),
+        ]
+        curve = html.accuracy(self.history, {"train": "training", "valid": "validation"})
+        return html.table(rows) + curve + self.genotype._repr_html_()

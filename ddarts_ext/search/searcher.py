@@ -25,6 +25,7 @@ from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.graphs import own_stream
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
+from ddarts_ext.runs.notebook import default_progress
 from ddarts_ext.runs.optimizers import set_rate
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
@@ -58,7 +59,8 @@ class Searcher:
     method: ``darts``, ``fairdarts``, ``ddarts``, ``dartopti`` or a :class:`Method`.
     device: ``cpu``, ``cuda``; by default a GPU where there is one.
     out: folder of the run; without one nothing is written. resume: continue the run in it, if there is one.
-    parts: more to run between epochs, beside the method's. progress: what is shown meanwhile, nothing by default.
+    parts: more to run between epochs, beside the method's. progress: what is shown meanwhile, by default a bar in a
+    notebook and nothing elsewhere.
     loggers: where figures go after every epoch, see :class:`ddarts_ext.runs.loggers.Logger`.
     settings: any field of :class:`SearchSettings`; ``space``, ``epochs``, ``cells``, ``channels`` and ``batch`` of the
     search, by default the method's, or smaller ones for small images; any field of :class:`Objectives`,
@@ -97,7 +99,7 @@ class Searcher:
         self.dataset = dataset.to(self.device)
         self.resume = resume
         self.folder = None if out is None else RunFolder(out, "search")
-        self.progress = progress if progress is not None else Progress()
+        self.progress = progress if progress is not None else default_progress()
         self.loggers = check_loggers("search", loggers)
         self.keeping = Keeping(
             "search",

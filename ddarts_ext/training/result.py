@@ -10,6 +10,7 @@ from torch import nn
 
 from ddarts_ext.data import Dataset
 from ddarts_ext.genotype import Genotype
+from ddarts_ext.runs import html
 from ddarts_ext.training import weights
 from ddarts_ext.training.best import Best
 from ddarts_ext.training.config import TrainConfig
@@ -33,6 +34,18 @@ class TrainResult:
     def best_accuracy(self) -> float | None:
         """Accuracy of the best weights on held-out images, which had no part in choosing them."""
         return None if self.best is None else float(self.history[self.best.epoch - 1]["test"]["accuracy"])
+
+    def _repr_html_(self) -> str:
+        """Accuracies, also over epochs, for notebooks."""
+        best = "" if self.best is None else f"{self.best_accuracy:.2%}, epoch {self.best.epoch}"
+        rows = [
+            ("accuracy on held-out images", f"{self.accuracy:.2%}"),
+            ("of the best weights", best),
+            ("epochs", len(self.history)),
+            ("parameters", f"{sum(parameter.numel() for parameter in self.network.parameters()):,}"),
+            ("run", self.run),
+        ]
+        return html.table(rows) + html.accuracy(self.history, {"train": "training", "test": "held out"})
 
 
 def write(

@@ -28,6 +28,7 @@ from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
+from ddarts_ext.runs.notebook import default_progress
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.sums import Sums
@@ -88,7 +89,7 @@ class Trainer:
         self.dataset = dataset.to(self.device)
         self.held_back = None if held_back is None else held_back.to(self.device)
         self.resume = resume
-        self.progress = progress if progress is not None else Progress()
+        self.progress = progress if progress is not None else default_progress()
         self.loggers = check_loggers("train", loggers)
         self.keeping = Keeping("train", self.folder, self.progress.say, changeable=MAY_CHANGE, epochs="epochs")
         self.autocast = autocast(self.device, self.config.precision)

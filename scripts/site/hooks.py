@@ -1,4 +1,4 @@
-"""What MkDocs needs beside docs/: pages that lie elsewhere in the project, the tutorial as a page, and links to both."""
+"""What MkDocs needs beside docs/: pages that lie elsewhere in the project, the tutorial as a page, links to both."""
 
 from __future__ import annotations
 
