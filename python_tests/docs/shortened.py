@@ -20,8 +20,10 @@ import ddarts_ext.training.trainer as trainer
 from ddarts_ext.comparison.plan import Plan
 from ddarts_ext.data.subset import Subset
 from ddarts_ext.distance.protocol import Protocol
+from ddarts_ext.genotype import Genotype
 
 IMAGES = 60
+CELLS = 4
 SMALLER: dict[str, int] = {"cells": 3, "channels": 2, "batch": 8}
 
 
@@ -46,6 +48,23 @@ def _one_epoch(resolve: Any) -> Any:
         return resolve(*others, {**said, "epochs": 1, "warmup": 0, "batch": 32, "channels": min(4, channels)})
 
     return resolved
+
+
+def _shallow(deep: Any) -> Any:
+    """The first cells of the genotype that would be trained."""
+
+    def few(*given: Any) -> tuple[Genotype, str]:
+        genotype, line = deep(*given)
+        if genotype.layers > CELLS and genotype.inputs == 2:
+            genotype = Genotype(
+                tuple(genotype.genes[index] for index in genotype.seq[:CELLS]),
+                concats=tuple(genotype.concats[index] for index in genotype.seq[:CELLS]) if genotype.concats else (),
+                concat=genotype.concat,
+                steps=genotype.steps,
+            )
+        return genotype, line
+
+    return few
 
 
 def _fewer_works(check: Any, least: Mapping[str, int]) -> Any:
@@ -87,6 +106,7 @@ def _small_search(resolve: Any) -> Any:
 for module in (searcher, trainer, score_ops, workers, work):
     module.load = _fewer(module.load)  # type: ignore[attr-defined]
 searcher.resolve = _small_search(search_settings.resolve)  # type: ignore[attr-defined]
+trainer.Trainer._deep = _shallow(trainer.Trainer._deep)  # type: ignore[method-assign]
 trainer.resolve = _one_epoch(trainer.resolve)  # type: ignore[attr-defined]
 Plan.__post_init__ = _fewer_works(Plan.__post_init__, {"seeds": 1, "random": 1})  # type: ignore[method-assign]
 Protocol.__post_init__ = _fewer_works(  # type: ignore[method-assign]

@@ -56,7 +56,7 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(tests / "play.py"), str(tmp_path / "blocks.json")],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(PACKAGE)])},
+        env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(PACKAGE)])},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
