@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+import ddarts_ext.comparison.improvement as improvement
 import ddarts_ext.comparison.work as work
 import ddarts_ext.distance.score_ops as score_ops
 import ddarts_ext.distance.workers as workers
@@ -103,7 +104,7 @@ def _small_search(resolve: Any) -> Any:
     return resolved
 
 
-for module in (searcher, trainer, score_ops, workers, work):
+for module in (searcher, trainer, score_ops, workers, work, improvement):
     module.load = _fewer(module.load)  # type: ignore[attr-defined]
 searcher.resolve = _small_search(search_settings.resolve)  # type: ignore[attr-defined]
 trainer.Trainer._deep = _shallow(trainer.Trainer._deep)  # type: ignore[method-assign]
