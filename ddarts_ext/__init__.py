@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from ddarts_ext.distance import architecture_distance
     from ddarts_ext.genotype import Genotype, derive, discretize
     from ddarts_ext.nn import DiscreteNetwork, Supernet, create_model, list_models
+    from ddarts_ext.reporting import report
     from ddarts_ext.search import Searcher, SearchResult, Shrinker
     from ddarts_ext.training import Trainer, load_network
 
@@ -34,6 +35,7 @@ _HOME = {
     "list_models": "nn",
     "load_network": "training",
     "optimise": "comparison",
+    "report": "reporting",
     "restore": "acceleration",
 }
 
@@ -56,6 +58,7 @@ __all__ = [
     "load_network",
     "ops",
     "optimise",
+    "report",
     "restore",
 ]
 

@@ -24,9 +24,11 @@ from ddarts_ext.commands import (
     optimise,
     plotting,
     predict,
+    report,
     score_ops,
     search,
     train,
+    watch,
 )
 from ddarts_ext.info import version as package_version
 from ddarts_ext.runs import interrupts
@@ -69,6 +71,8 @@ app.command("describe")(architecture.describe)
 app.command("distance")(distance.distance)
 app.command("score-ops")(score_ops.score_ops)
 app.command("plot")(plotting.plot)
+app.command("report")(report.report)
+app.command("watch")(watch.watch)
 app.command("nasbench201")(nasbench201.nasbench201)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)

@@ -14,14 +14,14 @@ import ddarts_ext
 PACKAGE = Path(ddarts_ext.__file__).parent
 
 LAYERS = (
-    ("ops", "spaces", "runs"),
+    ("ops", "spaces", "runs", "drawing"),
     ("info", "genotype"),
     ("nn", "data", "tables"),
     ("training", "timm_models"),
     ("distance", "export"),
     ("search",),
     ("plot", "benchmark", "comparison"),
-    ("acceleration",),
+    ("acceleration", "reporting"),
     ("commands",),
     ("cli",),
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,28 +13,14 @@ _WIDTH = 80
 
 def cells_text(genotype: Genotype) -> str:
     """``cells 0-5, 7 (normal): op:target<-source ...``, each kind of cell once, nodes that it joins after an arrow."""
-    reductions = genotype.reduction_cells
-    found: dict[tuple[int, bool], list[int]] = {}
-    for index, gene in enumerate(genotype.seq):
-        found.setdefault((gene, index in reductions), []).append(index)
-    blocks = [f"{genotype.layers} cells, reductions {list(reductions)}"]
-    for (gene, reduction), places in found.items():
-        what = f"{'cell' if len(places) == 1 else 'cells'} {ranges(places)} ({'reduction' if reduction else 'normal'})"
-        entries = " ".join(str(entry) for entry in genotype.genes[gene])
+    from ddarts_ext.genotype.pictures import groups
+
+    blocks = [f"{genotype.layers} cells, reductions {list(genotype.reduction_cells)}"]
+    for title, places in groups(genotype).items():
+        entries = " ".join(str(entry) for entry in genotype.cells[places[0]])
         joined = ", ".join(map(str, genotype.joined(places[0]))) or "none"
-        text = f"{what}: {entries} -> {joined}"
+        text = f"{title}: {entries} -> {joined}"
         blocks.append(
             textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
         )
     return "\n".join(blocks)
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Rising numbers as ``0-5, 7``."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and runs[-1][-1] == number - 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs)

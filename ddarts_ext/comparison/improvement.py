@@ -29,8 +29,6 @@ from ddarts_ext.training.evaluate import accuracy
 from ddarts_ext.training.recipes import recipe_for
 from ddarts_ext.training.trainer import Trainer
 
-METHOD = "dartopti"
-
 
 @dataclass(frozen=True)
 class Network:
@@ -110,7 +108,7 @@ def optimise(
         "seed": seed,
     }
     folder = RunFolder(out, "optimise")
-    searcher = functools.partial(Searcher, images, METHOD, start=encoded, seed=seed, device=where)
+    searcher = functools.partial(Searcher, images, "dartopti", start=encoded, seed=seed, device=where)
     if not resume:
         searcher(**plan["search"])  # wrong settings are refused before anything is written
     with folder.session():

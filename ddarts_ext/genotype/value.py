@@ -12,20 +12,24 @@ import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
 from ddarts_ext import spaces
+from ddarts_ext.drawing import to_svg
 from ddarts_ext.genotype.cell import Cell, Gene, computable, reaching
 from ddarts_ext.genotype.checks import check_entries, check_genotype, check_layers
 from ddarts_ext.genotype.files import text_of
 from ddarts_ext.genotype.json_form import VERSION, fields_from_json, to_json_lines
 from ddarts_ext.genotype.nb201 import fields_from_nb201, nb201_to_text
 from ddarts_ext.genotype.paths import dead_cells
+from ddarts_ext.genotype.pictures import draw
 from ddarts_ext.genotype.printed import pair_texts, to_lines
 from ddarts_ext.genotype.published import fields_of_network
 from ddarts_ext.genotype.text import fields_from_text
 from ddarts_ext.runs.files import write_whole
+from ddarts_ext.runs.html import scrolled
 
 ReductionRule = Literal["auto", "from_file"]
 
@@ -163,6 +167,13 @@ class Genotype:
         if self.steps > max(self.concat) - self.inputs + 1:
             fields["steps"] = self.steps
         return to_lines(self.cells, self.reduction_cells, fields)
+
+    def _repr_html_(self) -> str:
+        """The cells as a picture, for notebooks; text where a cell has more ops than can be drawn."""
+        try:
+            return scrolled(to_svg(draw(self), f"cells of a genotype of {self.layers}"))
+        except ValueError:
+            return scrolled(f"<pre>{escape(str(self))}</pre>")
 
     # ---- other forms
 

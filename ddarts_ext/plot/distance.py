@@ -8,7 +8,7 @@ from typing import Any
 
 from ddarts_ext.distance import Matrix
 from ddarts_ext.distance.runs import RunDistances
-from ddarts_ext.plot.pyplot import load_pyplot
+from ddarts_ext.plot.pyplot import load_pyplot, whole_numbers
 from ddarts_ext.runs.folder import Record
 from ddarts_ext.runs.losses import metric_in
 
@@ -21,6 +21,7 @@ def plot_matrix(matrix: Matrix, names: Sequence[str], path: str | Path) -> None:
     picture = axis.imshow(matrix, cmap="viridis", vmin=0)
     axis.set_xticks(range(len(names)), names, rotation=45, ha="right")
     axis.set_yticks(range(len(names)), names)
+    axis.set(xlabel="architecture", ylabel="architecture")
     if len(names) <= 16:
         middle = float(matrix.max()) / 2
         for i, row in enumerate(matrix):
@@ -56,12 +57,16 @@ def draw_distance(pyplot: Any, history: list[Record], config: Record) -> None:
     for what, label in (("start", "distance to the start"), ("previous", "distance to the epoch before")):
         distances.plot(epochs, [record["distance"][what] for record in history], label=label)
     distances.set(xlabel="epoch", ylabel="distance", ylim=(0, None))
+    whole_numbers(distances.xaxis)
     accuracies = distances.twinx()
     # A search that judges on no images has the accuracy of training alone.
-    part, label = ("valid", "validation") if "valid" in history[0] else ("train", "training")
-    name = metric_in(history[0][part])[0]
-    shown = [record[part][name] for record in history]
-    accuracies.plot(epochs, shown, color="black", linewidth=1, linestyle="--", label=f"{label} {name}")
+    judged = [record for record in history if "valid" in record]
+    part, label = ("valid", "validation") if judged else ("train", "training")
+    known = judged or history
+    name = metric_in(known[0][part])[0]
+    shown = [record[part][name] for record in known]
+    at = [record["epoch"] + 1 for record in known]
+    accuracies.plot(at, shown, color="tab:gray", linewidth=1, linestyle="--", label=f"{label} {name}")
     accuracies.set(ylabel=name)
     first = int(config.get("method", {}).get("architect", {}).get("alpha_start", 0))
     if first:

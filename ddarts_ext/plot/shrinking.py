@@ -1,4 +1,4 @@
-"""Pictures of a search by shrinking: the measure of every op over epochs and samples, and the cell it ended with."""
+"""Pictures of a search by shrinking: the measure of every op over epochs and samples."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from ddarts_ext import spaces
-from ddarts_ext.genotype import Genotype
-from ddarts_ext.runs.folder import Record, RunFolder
+from ddarts_ext.runs.folder import Record
 from ddarts_ext.spaces import Space
 
 Draw = Callable[[Any], None]
 Values = npt.NDArray[np.float64]
-_LABEL = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"}
 
 
-def shrinking_figures(folder: RunFolder, config: Record, history: list[Record]) -> dict[str, Draw]:
+def shrinking_figures(config: Record, history: list[Record]) -> dict[str, Draw]:
     """What there is to draw of a run whose history has masks, by file name."""
-    space = spaces.get(config["method"]["space"])
+    space = spaces.get(config["method"]["space"], steps=config.get("steps"))
     rows = len(history[0]["mask"])
     figures: dict[str, Draw] = {}
     measured = [record for record in history if "scores" in record]
@@ -31,8 +29,6 @@ def shrinking_figures(folder: RunFolder, config: Record, history: list[Record]) 
             figures[f"scores{kind}"] = _bind(draw_scores, measured, space, row)
         if grown is not None:
             figures[f"samples{kind}"] = _bind(draw_samples, grown, space, row)
-    if folder.genotype_file.is_file():
-        figures["cell"] = _bind(draw_cells, Genotype.load(folder.genotype_file))
     return figures
 
 
@@ -67,45 +63,6 @@ def draw_samples(pyplot: Any, grown: Record, space: Space, row: int) -> None:
         axis.set_xscale("log")
         axis.minorticks_off()
     _finish(figure, axes, "samples", "score of every op over the number of samples, before the first step")
-
-
-def draw_cells(pyplot: Any, genotype: Genotype) -> None:
-    """The distinct cells: nodes on a line, an arrow for every op."""
-    count = len(genotype.genes)
-    figure, axes = pyplot.subplots(count, 1, figsize=(9, 3 * count), squeeze=False, layout="constrained")
-    reductions = {genotype.seq[i] for i in genotype.reduction_cells}
-    last = genotype.inputs + genotype.steps - 1
-    for index, axis in enumerate(axes.flat):
-        for node in range(last + 1):
-            axis.text(node, 0, str(node), ha="center", va="center", zorder=3, bbox=_node_box(node, genotype))
-        drawn: dict[tuple[int, int], int] = {}
-        heights = [0.0]
-        for op, target, source in genotype.genes[index]:
-            if op == "none":
-                continue
-            # The second op between two nodes runs below the first one; long arrows arch higher than short ones.
-            side = drawn[source, target] = drawn.get((source, target), 0) + 1
-            bend = (0.3 if side % 2 else -0.3) * (1 + (side - 1) // 2)
-            axis.annotate(
-                "",
-                (target, 0),
-                (source, 0),
-                arrowprops={"arrowstyle": "-|>", "shrinkA": 11, "shrinkB": 11, "connectionstyle": f"arc3,rad={-bend}"},
-            )
-            middle, height = (source + target) / 2, bend / 2 * (target - source)
-            axis.text(middle, height, op, ha="center", va="center", fontsize="small", bbox=_LABEL)
-            heights.append(height)
-        axis.set(xlim=(-0.5, last + 0.5), ylim=(min(heights) - 0.3, max(heights) + 0.3), aspect="equal")
-        axis.axis("off")
-        if count > 1:
-            axis.set_title("reduction cell" if index in reductions else "normal cell", fontsize="medium")
-    text = genotype.to_nb201() if genotype.inputs == 1 else "the cells that were found"
-    figure.suptitle(text, fontsize="small")
-
-
-def _node_box(node: int, genotype: Genotype) -> dict[str, Any]:
-    colour = "lightgreen" if node < genotype.inputs else "khaki" if node in genotype.concat else "lightblue"
-    return {"boxstyle": "circle", "facecolor": colour}
 
 
 def _logarithm(scores: Values) -> Values:

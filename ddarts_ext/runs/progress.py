@@ -43,9 +43,9 @@ class Lines(Progress):
     def epoch(self, line: str) -> None:
         self.done += 1
         seconds = (time.monotonic() - self.began) / (self.done - self.first)
-        left = _clock(seconds * (self.epochs - self.done))
-        rate = _rate(self.steps, self.images, self.steps / max(seconds, 1e-9))
-        self.say(f"epoch {self.done}/{self.epochs}  {line}  {rate}  {left} left")
+        left = clock(seconds * (self.epochs - self.done))
+        speed = rate(self.steps, self.images, self.steps / max(seconds, 1e-9))
+        self.say(f"epoch {self.done}/{self.epochs}  {line}  {speed}  {left} left")
 
     def say(self, line: str) -> None:
         print(line, file=self.file, flush=True)
@@ -82,8 +82,8 @@ class Bar(Progress):
 
     def step(self) -> None:
         self.issued += 1
-        rate = self.issued / max(time.monotonic() - self.began, 1e-9)
-        self.bar.update(self.task, advance=1, rate=_rate(self.steps, self.images, rate))
+        speed = self.issued / max(time.monotonic() - self.began, 1e-9)
+        self.bar.update(self.task, advance=1, rate=rate(self.steps, self.images, speed))
 
     def epoch(self, line: str) -> None:
         self.finished += 1
@@ -96,12 +96,13 @@ class Bar(Progress):
         self.bar.stop()
 
 
-def _rate(steps: int, images: int, rate: float) -> str:
-    """``rate`` steps a second, in images where it is known how many they take."""
-    return f"{rate * images / steps:.0f} images/s" if images and steps else f"{rate:.1f} steps/s"
+def rate(steps: int, images: int, speed: float) -> str:
+    """``speed`` in steps a second, said in images where it is known how many they take."""
+    return f"{speed * images / steps:.0f} images/s" if images and steps else f"{speed:.1f} steps/s"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """``H:MM:SS``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

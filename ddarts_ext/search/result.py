@@ -13,6 +13,8 @@ from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.discretisation import THRESHOLDS, discretize
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.nn.network import DiscreteNetwork, build_network
+from ddarts_ext.runs import html
+from ddarts_ext.runs.losses import shown
 from ddarts_ext.search.decisions import decisiveness
 from ddarts_ext.search.methods import Discretisation
 from ddarts_ext.spaces import Space
@@ -111,3 +113,20 @@ class SearchResult:
         """The network with this architecture, not yet trained. options: of :func:`build_network`."""
         settings = {"classes": self.classes, "in_channels": self.in_channels, "stem": self.stem, **options}
         return build_network(self.genotype, channels=channels, **settings)
+
+    def _repr_html_(self) -> str:
+        """What was found, its metric over epochs and the cells, for notebooks."""
+        judged = next(
+            (record["valid"].get(self.metric) for record in reversed(self.history) if "valid" in record), None
+        )
+        rows = [
+            ("cells", self.genotype.layers),
+            ("read by the rule", self.rule),
+            ("note", self.note),
+            ("epochs", len(self.history)),
+            ("the supernet in validation", None if judged is None else shown(self.metric, judged, 2)),
+            ("NAS-Bench-201", self.figures),
+            ("run", self.run),
+        ]
+        curve = html.over_epochs(self.history, self.metric, {"train": "training", "valid": "validation"})
+        return html.table(rows) + curve + self.genotype._repr_html_()

@@ -28,6 +28,7 @@ from ddarts_ext.runs.graphs import own_stream
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
 from ddarts_ext.runs.losses import LossFunction, MetricFunction
+from ddarts_ext.runs.notebook import default_progress
 from ddarts_ext.runs.objective import objective_of
 from ddarts_ext.runs.optimizers import OptimizerFactory, scale_rates, set_rate, tried
 from ddarts_ext.runs.options import takes
@@ -68,7 +69,8 @@ class Searcher:
     method: ``darts``, ``fairdarts``, ``ddarts``, ``dartopti`` or a :class:`Method`.
     device: ``cpu``, ``cuda``; by default a GPU where there is one.
     out: folder of the run; without one nothing is written. resume: continue the run in it, if there is one.
-    parts: more to run between epochs, beside the method's. progress: what is shown meanwhile, nothing by default.
+    parts: more to run between epochs, beside the method's. progress: what is shown meanwhile, by default a bar in a
+    notebook and nothing elsewhere.
     loggers: where figures go after every epoch, see :class:`ddarts_ext.runs.loggers.Logger`.
     loss, metric: names or functions, see :func:`ddarts_ext.runs.objective.objective_of`.
     optimizer: makes the optimiser of the weights from their parameters; its rates fall as those of the method do, from
@@ -138,7 +140,7 @@ class Searcher:
         self.order = canonical_order(dataset.train)
         self.dataset = dataset.to(self.device)
         self.resume = resume
-        self.progress = progress if progress is not None else Progress()
+        self.progress = progress if progress is not None else default_progress()
         self.loggers = check_loggers("search", loggers)
         self.keeping = Keeping(
             "search",

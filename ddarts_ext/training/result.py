@@ -10,7 +10,8 @@ from torch import nn
 
 from ddarts_ext.data import Dataset
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.runs.losses import CLASSES
+from ddarts_ext.runs import html
+from ddarts_ext.runs.losses import CLASSES, shown
 from ddarts_ext.training import weights
 from ddarts_ext.training.best import Best
 from ddarts_ext.training.config import TrainConfig
@@ -35,6 +36,19 @@ class TrainResult:
     def best_accuracy(self) -> float | None:
         """Accuracy of the best weights on held-out images, which had no part in choosing them."""
         return None if self.best is None else float(self.history[self.best.epoch - 1]["test"][self.metric])
+
+    def _repr_html_(self) -> str:
+        """The metric of held-out images, also over epochs, for notebooks."""
+        value = self.best_accuracy
+        best = "" if self.best is None or value is None else f"{shown(self.metric, value, 2)}, epoch {self.best.epoch}"
+        rows = [
+            ("on held-out images", shown(self.metric, self.accuracy, 2)),
+            ("of the best weights", best),
+            ("epochs", len(self.history)),
+            ("parameters", f"{sum(parameter.numel() for parameter in self.network.parameters()):,}"),
+            ("run", self.run),
+        ]
+        return html.table(rows) + html.over_epochs(self.history, self.metric, {"train": "training", "test": "held out"})
 
 
 def write(

@@ -31,6 +31,7 @@ from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
 from ddarts_ext.runs.losses import LossFunction, MetricFunction, shown
+from ddarts_ext.runs.notebook import default_progress
 from ddarts_ext.runs.objective import objective_of
 from ddarts_ext.runs.optimizers import OptimizerFactory, own_optimizer, scale_rates, set_rate, tried
 from ddarts_ext.runs.options import takes
@@ -125,7 +126,7 @@ class Trainer:
         self.dataset = dataset.to(self.device)
         self.held_back = None if held_back is None else held_back.to(self.device)
         self.resume = resume
-        self.progress = progress if progress is not None else Progress()
+        self.progress = progress if progress is not None else default_progress()
         self.loggers = check_loggers("train", loggers)
         self.keeping = Keeping("train", self.folder, self.progress.say, changeable=MAY_CHANGE, epochs="epochs")
         self.autocast = autocast(self.device, self.config.precision)

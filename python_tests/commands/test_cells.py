@@ -6,9 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from ddarts_ext import cli
-from ddarts_ext.commands.cells import cells_text, ranges
+from ddarts_ext.commands.cells import cells_text
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.files import architectures
+from ddarts_ext.genotype.pictures import ranges
 
 
 def test_equal_cells_stand_together() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -39,6 +40,9 @@ def make(folder: Path, root: Path) -> Path:
     labels = np.arange(60) % 3
     arrays = {"x_train": images[:45], "y_train": labels[:45], "x_test": images[45:], "y_test": labels[45:]}
     np.savez(folder / "my_images.npz", **arrays)
+    np.savez(folder / "cifar2000.npz", **{name: arrays[name] for name in arrays})
+    start = {"version": 1, "inputs": 2, "seq": [0, 0, 0], "concat": [2, 3, 4, 5], "reductions": [1]}
+    (folder / "my.json").write_text(json.dumps({**start, "genes": [["skip_connect:2<-0", "sep_conv_3x3:3<-1"]]}))
     (folder / "cifar").mkdir()
     for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"):
         rows = random.integers(0, 256, (40, 1 + 3 * 32 * 32), dtype=np.uint8)

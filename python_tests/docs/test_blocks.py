@@ -63,6 +63,7 @@ def play(page: str, folder: Path) -> subprocess.CompletedProcess[str]:
     written.write_text(json.dumps([{"place": b.place, "language": b.language, "text": b.text} for b in found]))
     paths = [str(Path(__file__).parent), str(PACKAGE)]
     environment = {
+        "OMP_NUM_THREADS": "1",  # networks of a few channels: threads would wait for each other
         **os.environ,
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(paths),

@@ -39,7 +39,7 @@ def test_nasbench201(tmp_path: Path) -> None:
     arch = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|avg_pool_3x3~2|"
     write_run(tmp_path, "nasbench201", 1, Genotype.from_nb201(arch))
     paths = plot_run(tmp_path)
-    assert {path.name for path in paths} == {"accuracy.png", "scores.png", "samples.png", "cell.png"}
+    assert {path.name for path in paths} == {"accuracy.png", "scores.png", "samples.png", "cells.png"}
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
@@ -47,4 +47,4 @@ def test_darts_space_draws_both_types_and_two_ops_on_one_edge(tmp_path: Path) ->
     cell = [("sep_conv_5x5", 2, 0), ("max_pool_3x3", 2, 0), ("sep_conv_3x3", 3, 1), ("dil_conv_5x5", 4, 0)]
     write_run(tmp_path, "isdarts", 2, Genotype.from_darts(cell, cell[1:], layers=8))
     names = {path.name for path in plot_run(tmp_path)}
-    assert {"scores-normal.png", "scores-reduction.png", "cell.png"} <= names
+    assert {"scores-normal.png", "scores-reduction.png", "cells.png"} <= names
