@@ -62,6 +62,8 @@ def draw_samples(pyplot: Any, grown: Record, space: Space, row: int) -> None:
             axis.plot(grown["samples"], scores[:, edge, op], label=name, color=f"C{op}", linewidth=1.2)
         axis.set_xscale("log")
         axis.minorticks_off()
+        # Plain numbers: matplotlib writes powers as formulas, which a report turns off for the texts of runs.
+        axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     _finish(figure, axes, "samples", "score of every op over the number of samples, before the first step")
 
 

@@ -194,16 +194,22 @@ def _said(error: Exception) -> str:
 
 
 def _distances(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """The distances of all pairs, each with how dark it is; a note where they have none."""
-    known = [(run.name, run.genotype) for run in runs if run.genotype is not None]
+    """The distances of all pairs, each with how dark it is; a note for runs whose ops have no scores."""
+    known: list[tuple[str, Genotype]] = []
+    notes = []
+    for run in runs:
+        if run.genotype is None:
+            continue
+        try:
+            distance_matrix([run.genotype])
+        except (ValueError, TypeError) as error:
+            notes.append(f"{run.name}: {_said(error).replace('drawn', 'measured')}")
+        else:
+            known.append((run.name, run.genotype))
     if len(known) < 2:
-        return None
+        return {"names": [], "rows": [], "notes": notes} if notes and len(known) + len(notes) > 1 else None
     names = [name for name, _ in known]
-    genotypes: list[Genotype] = [genotype for _, genotype in known]
-    try:
-        values = distance_matrix(genotypes)
-    except (ValueError, TypeError) as error:
-        return {"names": names, "rows": [], "note": _said(error).replace("drawn", "measured")}
+    values = distance_matrix([genotype for _, genotype in known])
     largest = float(values.max()) or 1.0
     rows = [[(f"{value:.4f}", round(0.45 * value / largest, 3)) for value in row] for row in values.tolist()]
-    return {"names": names, "rows": list(zip(names, rows, strict=True)), "note": ""}
+    return {"names": names, "rows": list(zip(names, rows, strict=True)), "notes": notes}

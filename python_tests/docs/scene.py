@@ -7,18 +7,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-
-COMMAND = """#!{python}
-import sys
-sys.path[:0] = [{tests!r}, {root!r}]
-import shortened
-from ddarts_command import main
-main()
-"""
+from docs.server import CLIENT
 
 
-def make(folder: Path, root: Path) -> Path:
-    """The folder with everything in it; the folder of commands for the PATH."""
+def make(folder: Path, place: str) -> Path:
+    """The folder with everything in it; the folder of commands for the PATH. place: where ``server.py`` answers."""
     from PIL import Image
 
     random = np.random.default_rng(0)
@@ -50,7 +43,6 @@ def make(folder: Path, root: Path) -> Path:
         rows.tofile(folder / "cifar" / f"{name}.bin")
     commands = folder / "commands"
     commands.mkdir()
-    text = COMMAND.format(python=sys.executable, tests=str(Path(__file__).parent), root=str(root))
-    (commands / "ddarts").write_text(text)
+    (commands / "ddarts").write_text(CLIENT.format(python=sys.executable, place=place))
     (commands / "ddarts").chmod(0o755)
     return commands

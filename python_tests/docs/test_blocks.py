@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -50,7 +52,9 @@ BEFORE = {
 
 
 def play(page: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    commands = make(folder, PACKAGE)
+    # A socket's path is short.
+    place = Path(tempfile.mkdtemp()) / "commands"
+    commands = make(folder, str(place))
     if page in NEEDS_TABLE:
         shared = os.environ.get("DDARTS_SHARED")
         if shared is None:
@@ -68,8 +72,8 @@ def play(page: str, folder: Path) -> subprocess.CompletedProcess[str]:
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(paths),
     }
-    return subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("play.py")), str(written)],
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("play.py")), str(written), str(place)],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -77,6 +81,8 @@ def play(page: str, folder: Path) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+    shutil.rmtree(place.parent)
+    return done
 
 
 LATER = (

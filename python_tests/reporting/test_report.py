@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from plot.test_shrinking import write_run
 from typer.testing import CliRunner
 
 import ddarts_ext
@@ -108,6 +109,21 @@ def test_runs_of_all_kinds_side_by_side(tmp_path: Path) -> None:
     # In which they differ, and which are the same.
     assert "method.name" in texts
     assert any("that are the same" in text for text in page.texts)
+
+
+def test_a_search_by_shrinking_in_another_space(tmp_path: Path) -> None:
+    (tmp_path / "shrunk").mkdir()
+    arch = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|skip_connect~1|avg_pool_3x3~2|"
+    write_run(tmp_path / "shrunk", "nasbench201", 1, Genotype.from_nb201(arch))
+    config = {"command": "search", "method": {"name": "isdarts", "space": "nasbench201", "epochs": 2}}
+    (tmp_path / "shrunk" / "config.json").write_text(json.dumps(config))
+    runs = [tmp_path / "shrunk", search(tmp_path / "one", 1), search(tmp_path / "two", 1)]
+    page = read(report(runs, tmp_path / "report.html"))
+    assert "score of every op over epochs; dashed: shrinking steps, cross: the op is removed" in page.texts
+    assert not any("math" in text for text in page.texts)  # matplotlib's formulas are off
+    # Its ops have no scores; the others are compared without it.
+    assert any(text.startswith("shrunk: not measured") for text in page.texts)
+    assert "0.0000" in page.texts
 
 
 def test_counts_are_those_of_describe(tmp_path: Path) -> None:
