@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ddarts_ext.comparison.work import Trained, once
+from ddarts_ext.comparison.work import Trained, check_metric, once
 from ddarts_ext.data import Dataset, load
 from ddarts_ext.data.subset import held_out
 from ddarts_ext.distance import architecture_distance
@@ -95,6 +95,7 @@ def optimise(
         raise ValueError(f"optimise: holdout must be between 0 and 1, got {holdout}")
     encoded, where = Start.load(start), str(choose_device(device, "optimise"))
     whole = load(data)
+    check_metric("optimise", whole, train or {})
     images = held_out(whole, holdout, seed)
     plan: dict[str, Any] = {
         "version": 1,
@@ -172,7 +173,7 @@ class _Trainings:
         result = trainer.train()
         return _Judged(
             chosen_by=result.accuracy,
-            test=accuracy(result.network, self.whole, self.whole.test, trainer.device),
+            test=accuracy(result.network, self.whole, self.whole.test, trainer.device, objective=trainer.objective),
             parameters=count_parameters(result.network, auxiliary=False),
             seconds=time.perf_counter() - began,
             multiply_adds=count_multiply_adds(result.network, (self.whole.channels, *self.whole.size)).convolutions,

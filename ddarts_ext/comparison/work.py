@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -60,11 +60,7 @@ class Bench:
         self.plan, self.out, self.device = plan, out, device
         self.whole: Dataset = load(plan.data)
         self.images = held_out(self.whole, plan.holdout, plan.seed)
-        said = {name: plan.train.get(name) for name in ("loss", "metric")}
-        labels, outputs = self.whole.train.labels, len(self.whole.classes)
-        judged = objective_of("compare", labels, outputs, torch.device("cpu"), **said)
-        if not judged.higher_is_better:
-            raise ValueError(f"compare: metric must be one of which more is better, got {judged.metric_name!r}")
+        check_metric("compare", self.whole, plan.train)
 
     @classmethod
     def of(cls, plan: dict[str, Any], out: str, device: str) -> Bench:
@@ -134,6 +130,14 @@ class Bench:
             parameters=count_parameters(result.network, auxiliary=False),
             seconds=time.perf_counter() - began,
         )
+
+
+def check_metric(command: str, dataset: Dataset, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError where trainings with these settings are judged by what is better when it is less."""
+    said = {name: settings.get(name) for name in ("loss", "metric")}
+    how = objective_of(command, dataset.train.labels, len(dataset.classes), torch.device("cpu"), **said)
+    if not how.higher_is_better:
+        raise ValueError(f"{command}: metric must be one of which more is better, got {how.metric_name!r}")
 
 
 def search_folder(plan: Plan, out: Path, search: Search) -> Path:
