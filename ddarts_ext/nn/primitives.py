@@ -155,8 +155,6 @@ class DepthwiseConv(Primitive):
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
         convs = cast(Sequence[DepthwiseConv], members)
-        if stacked.stacks(convs, x):
-            return stacked.run(convs, x, p)
         outputs = _Stage.run([op.first for op in convs], [x], p.groups, convs[0].stride).outputs
         longer = [
             (i, op.second, op.norm) for i, op in enumerate(convs) if op.second is not None and op.norm is not None
@@ -174,10 +172,6 @@ class DepthwiseConv(Primitive):
         for i, y in zip(places, found.outputs, strict=True):
             outputs[i] = y
         return outputs
-
-    @classmethod
-    def stacked(cls, members: Sequence[Primitive]) -> Iterable[list[nn.Parameter]]:
-        return stacked.weights_of(cast(Sequence[DepthwiseConv], members))
 
 
 class FactorizedReduce(Primitive):

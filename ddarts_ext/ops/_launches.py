@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ddarts_ext.ops._checks import accumulate_dtype, memory_format_of
 
-MOST_FILTERS, MOST_BRANCHES, MOST_MAPS = 32, 96, 64
-"""Of one launch, as csrc/cuda has them: kDepthwiseFilters, kMixedBranches, kIimMaps."""
+MOST_FILTERS, MOST_SEPARABLE, MOST_BRANCHES, MOST_MAPS = 32, 32, 96, 64
+"""Of one launch, as csrc/cuda has them: kDepthwiseFilters, kSeparableFilters, kMixedBranches, kIimMaps."""
 
 
 def _dense(x: Tensor | None, dtype: torch.dtype) -> int:
@@ -79,6 +79,78 @@ def _depthwise_backward(
         if normalize or x.dtype != accumulate:
             count += 1 + int(batch_statistics and normalize)
     return count
+
+
+def _separable(
+    inputs: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    pointwise: Sequence[Tensor],
+    sources: Sequence[int],
+    dilations: Sequence[int],
+    stride: int,
+    normalize: bool,
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    groups: int,
+    eps: float,
+) -> int:
+    first = inputs[0]
+    layout, batch, side = memory_format_of(first), first.shape[0], [(n + stride - 1) // stride for n in first.shape[2:]]
+    count = sum(_in_layout(x, layout) for x in inputs) + sum(_dense(w, w.dtype) for w in (*weights, *pointwise))
+    outputs = (batch, pointwise[0].shape[0], *side)
+    count += sum(_relaid(outputs, layout, memory_format_of(inputs[source])) for source in sources)
+    if normalize:
+        count += 2 * _batches(len(inputs), MOST_BRANCHES) if mean is None and batch else 2
+    return count + (len(_separable_launches(len(inputs), sources)) if batch else 0)
+
+
+def _separable_backward(
+    grads: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    pointwise: Sequence[Tensor],
+    sources: Sequence[int],
+    dilations: Sequence[int],
+    stride: int,
+    normalize: bool,
+    mean: Tensor,
+    rstd: Tensor,
+    batch_statistics: bool,
+    groups: int,
+    input_grad: bool,
+    weights_grad: bool,
+) -> int:
+    layout, batch = memory_format_of(inputs[0]), inputs[0].shape[0]
+    count = sum(_in_layout(x, layout) for x in (*inputs, *grads))
+    count += sum(_dense(tensor, tensor.dtype) for tensor in (*weights, *pointwise, mean, rstd))
+    if input_grad:
+        count += sum(_relaid(tuple(x.shape), layout, memory_format_of(x)) for x in inputs)
+    of_inputs = input_grad and batch > 0
+    finishes = of_inputs and normalize and batch_statistics
+    for filters in _separable_launches(len(inputs), sources):
+        of_filters = weights_grad and filters > 0
+        count += int(of_inputs or of_filters) + int(finishes or of_filters) + int(finishes)
+    return count
+
+
+def _separable_launches(inputs: int, sources: Sequence[int]) -> list[int]:
+    """The filters of each launch, source by source: as ``in_launches`` of csrc/cuda/relu_separable_conv2d.cpp."""
+    launches, room = [0], MOST_SEPARABLE
+    for source in range(inputs):
+        left = sources.count(source)
+        while True:
+            if not room or launches[-1] == MOST_SEPARABLE:
+                launches, room = [*launches, 0], MOST_SEPARABLE
+            now = min(left, MOST_SEPARABLE - launches[-1])
+            launches[-1], room, left = launches[-1] + now, room - 1, left - now
+            if not left:
+                break
+    return launches
+
+
+def _relaid(shape: tuple[int, ...], made: torch.memory_format, wanted: torch.memory_format) -> int:
+    """Copies that bring a new image into another layout."""
+    return _in_layout(torch.empty(shape, device="meta").contiguous(memory_format=made), wanted)
 
 
 def _pool(x: Tensor, stride: int, maximum: bool, average: bool) -> int:
@@ -212,6 +284,8 @@ def _spawn_backward(grad: Tensor, height: int, width: int, copies: int, stride: 
 LAUNCHES: dict[str, Callable[..., Any]] = {
     "relu_depthwise_conv2d": _depthwise,
     "relu_depthwise_conv2d_backward": _depthwise_backward,
+    "relu_separable_conv2d": _separable,
+    "relu_separable_conv2d_backward": _separable_backward,
     "pool3x3": _pool,
     "pool3x3_backward": _pool_backward,
     "mixed_sum": _mixed_sum,

@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 NAMESPACE = "ddarts_ext_emulated"
 ORDERS = ("forward", "reverse", "random")
+_CALLED = {"relu_separable_conv2d": ("mixed_sum",)}
+"""Ops whose CUDA path calls launchers of others."""
 
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
@@ -85,8 +87,11 @@ def _compile(command: list[str]) -> None:
 
 
 def op_sources(op: str) -> list[Path]:
-    """csrc/cuda/<op>.cpp, <op>.cu and <op>_*.cu."""
-    return [ROOT / name for name in toolchain.op_sources("cuda", op, ".cpp", ".cu")]
+    """csrc/cuda/<op>.cpp, <op>.cu and <op>_*.cu, and the launchers of other ops that it calls."""
+    names = toolchain.op_sources("cuda", op, ".cpp", ".cu")
+    for other in _CALLED.get(op, ()):
+        names += toolchain.op_sources("cuda", other, ".cu")
+    return [ROOT / name for name in names]
 
 
 def load(library: Path) -> ctypes.CDLL:
