@@ -62,10 +62,12 @@ struct Spreading {
   }
 };
 
-// By How, for the filter that has side `k` and this dilation. Most: side of the largest filter.
+// By How, for the filter that has side `k` and this dilation. Most: side of the largest filter. A side of 1 takes the pixels as
+// they are, where the one tap is 1.
 template <typename How, typename A, int S, bool Mirror, int Most = 7, int P>
 __device__ __forceinline__ void correlate(A (&acc)[P], const A* in, int pitch, int k, int dilation, const A* w, int row) {
   switch (k * 2 + dilation) {
+    case 3: return How::template run<A, 1, 1, S, Mirror>(acc, in, pitch, w, row);
     case 7: return How::template run<A, 3, 1, S, Mirror>(acc, in, pitch, w, row);
     case 8: return How::template run<A, 3, 2, S, Mirror>(acc, in, pitch, w, row);
     case 11: return How::template run<A, 5, 1, S, Mirror>(acc, in, pitch, w, row);

@@ -44,7 +44,7 @@ struct Call {
     for (const Tensor& weight : points) pointwise.push_back(torch::stable::contiguous(weight));
     const Tensor& x = inputs[0];
     SeparableProblem& p = problem;
-    p.n = x.size(0), p.c = x.size(1), p.h = x.size(2), p.w = x.size(3), p.out_c = pointwise[0].size(0);
+    p.n = x.size(0), p.c = x.size(1), p.h = x.size(2), p.w = x.size(3), p.out_c = p.image_c = pointwise[0].size(0);
     p.out_h = (p.h + stride - 1) / stride, p.out_w = (p.w + stride - 1) / stride, p.stride = static_cast<int>(stride);
     p.batch = std::max<int64_t>(1, p.n / groups), p.inputs = static_cast<int64_t>(inputs.size());
     p.channels_last = last, p.packets = packets(inputs, p.c), p.out_packets = last;
@@ -98,24 +98,30 @@ struct Call {
   }
 };
 
-// Mean and rstd [G,I,C] of the inputs.
-void statistics(const Call& call, int64_t groups, double eps, Tensor& mean, Tensor& rstd, cudaStream_t stream) {
-  const SeparableProblem& p = call.problem;
+// Mean and rstd [G,I,C] of the inputs; or, where they are few, their moments, from which the forward makes them itself.
+Tensor statistics(Call& call, int64_t groups, double eps, Tensor& mean, Tensor& rstd, cudaStream_t stream) {
+  SeparableProblem& p = call.problem;
   if (p.n == 0) {  // as torch has it
     torch::stable::fill_(mean, std::numeric_limits<double>::quiet_NaN()), torch::stable::fill_(rstd, std::numeric_limits<double>::quiet_NaN());
-    return;
+    return mean;
   }
   ddarts::MixedShape shape{groups, p.batch, p.c, p.h * p.w, p.inputs, call.last, call.sums() == ScalarType::Double, false};
   shape.packets = ddarts::mixed_sum_packets(shape) && aligned(call.inputs);
   const int64_t rows = std::min<int64_t>(p.inputs, ddarts::kMixedBranches);
-  const Tensor partial = torch::stable::new_empty(mean, {rows, groups, ddarts::mixed_sum_tiles(shape), 3, p.c});
+  const int64_t tiles = ddarts::mixed_sum_tiles(shape);
+  const Tensor partial = torch::stable::new_empty(mean, {rows, groups, tiles, 3, p.c});
+  const bool joined = rows < p.inputs || tiles > ddarts::kSeparableMomentTiles;
+  if (!joined) p.moments = partial.const_data_ptr(), p.moment_tiles = tiles, p.eps = eps;
   for (int64_t begin = 0; begin < p.inputs; begin += rows) {
     ddarts::MixedTable table{};
     for (int64_t i = begin; i < std::min(p.inputs, begin + rows); ++i)
-      table.branch[table.count++] = {call.inputs[static_cast<size_t>(i)].const_data_ptr(), nullptr, static_cast<int32_t>(i), call.dtype(), true};
-    DDARTS_CUDA_CHECK(ddarts::mixed_sum_statistics(shape, table, partial.mutable_data_ptr(), eps, mean.mutable_data_ptr(),
-                                                   rstd.mutable_data_ptr(), stream));
+      table.branch[table.count++] = {call.inputs[static_cast<size_t>(i)].const_data_ptr(), nullptr, static_cast<int32_t>(i), static_cast<int32_t>(p.c),
+                                     call.dtype(), true};
+    DDARTS_CUDA_CHECK(joined ? ddarts::mixed_sum_statistics(shape, table, partial.mutable_data_ptr(), eps, mean.mutable_data_ptr(),
+                                                            rstd.mutable_data_ptr(), stream)
+                             : ddarts::mixed_sum_moments(shape, table, partial.mutable_data_ptr(), stream));
   }
+  return partial;
 }
 
 std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_separable_conv2d(
@@ -127,13 +133,14 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_separable_conv2d(
   Call call(inputs, weights, pointwise, sources, dilations, stride, groups);
   SeparableProblem& p = call.problem;
   const int64_t rows = normalize ? groups : 0;
+  std::optional<Tensor> partial;  // until the forward has read it
   Tensor mean = torch::stable::new_empty(inputs[0], {rows, p.inputs, p.c}, call.sums());
   Tensor rstd = torch::stable::new_empty(mean, {rows, p.inputs, p.c});
   if (normalize) {
     if (given_mean.has_value()) {  // one row is that of all groups
       torch::stable::copy_(mean, *given_mean), torch::stable::copy_(rstd, *given_rstd);
     } else {
-      statistics(call, groups, eps, mean, rstd, device.stream());
+      partial = statistics(call, groups, eps, mean, rstd, device.stream());
     }
     p.mean = mean.const_data_ptr(), p.rstd = rstd.const_data_ptr();
   }

@@ -20,7 +20,7 @@ void launch_forward(const SeparableProblem& p, cudaStream_t stream) {
   const int64_t tiles = output_tiles(p, rows), outputs = ceil_div(p.out_c, 16 * O);
   // Filters of one source share its tile where that is all channels, as long as there are blocks enough.
   int each = 1;
-  while (p.source_count == 1 && p.c <= kChannels<A> && each < 4 && tiles * outputs * ceil_div(p.count, 2 * each) >= kBlocks) each *= 2;
+  while (p.source_count == 1 && p.c <= kChannels<A> && each < 4 && !p.filters[0].offset && !p.filters[p.count - 1].offset && tiles * outputs * ceil_div(p.count, 2 * each) >= kBlocks) each *= 2;
   const dim3 grid(extent(tiles), extent(ceil_div(p.count, each)), extent(outputs));
   DDARTS_LAUNCH((separable_forward_kernel<T, S, P, O>), grid, dim3(kThreads), bytes_of<A>(input_tile<A>(rows, 2 * P, S, p.pad)), stream, p,
                 rows, each);

@@ -41,6 +41,43 @@ __device__ __forceinline__ void mix(A (&acc)[O][P], const A* between, const A* m
   }
 }
 
+// own = mean and rstd of a source's channels from `first` on, in the group of sample n, out of its moments: mean =
+// sum n_t mean_t / n, then the squares about it, in float64. One block of a group writes them, too. All threads call it.
+template <typename A>
+__device__ __forceinline__ void join_moments(const SeparableProblem& p, const SeparableSource& source, unsigned n, int first, bool writes,
+                                             A (&own)[2 * kChannels<A>]) {
+  constexpr int kC = kChannels<A>, kTeams = kThreads / kC;
+  __shared__ double parts[kTeams][kC];
+  const int lane = threadIdx.x % kC, team = threadIdx.x / kC, c = first + lane;
+  const int64_t groups = p.n / p.batch, group = n / static_cast<unsigned>(p.batch), tiles = c < p.c ? p.moment_tiles : 0;
+  const A* from = static_cast<const A*>(p.moments) + (source.index * groups + group) * p.moment_tiles * 3 * p.c + c;
+  const double share = 1.0 / static_cast<double>(p.batch * p.h * p.w);
+  double total[2] = {};
+#pragma unroll
+  for (int pass = 0; pass < 2; ++pass) {
+    double sum = 0;
+    for (int64_t t = team; t < tiles; t += kTeams) {
+      const A* at = from + t * 3 * p.c;
+      const double count = static_cast<double>(at[0]), mean = static_cast<double>(at[p.c]), delta = mean - total[0];
+      sum += pass == 0 ? count * mean : static_cast<double>(at[2 * p.c]) + count * delta * delta;
+    }
+    __syncthreads();  // of the pass before all is read
+    parts[team][lane] = sum;
+    __syncthreads();
+    for (int k = 0; k < kTeams; ++k) total[pass] += parts[k][lane];
+    total[pass] *= share;
+  }
+  if (team == 0) {
+    own[lane] = static_cast<A>(total[0]), own[kC + lane] = static_cast<A>(1.0 / sqrt(total[1] + p.eps));
+    const int64_t row = (group * p.inputs + source.index) * p.c + c;
+    if (writes && c < p.c) {
+      static_cast<A*>(const_cast<void*>(p.mean))[row] = own[lane];
+      static_cast<A*>(const_cast<void*>(p.rstd))[row] = own[kC + lane];
+    }
+  }
+  __syncthreads();
+}
+
 template <typename T, int S, int P, int O>
 __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2)
     separable_forward_kernel(SeparableProblem p, int rows, int each) {
@@ -49,11 +86,12 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2
   __shared__ A taps[kMostTaps * kTapPitch<A>];
   __shared__ A mixing[kC * (kOutputs + 1)];  // [c][o], written along c
   __shared__ __align__(16) A between[kC * kBetweenPitch<A, P>];
+  __shared__ A own_scale[2 * kC];
   DDARTS_DYNAMIC_SHARED(A, tile);
   const At at(blockIdx.x, p.out_h, p.out_w, rows, kColumns);
   const Strip<A, P> strip;
   const int o0 = static_cast<int>(blockIdx.z) * kOutputs, outputs = min(static_cast<int>(p.out_c) - o0, kOutputs);
-  const Strides to = strides_of(p.channels_last, p.out_c, p.out_h * p.out_w);
+  const Strides to = strides_of(p.channels_last, p.image_c, p.out_h * p.out_w);
   int filled = -1;
   const int end = min(p.count, static_cast<int>(blockIdx.y + 1) * each);
   for (int f = blockIdx.y * each; f < end; ++f) {
@@ -64,8 +102,13 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2
     A acc[O][P] = {};
     for (int first = 0; first < p.c; first += kC) {
       __syncthreads();  // of the channels and the filter before all is read
-      if (p.c > kC || filled != filter.source)
-        fill_input<T>(p, p.sources[filter.source], tile, shape, at.n, at.top * S - pad, at.left * S - pad, first);
+      if (p.c > kC || filled != filter.source) {
+        const SeparableSource& source = p.sources[filter.source];
+        const bool one = at.n % static_cast<unsigned>(p.batch) == 0 && at.top == 0 && at.left == 0 && o0 == 0 && f == source.first;
+        if (p.moments != nullptr) join_moments<A>(p, source, at.n, first, one, own_scale);
+        fill_input<T>(p, source, tile, shape, at.n, at.top * S - pad + filter.offset, at.left * S - pad + filter.offset, first,
+                      p.moments == nullptr ? nullptr : own_scale);
+      }
       filled = filter.source;
       load_taps<A>(taps, p, filter, first);
       for (int i = threadIdx.x; i < kC * outputs; i += kThreads) {

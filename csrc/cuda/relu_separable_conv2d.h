@@ -1,19 +1,23 @@
-// Launchers of relu_separable_conv2d; see relu_separable_conv2d.cuh. Images are dense, all of one layout.
+// Launchers of relu_separable_conv2d and relu_pointwise_conv2d; see relu_separable_conv2d.cuh. Images are dense, all of one
+// layout; an output may be some of the channels of an image.
 #pragma once
 
 #include "../common/dtype.h"
 
 namespace ddarts {
 
+constexpr int64_t kSeparableMomentTiles = 128;  // at most, that every block of the forward joins for itself
 constexpr int kSeparableFilters = 32;  // in one launch: kernel arguments, so that a graph can capture it; as many sources
 
 struct SeparableFilter {
-  const void *depthwise, *pointwise;  // [C,k,k], [Co,C], each of its own dtype
+  const void *depthwise, *pointwise;  // [C,k,k], [Co,C], each of its own dtype; no depthwise: k is 1, the pixels as they are
   void* data;                         // forward: output; backward: incoming gradient
   void *d_depthwise, *d_pointwise;    // backward: gradients of the filters, of the filters' dtypes
   int64_t column;                     // backward: first of its columns in the partial sums: k k C taps, then Co C products
   DType depthwise_dtype, pointwise_dtype;
-  int8_t k, dilation, source;  // source: which of this launch
+  int8_t k, dilation, source, offset;  // source: which of this launch; offset: of the pixels, down and to the right
+
+  int64_t taps() const { return depthwise == nullptr ? 0 : static_cast<int64_t>(k) * k; }
 };
 
 struct SeparableSource {
@@ -26,8 +30,12 @@ struct SeparableSource {
 
 struct SeparableProblem {
   int64_t n, c, out_c, h, w, out_h, out_w;
+  int64_t image_c;          // channels of the images that outputs are part of
   int64_t batch, inputs;    // samples of a group; I
   const void *mean, *rstd;  // [G,I,C] of the accumulation type, or null
+  const void* moments;      // forward: not null where mean and rstd are still to be made of the inputs' moments, as mixed_sum has
+  int64_t moment_tiles;     // them: [I, G, tiles, 3, C]
+  double eps;
   int stride, pad;          // pad: the largest of the filters
   bool channels_last, packets, out_packets;  // packets: of images with C, and with Co channels, 16 bytes of sums at once
   SeparableFilter filters[kSeparableFilters];

@@ -62,7 +62,7 @@ void join(const SeparableProblem& p, const SeparableScratch& scratch, cudaStream
   int64_t filter_blocks = 0;
   if (scratch.partial != nullptr && p.count > 0) {
     const SeparableFilter& end = p.filters[p.count - 1];
-    filter_blocks = ceil_div(end.column + (end.k * end.k + p.out_c) * p.c - p.filters[0].column, kJoinColumns);
+    filter_blocks = ceil_div(end.column + (end.taps() + p.out_c) * p.c - p.filters[0].column, kJoinColumns);
   }
   const bool means = scratch.sums != nullptr && p.n > 0;
   const int64_t groups = means ? p.n / p.batch : 1, across = ceil_div(2 * p.c, kJoinColumns);

@@ -48,7 +48,7 @@ __device__ __forceinline__ void mix_back(const SeparableProblem& p, const Separa
   constexpr int V = kPacket<A>, kC = kChannels<A>;
   const int q = threadIdx.x % kAcross<A>, slot = threadIdx.x / kAcross<A>, total = shape.rows * shape.columns;
   const int out_h = static_cast<int>(p.out_h), out_w = static_cast<int>(p.out_w);
-  const Strides s = strides_of(p.channels_last, p.out_c, p.out_h * p.out_w);
+  const Strides s = strides_of(p.channels_last, p.image_c, p.out_h * p.out_w);
   const T* g = static_cast<const T*>(f.data) + static_cast<int64_t>(n) * s.n;
   const Weight<A> pointwise{f.pointwise, f.pointwise_dtype};
   for (int o0 = 0; o0 < p.out_c; o0 += kOutputs<A>) {
@@ -172,8 +172,15 @@ __device__ __forceinline__ void input_gradient(const SeparableProblem& p, unsign
       correlate<Correlation, A, 1, true, Most>(acc, tile + row * shape.pitch + strip.column * kC + strip.lane, shape.pitch, filter.k,
                                          filter.dilation, taps + strip.lane, 0);
     } else {
-      correlate<Spreading, A, S, false, Most>(acc, tile + strip.column / S * kC + strip.lane, shape.pitch, filter.k, filter.dilation,
-                                        taps + strip.lane, row);
+      const A* in = tile + strip.column / S * kC + strip.lane;
+      if (filter.offset == 0) {
+        correlate<Spreading, A, S, false, Most>(acc, in, shape.pitch, filter.k, filter.dilation, taps + strip.lane, row);
+      } else if (row % 2 != 0) {  // of pixels one further
+        A moved[P] = {};
+        Spreading::run<A, 1, 1, S, false>(moved, in, shape.pitch, taps + strip.lane, row - 1);
+#pragma unroll
+        for (int t = 0; t + 1 < P; t += 2) acc[t + 1] += moved[t];
+      }
     }
   }
   A sum = A(0), product = A(0);
@@ -230,7 +237,7 @@ __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsi
   const Tile flat{kTileRows, kColumns, kColumns * kC + 64 / static_cast<int>(sizeof(A))};
   A* between = tile + shape.rows * shape.pitch;
   const Strip<A, P> strip;
-  const Strides s = strides_of(p.channels_last, p.out_c, p.out_h * p.out_w);
+  const Strides s = strides_of(p.channels_last, p.image_c, p.out_h * p.out_w);
   const int o0 = static_cast<int>(output_block) * kOutputs<A>, outputs = min(static_cast<int>(p.out_c) - o0, kOutputs<A>), packets = (outputs + O - 1) / O;
   const int q = threadIdx.x % kAcross<A>, slot = threadIdx.x / kAcross<A>, teams = kSlots<A> / packets, team = slot / packets;
   const int o = slot % packets * O;  // of the products that this thread owns
@@ -253,7 +260,7 @@ __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsi
   for (unsigned index = static_cast<unsigned>(chunk * plan.tiles / plan.chunks); index < end; ++index) {
     const At at(index, p.out_h, p.out_w, plan.rows, kColumns);
     __syncthreads();  // of the tile before all is read
-    fill_input<T, 2>(p, source, tile, shape, at.n, at.top * S - pad, at.left * S - pad, first);
+    fill_input<T, 2>(p, source, tile, shape, at.n, at.top * S - pad + filter.offset, at.left * S - pad + filter.offset, first);
     __syncthreads();
     const bool mine = strip.inside() && strip.row < plan.rows && first + strip.lane < p.c;
     if (strip.inside()) {
@@ -294,7 +301,7 @@ __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsi
         for (int w = 0; w < V; ++w) products[v][w] += static_cast<A>(widen(packet.v[v])) * z.v[w];
     }
     if constexpr (kProductsWait<A, Most>) put_products();
-    if (output_block != 0) continue;
+    if (output_block != 0 || filter.depthwise == nullptr) continue;
     __syncthreads();
     const Tile part{plan.rows, kColumns, flat.pitch};
     mix_back<T, 2>(p, filter, between, part, mixing, at.n, at.top, at.left, first);
@@ -309,8 +316,8 @@ __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsi
     }
   }
   partial += static_cast<int64_t>(chunk) * plan.columns + filter.column;
-  const int area = filter.k * filter.k;
-  if (output_block == 0) {  // [warp][tap][channel] in the place of the tile, then added up
+  const int area = filter.depthwise == nullptr ? 0 : filter.k * filter.k;
+  if (output_block == 0 && area > 0) {  // [warp][tap][channel] in the place of the tile, then added up
     constexpr int kOfWarp = (Most + 1) / 2 * Most, kOfHalf = kTileRows * kC / 32;  // taps; warps
     __syncthreads();
 #pragma unroll
@@ -377,13 +384,13 @@ __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
   }
   const SeparableFilter& end = p.filters[p.count - 1];
   const int64_t i = p.filters[0].column + static_cast<int64_t>(blockIdx.x) * kJoinColumns + threadIdx.x;
-  const bool mine = i < end.column + (end.k * end.k + p.out_c) * p.c;
+  const bool mine = i < end.column + ((end.depthwise == nullptr ? 0 : end.k * end.k) + p.out_c) * p.c;
   join_rows(mine ? chunks : 0, total, [&](int64_t chunk, double(&sum)[1]) { sum[0] += static_cast<double>(partial[chunk * columns + i]); });
   if (threadIdx.y != 0 || !mine) return;
   int f = 0;
   while (f + 1 < p.count && p.filters[f + 1].column <= i) ++f;
   const SeparableFilter& filter = p.filters[f];
-  const int64_t at = i - filter.column, area = filter.k * filter.k;
+  const int64_t at = i - filter.column, area = filter.depthwise == nullptr ? 0 : filter.k * filter.k;
   if (at < area * p.c) {
     const int64_t tap = at / p.c;
     store_weight(filter.d_depthwise, filter.depthwise_dtype, (at - tap * p.c) * area + tap, total[0]);

@@ -43,6 +43,10 @@ __device__ __forceinline__ void store_weight(void* data, DType dtype, int64_t i,
 }
 template <typename A>
 __device__ __forceinline__ void load_taps(A* taps, const SeparableProblem& p, const SeparableFilter& f, int first) {
+  if (f.depthwise == nullptr) {
+    if (threadIdx.x < kChannels<A>) taps[threadIdx.x] = A(1);
+    return;
+  }
   depthwise::load_taps<A>(taps, Weight<A>{f.depthwise, f.depthwise_dtype}, f.k * f.k, first, p.c);
 }
 
@@ -54,10 +58,10 @@ __device__ __forceinline__ Affine<A> affine(const SeparableProblem& p, const Sep
 }
 
 // relu(x) or relu((x - mean) rstd) from row `top` and column `left` on, channels from `first` on; zeros outside of the image.
-// Ahead: packets in flight.
+// Ahead: packets in flight. own: mean and rstd of the tile's channels [2][kChannels], or null where they are in global memory.
 template <typename T, int Ahead = 4, typename A>
 __device__ __forceinline__ void fill_input(const SeparableProblem& p, const SeparableSource& from, A* shared, const Tile& tile, unsigned n,
-                                           int top, int left, int first) {
+                                           int top, int left, int first, const A* own = nullptr) {
   const Strides s = strides_of(p.channels_last, p.c, p.h * p.w);
   const T* x = static_cast<const T*>(from.x) + static_cast<int64_t>(n) * s.n;
   const int h = static_cast<int>(p.h), w = static_cast<int>(p.w);
@@ -66,15 +70,19 @@ __device__ __forceinline__ void fill_input(const SeparableProblem& p, const Sepa
     if (i < 0 || i >= h || q < 0 || q >= w || first + l >= p.c) return nullptr;
     return x + (first + l) * s.c + (i * p.w + q) * s.pixel;
   };
+  const auto scale = [&](int l) -> Affine<A> {
+    if (own != nullptr) return {own[l], own[kChannels<A> + l]};
+    return affine<A>(p, from, n, first + l);
+  };
   if (p.packets) {
-    Affine<A> own[kPacket<A>];  // of the channels that this thread keeps
-    const int c = first + static_cast<int>(threadIdx.x) % (kChannels<A> / kPacket<A>)*kPacket<A>;
+    Affine<A> kept[kPacket<A>];  // of the channels that this thread keeps
+    const int l = static_cast<int>(threadIdx.x) % (kChannels<A> / kPacket<A>)*kPacket<A>;
 #pragma unroll
-    for (int v = 0; v < kPacket<A>; ++v) own[v] = c < p.c ? affine<A>(p, from, n, c + v) : Affine<A>{A(0), A(1)};
-    fill_packets<T, Ahead>(shared, tile, source, [&](A value, int, int v) { return activation(own[v], value); });
+    for (int v = 0; v < kPacket<A>; ++v) kept[v] = first + l < p.c ? scale(l + v) : Affine<A>{A(0), A(1)};
+    fill_packets<T, Ahead>(shared, tile, source, [&](A value, int, int v) { return activation(kept[v], value); });
   } else {
     fill_values<T>(shared, tile, p.channels_last, source,
-                   [&](A value, int l, int) { return activation(affine<A>(p, from, n, first + l), value); });
+                   [&](A value, int l, int) { return activation(scale(l), value); });
   }
 }
 

@@ -192,7 +192,7 @@ class FactorizedReduce(Primitive):
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
         reduces = cast(Sequence[FactorizedReduce], members)
-        if stacked.reduces(reduces, x):
+        if len(reduces) > 1 and stacked.reduces(reduces, x):
             return stacked.reduced(reduces, x)
         return [op._both(x) for op in reduces]
 
@@ -217,7 +217,7 @@ class ReluFirst(Primitive):
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
         outputs: dict[int, Tensor] = {}
         places, convs = PointwiseConv.among(members)
-        together = bool(convs) and PointwiseConv.together(convs, x)
+        together = len(members) > 1 and bool(convs) and PointwiseConv.together(convs, x)
         if not together:
             outputs |= {place: op.alone(x) for place, op in zip(places, convs, strict=True)}
         rest = [place for place in range(len(members)) if place not in places]

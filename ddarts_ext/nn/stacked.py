@@ -7,6 +7,7 @@ from typing import Protocol, cast
 
 from torch import Tensor, nn
 
+from ddarts_ext import ops
 from ddarts_ext.nn.pointwise import in_channels_last
 from ddarts_ext.ops import _stacked
 
@@ -59,16 +60,16 @@ def reduces(members: Sequence[Reduction], x: Tensor) -> bool:
     """Whether :func:`reduced` serves the ops on a state like x, and is faster than one by one."""
     if not (_off_the_cpu(x) and in_channels_last(x) and _stacked.stacks(x, *members[0].parameters())):
         return False
-    even = x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0
-    return even and all(op.acting("even_bias") is None for op in members)
+    return all(op.acting("even_bias") is None for op in members)
 
 
 def reduced(members: Sequence[Reduction], x: Tensor) -> list[Tensor]:
-    """The outputs of all members before their norm, [N, C, H/2, W/2] in channels-last: pixels are picked once."""
-    n, _, h, w = x.shape
-    rows = _stacked.diagonal(x)
+    """The outputs of all members before their norm, [N, C, H/2, W/2] in channels-last: one call of their op."""
     weights = _stacked.stacked(weights_of_reductions(members))
-    half = weights.shape[1]
-    found = _stacked.products(rows, weights.view(2, len(members) * half, -1))
-    together = found.view(2, -1, len(members), half).permute(2, 1, 0, 3).reshape(len(members), -1, 2 * half)
-    return list(_stacked.as_images(together, (n, h // 2, w // 2)))
+    half, inputs = weights.shape[1:3]
+    even, odd = weights.view(2, len(members) * half, inputs, 1, 1).unbind(0)
+    out = ops.relu_pointwise_conv2d(x, [even, odd], stride=2)
+    n, _, h, w = out.shape
+    apart = out.permute(0, 2, 3, 1).unflatten(3, (2, len(members), half))  # type: ignore[no-untyped-call]
+    together = apart.permute(4, 0, 1, 2, 3, 5).reshape(len(members), n, h, w, 2 * half)
+    return list(together.permute(0, 1, 4, 2, 3).unbind(0))

@@ -6,6 +6,7 @@ of others on CUDA.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from ddarts_ext.ops._checks import accumulate_dtype, memory_format_of
 
 MOST_FILTERS, MOST_SEPARABLE, MOST_BRANCHES, MOST_MAPS = 32, 32, 96, 64
 """Of one launch, as csrc/cuda has them: kDepthwiseFilters, kSeparableFilters, kMixedBranches, kIimMaps."""
+MOST_MOMENT_TILES = 128
+"""kSeparableMomentTiles."""
 
 
 def _dense(x: Tensor | None, dtype: torch.dtype) -> int:
@@ -29,6 +32,18 @@ def _dense(x: Tensor | None, dtype: torch.dtype) -> int:
 def _in_layout(x: Tensor | None, layout: torch.memory_format) -> int:
     """Copies that put an image into a layout."""
     return 0 if x is None or x.numel() == 0 or x.is_contiguous(memory_format=layout) else 1
+
+
+def _in_pieces(x: Tensor, layout: torch.memory_format) -> int:
+    """The same where some of the channels of a channels-last image are read as they are."""
+    if layout == torch.channels_last and x.numel() and x[0, 0].numel() > 1:
+        c, h, w = x.shape[1:]
+        pitch = x.stride(3) if w > 1 else x.stride(2)
+        expected = (h * w * pitch, 1, w * pitch, pitch)
+        strides = zip(x.shape, x.stride(), expected, strict=True)
+        if pitch >= c and all(size == 1 or stride == wanted for size, stride, wanted in strides):
+            return 0
+    return _in_layout(x, layout)
 
 
 def _batches(count: int, most: int) -> int:
@@ -100,8 +115,20 @@ def _separable(
     outputs = (batch, pointwise[0].shape[0], *side)
     count += sum(_relaid(outputs, layout, memory_format_of(inputs[source])) for source in sources)
     if normalize:
-        count += 2 * _batches(len(inputs), MOST_BRANCHES) if mean is None and batch else 2
+        joined = len(inputs) > MOST_BRANCHES or _moment_tiles(first, groups) > MOST_MOMENT_TILES
+        count += (1 + joined) * _batches(len(inputs), MOST_BRANCHES) if mean is None and batch else 2
     return count + (len(_separable_launches(len(inputs), sources)) if batch else 0)
+
+
+def _moment_tiles(x: Tensor, groups: int) -> int:
+    """Into how many tiles mixed_sum cuts a group of images: as ``frame_of`` of csrc/cuda/mixed_sum.cu."""
+    wide, last = x.dtype == torch.float64, memory_format_of(x) == torch.channels_last
+    packet = 2 if wide else 4
+    packet = packet if (x.shape[1] if last else x[0, 0].numel()) % packet == 0 else 1
+    positions = x.shape[0] // groups * x[0, 0].numel() // (1 if last else packet)
+    lanes = min(32, 1 << (math.ceil(x.shape[1] / packet) - 1).bit_length()) if last else 1
+    tile = max(16, math.ceil(positions / (512 * (256 // lanes)))) * (256 // lanes)
+    return math.ceil(positions / tile)
 
 
 def _separable_backward(
@@ -148,6 +175,25 @@ def _separable_launches(inputs: int, sources: Sequence[int]) -> list[int]:
     return launches
 
 
+def _pointwise(x: Tensor, weights: Sequence[Tensor], stride: int) -> int:
+    count = _in_layout(x, memory_format_of(x)) + sum(_dense(weight, weight.dtype) for weight in weights)
+    return count + (_runs_alike(weights) if x.shape[0] else 0)
+
+
+def _pointwise_backward(
+    grad: Tensor, x: Tensor, weights: Sequence[Tensor], stride: int, input_grad: bool, weights_grad: bool
+) -> int:
+    layout = memory_format_of(x)
+    count = _in_layout(x, layout) + _in_layout(grad, layout) + sum(_dense(weight, weight.dtype) for weight in weights)
+    of_inputs = input_grad and x.shape[0] > 0
+    return count + _runs_alike(weights) * (int(of_inputs or weights_grad) + int(weights_grad))
+
+
+def _runs_alike(weights: Sequence[Tensor]) -> int:
+    """Runs of weights of one number of channels, which are a launch each."""
+    return 1 + sum(a.shape[0] != b.shape[0] for a, b in itertools.pairwise(weights))
+
+
 def _relaid(shape: tuple[int, ...], made: torch.memory_format, wanted: torch.memory_format) -> int:
     """Copies that bring a new image into another layout."""
     return _in_layout(torch.empty(shape, device="meta").contiguous(memory_format=made), wanted)
@@ -185,7 +231,7 @@ def _mixed_sum(
 ) -> int:
     first, sums = branches[0], _sums_of(branches)
     layout = memory_format_of(first)
-    count = sum(_in_layout(branch, layout) for branch in branches) + _dense(weights, sums)
+    count = sum(_in_pieces(branch, layout) for branch in branches) + _dense(weights, sums)
     count += _dense(mean, sums) + _dense(rstd, sums)
     tables, channels = _batches(len(branches), MOST_BRANCHES), first.shape[1]
     if weights.shape[0] and channels:
@@ -208,7 +254,7 @@ def _mixed_sum_backward(
 ) -> int:
     first, sums = branches[0], _sums_of(branches)
     layout = memory_format_of(first)
-    count = sum(_in_layout(image, layout) for image in (*branches, grad))
+    count = sum(_in_pieces(image, layout) for image in (*branches, grad))
     count += _dense(weights, sums) + _dense(mean, sums) + _dense(rstd, sums)
     summed = len(branches) if weights_grad else sum(normalize) if batch_statistics else 0
     if not first.numel():  # sums of nothing are zeros
@@ -286,6 +332,8 @@ LAUNCHES: dict[str, Callable[..., Any]] = {
     "relu_depthwise_conv2d_backward": _depthwise_backward,
     "relu_separable_conv2d": _separable,
     "relu_separable_conv2d_backward": _separable_backward,
+    "relu_pointwise_conv2d": _pointwise,
+    "relu_pointwise_conv2d_backward": _pointwise_backward,
     "pool3x3": _pool,
     "pool3x3_backward": _pool_backward,
     "mixed_sum": _mixed_sum,

@@ -1,4 +1,4 @@
-"""1x1 convolutions of many images in one batched product of the library, with weights that lie side by side.
+"""1x1 convolutions of an image in one batched product of the library, with weights that lie side by side.
 
 Off the CPU a product for every filter is a launch for every filter; here a batch of filters is one.
 """
@@ -18,7 +18,7 @@ _MOST_PARTS, _FEWEST_ROWS = 64, 512
 
 
 def stacks(*tensors: Tensor) -> bool:
-    """Whether :func:`stacked` and :func:`products` may take the tensors: eager code, and no transform that sees it."""
+    """Whether the functions below may take the tensors: eager code, and no transform that sees it."""
     return not (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
@@ -34,16 +34,6 @@ def stacked(weights: Sequence[Tensor]) -> Tensor:
     return found
 
 
-def products(rows: Tensor, weights: Tensor) -> Tensor:
-    """``rows[f] @ weights[f].T`` for all f: [F, M, C], [F, Co, C] -> [F, M, Co]. Under autocast both are cast as by
-    ``linear``."""
-    device = rows.device.type
-    if _checks.autocasts(device) and rows.dtype != torch.float64:
-        rows, weights = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (rows, weights))
-    found: Tensor = _Products.apply(rows, weights)  # type: ignore[no-untyped-call]
-    return found
-
-
 def shared_products(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
     """``rows @ weights[f].T`` for all f, each on its own: [M, C], [F, Co, C] -> F times [M, Co].
 
@@ -54,19 +44,6 @@ def shared_products(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
         rows, weights = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (rows, weights))
     found: tuple[Tensor, ...] = _SharedProducts.apply(rows, weights)  # type: ignore[no-untyped-call]
     return found
-
-
-def diagonal(x: Tensor) -> Tensor:
-    """ReLU of every second pixel of a channels-last image [N, C, H, W] of even sides, and of those one further in both
-    directions: rows [2, N*H/2*W/2, C]."""
-    rows: Tensor = _Diagonal.apply(x)  # type: ignore[no-untyped-call]
-    return rows
-
-
-def as_images(rows: Tensor, size: Sequence[int]) -> tuple[Tensor, ...]:
-    """Rows [F, N*H*W, C] as F channels-last images [N, C, H, W]. size: (N, H, W)."""
-    n, h, w = size
-    return rows.view(rows.shape[0], n, h, w, rows.shape[2]).permute(0, 1, 4, 2, 3).unbind(0)
 
 
 def side_by_side(tensors: Sequence[Tensor]) -> bool:
@@ -99,43 +76,6 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         return grad.unbind(0)
-
-
-class _Diagonal(torch.autograd.Function):
-    """[N, C, H, W] -> [2, N*H/2*W/2, C], rectified. The backward writes the gradient once."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.size = x.shape
-        parts = torch.stack([x[:, :, f::2, f::2].permute(0, 2, 3, 1) for f in range(2)])
-        rows = parts.relu_().view(2, -1, x.shape[1])
-        ctx.save_for_backward(rows)
-        return rows
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        n, c, h, w = ctx.size
-        (rows,) = ctx.saved_tensors
-        kept = torch.ops.aten.threshold_backward(grad, rows, 0).view(2, n, h // 2, w // 2, c)
-        found = grad.new_zeros((n, h, w, c)).permute(0, 3, 1, 2)
-        for f, part in enumerate(kept.permute(0, 1, 4, 2, 3).unbind(0)):
-            found[:, :, f::2, f::2] = part
-        return found
-
-
-class _Products(torch.autograd.Function):
-    """rows [F, M, C], weights [F, Co, C] -> [F, M, Co]."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, weights: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, weights)
-        return torch.bmm(rows, weights.transpose(1, 2))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        rows, weights = ctx.saved_tensors
-        d_rows = torch.bmm(grad, weights) if ctx.needs_input_grad[0] else None
-        return d_rows, _weight_gradient(grad, rows) if ctx.needs_input_grad[1] else None
 
 
 class _SharedProducts(torch.autograd.Function):

@@ -13,7 +13,10 @@ import torch
 from cuda_emulation import build, cases, laboratory
 from cuda_emulation.laboratory import Kernel
 
-OPS = ("relu_depthwise_conv2d", "pool3x3", "mixed_sum", "grouped_batch_norm", "channel_iim", "spawn_group")
+OPS = (
+    *("relu_depthwise_conv2d", "relu_separable_conv2d", "relu_pointwise_conv2d", "pool3x3", "mixed_sum"),
+    *("grouped_batch_norm", "channel_iim", "spawn_group"),
+)
 VARIANTS = (
     (torch.float32, torch.channels_last),
     (torch.bfloat16, torch.channels_last),
@@ -138,7 +141,7 @@ def _row(one: Seen, known: dict[tuple[str, str], Resources] | str, architecture:
     if isinstance(known, str):
         cells += ["no nvcc"] * 4
     else:
-        own = known[one.op, name]
+        own = known.get((one.op, name)) or next(found for (_, other), found in known.items() if other == name)
         cells += [str(own.registers), str(own.spills), f"{own.static_shared + kernel.dynamic_shared}"]
         cells += [str(own.blocks(kernel.threads, kernel.dynamic_shared, architecture))]
     return f"| {' | '.join(cells)} |"
