@@ -13,10 +13,7 @@ import torch
 from cuda_emulation import build, cases, laboratory
 from cuda_emulation.laboratory import Kernel
 
-OPS = (
-    *("relu_depthwise_conv2d", "relu_separable_conv2d", "relu_pointwise_conv2d", "pool3x3", "mixed_sum"),
-    *("grouped_batch_norm", "channel_iim", "spawn_group"),
-)
+OPS = ("relu_depthwise_conv2d", "pool3x3", "mixed_sum", "grouped_batch_norm", "channel_iim", "spawn_group")
 VARIANTS = (
     (torch.float32, torch.channels_last),
     (torch.bfloat16, torch.channels_last),
@@ -62,7 +59,7 @@ def resources(architecture: str) -> dict[tuple[str, str], Resources] | str:
             ["c++filt"], input="\n".join(m[0] for m in matches), capture_output=True, text=True, check=True
         ).stdout.splitlines()
         for name, (_, spills, registers, shared) in zip(names, matches, strict=True):
-            op = next(op for op in OPS if Path(source).stem.startswith(op))  # <op>.cu, <op>_*.cu
+            op = next((op for op in OPS if Path(source).stem.startswith(op)), source)  # <op>.cu, <op>_*.cu
             found[op, readable(laboratory.short_name(name))] = Resources(int(registers), int(spills), int(shared or 0))
     return found
 
@@ -141,7 +138,7 @@ def _row(one: Seen, known: dict[tuple[str, str], Resources] | str, architecture:
     if isinstance(known, str):
         cells += ["no nvcc"] * 4
     else:
-        own = known.get((one.op, name)) or next(found for (_, other), found in known.items() if other == name)
+        own = known[one.op, name]
         cells += [str(own.registers), str(own.spills), f"{own.static_shared + kernel.dynamic_shared}"]
         cells += [str(own.blocks(kernel.threads, kernel.dynamic_shared, architecture))]
     return f"| {' | '.join(cells)} |"

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddarts_ext import ops
-from ddarts_ext.ops import _launches
+from ddarts_ext.ops import _convolution_launches, _launches
 
 VARIANTS = (
     (torch.float32, torch.channels_last),
@@ -148,10 +148,11 @@ def test_every_op_with_kernels_declares_its_launches() -> None:
 @pytest.mark.parametrize(
     ("header", "constant", "declared"),
     [
-        ("relu_depthwise_conv2d", "kDepthwiseFilters", _launches.MOST_FILTERS),
-        ("relu_separable_conv2d", "kSeparableFilters", _launches.MOST_SEPARABLE),
-        ("relu_separable_conv2d", "kSeparableMomentTiles", _launches.MOST_MOMENT_TILES),
+        ("relu_depthwise_conv2d", "kDepthwiseFilters", _convolution_launches.MOST_FILTERS),
+        ("relu_separable_conv2d", "kSeparableFilters", _convolution_launches.MOST_SEPARABLE),
+        ("relu_separable_conv2d", "kSeparableMomentTiles", _convolution_launches.MOST_MOMENT_TILES),
         ("mixed_sum", "kMixedBranches", _launches.MOST_BRANCHES),
+        ("mixed_sum", "kMixedBranches", _convolution_launches.MOST_INPUTS),
         ("channel_iim", "kIimMaps", _launches.MOST_MAPS),
     ],
 )
