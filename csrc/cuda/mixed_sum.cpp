@@ -19,6 +19,22 @@ using torch::stable::Tensor;
 
 bool aligned(const Tensor& x) { return reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0; }
 
+// Values from a pixel to the next of a channels-last image, or of one that is some of the channels of such an image; else 0.
+int64_t pitch_of(const Tensor& x) {
+  int64_t pitch = x.size(1);
+  for (const int axis : {3, 2, 0})
+    if (x.size(axis) > 1) {
+      pitch = x.stride(axis) / (axis == 3 ? 1 : axis == 2 ? x.size(3) : x.size(2) * x.size(3));
+      break;
+    }
+  const bool dense = x.size(1) == 1 || x.stride(1) == 1;
+  const bool rows = x.size(3) == 1 || x.stride(3) == pitch, columns = x.size(2) == 1 || x.stride(2) == pitch * x.size(3);
+  const bool samples = x.size(0) == 1 || x.stride(0) == pitch * x.size(3) * x.size(2);
+  return dense && rows && columns && samples && pitch >= x.size(1) && pitch < (int64_t{1} << 31) ? pitch : 0;
+}
+// As the kernels read it: x itself where it has the layout, or in channels-last some of an image's channels.
+Tensor readable(const Tensor& x, bool last) { return last && x.numel() > 0 && pitch_of(x) > 0 ? x : ddarts::layout::as(x, last); }
+
 // Branches in one layout, and what the launchers need to know of them.
 struct Node {
   std::vector<Tensor> branches;
@@ -33,11 +49,15 @@ struct Node {
     const int64_t groups = weights.size(0);
     shape = {groups, first.size(0) / groups, first.size(1), first.size(2) * first.size(3), weights.size(1), last, wide, false};
     shape.packets = ddarts::mixed_sum_packets(shape);
-    for (const Tensor& x : given) add(ddarts::layout::as(x, last));
+    for (const Tensor& x : given) add(readable(x, last));
   }
   void add(const Tensor& x) {
     branches.push_back(x);
-    shape.packets = shape.packets && aligned(x);
+    shape.packets = shape.packets && whole(x);
+  }
+  bool whole(const Tensor& x) const { return aligned(x) && pitch(x) % (shape.wide ? 2 : 4) == 0; }
+  int32_t pitch(const Tensor& x) const {
+    return static_cast<int32_t>(shape.channels_last && x.numel() > 0 ? pitch_of(x) : shape.channels_last ? shape.channels : 0);
   }
   Tensor like(ScalarType dtype) const {
     return ddarts::layout::like(branches[0], dtype, shape.channels_last);
@@ -62,7 +82,7 @@ struct Node {
       const size_t end = std::min(chosen.size(), begin + ddarts::kMixedBranches);
       for (size_t i = begin; i < end; ++i) {
         const int32_t k = chosen[i];
-        table.branch[table.count++] = {branches[k].const_data_ptr(), grads ? (*grads)[k].mutable_data_ptr() : nullptr, k,
+        table.branch[table.count++] = {branches[k].const_data_ptr(), grads ? (*grads)[k].mutable_data_ptr() : nullptr, k, pitch(branches[k]),
                                        ddarts::dtype_of(branches[k]), static_cast<bool>(flags[k])};
       }
       f(table, begin == 0, end == chosen.size());
@@ -125,8 +145,8 @@ std::tuple<std::vector<Tensor>, Tensor> mixed_sum_backward(Tensor grad, std::vec
   const ScalarType weights_dtype = weights.scalar_type();
   const MixedShape& shape = node.shape;
   weights = node.table(weights), mean = node.table(mean), rstd = node.table(rstd);
-  grad = ddarts::layout::as(grad, shape.channels_last);
-  node.shape.packets = shape.packets && aligned(grad);
+  grad = readable(grad, shape.channels_last);
+  node.shape.packets = shape.packets && node.whole(grad);
   std::vector<bool> centred(branches.size()), summed(branches.size());
   for (size_t k = 0; k < branches.size(); ++k) {
     centred[k] = batch_statistics && normalize[k];
@@ -138,7 +158,7 @@ std::tuple<std::vector<Tensor>, Tensor> mixed_sum_backward(Tensor grad, std::vec
                                    : torch::stable::new_empty(grad, size, node.sums);
   const Tensor partial = node.scratch({rows + 1, shape.groups, ddarts::mixed_sum_tiles(shape), shape.channels});
   node.for_tables(summed, centred, nullptr, [&](const MixedTable& table, bool first, bool) {
-    DDARTS_CUDA_CHECK(ddarts::mixed_sum_products(shape, table, grad.const_data_ptr(), ddarts::dtype_of(grad),
+    DDARTS_CUDA_CHECK(ddarts::mixed_sum_products(shape, table, grad.const_data_ptr(), ddarts::dtype_of(grad), node.pitch(grad),
                                                  mean.const_data_ptr(), rstd.const_data_ptr(), partial.mutable_data_ptr(),
                                                  first, sums.mutable_data_ptr(), device.stream()));
   });
@@ -150,7 +170,7 @@ std::tuple<std::vector<Tensor>, Tensor> mixed_sum_backward(Tensor grad, std::vec
   const Tensor d_weights = node.empty() ? torch::stable::new_zeros(weights, weights.sizes(), node.sums)
                                         : node.scratch({shape.groups, shape.branches});
   node.for_tables(all(branches.size()), centred, &grads, [&](const MixedTable& table, bool first, bool) {
-    DDARTS_CUDA_CHECK(ddarts::mixed_sum_gradients(shape, table, grad.const_data_ptr(), ddarts::dtype_of(grad),
+    DDARTS_CUDA_CHECK(ddarts::mixed_sum_gradients(shape, table, grad.const_data_ptr(), ddarts::dtype_of(grad), node.pitch(grad),
                                                   weights.const_data_ptr(), mean.const_data_ptr(), rstd.const_data_ptr(),
                                                   sums.const_data_ptr(), weights_grad,
                                                   first ? d_weights.mutable_data_ptr() : nullptr, device.stream()));

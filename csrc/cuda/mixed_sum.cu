@@ -72,18 +72,25 @@ bool mixed_sum_packets(const MixedShape& shape) {
   return (shape.channels_last ? shape.channels : shape.pixels) % (shape.wide ? 2 : 4) == 0;
 }
 
-cudaError_t mixed_sum_statistics(const MixedShape& s, const MixedTable& table, void* partial, double eps, void* mean,
-                                 void* rstd, cudaStream_t stream) {
-  if (s.groups == 0 || s.channels == 0 || table.count == 0) return cudaSuccess;
+cudaError_t mixed_sum_moments(const MixedShape& s, const MixedTable& table, void* partial, cudaStream_t stream) {
+  if (empty(s) || table.count == 0) return cudaSuccess;
   const mixed::Frame frame = frame_of(s);
   with_packet(s, [&](auto acc, auto v) {
     using A = decltype(acc);
     constexpr int V = decltype(v)::value;
-    if (frame.tiles == 0) return;
     by_groups(frame, reduction_grid(frame, table.count), [&](const mixed::Frame& f, dim3 grid) {
       DDARTS_LAUNCH((mixed::moments_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, static_cast<A*>(partial));
     });
   });
+  return cudaGetLastError();
+}
+
+cudaError_t mixed_sum_statistics(const MixedShape& s, const MixedTable& table, void* partial, double eps, void* mean,
+                                 void* rstd, cudaStream_t stream) {
+  if (s.groups == 0 || s.channels == 0 || table.count == 0) return cudaSuccess;
+  const cudaError_t error = mixed_sum_moments(s, table, partial, stream);
+  if (error != cudaSuccess) return error;
+  const mixed::Frame frame = frame_of(s);
   with_sums(s, [&](auto acc) {
     using A = decltype(acc);
     by_groups(frame, merge_grid(frame, table.count), [&](const mixed::Frame& f, dim3 grid) {
@@ -128,7 +135,7 @@ cudaError_t mixed_sum_output(const MixedShape& s, const MixedTable& table, const
   return cudaGetLastError();
 }
 
-cudaError_t mixed_sum_products(const MixedShape& s, const MixedTable& table, const void* grad, DType grad_dtype,
+cudaError_t mixed_sum_products(const MixedShape& s, const MixedTable& table, const void* grad, DType grad_dtype, int64_t grad_pitch,
                                const void* mean, const void* rstd, void* partial, bool sum_grad, void* sums,
                                cudaStream_t stream) {
   if (empty(s)) return cudaSuccess;
@@ -138,7 +145,7 @@ cudaError_t mixed_sum_products(const MixedShape& s, const MixedTable& table, con
     using A = decltype(acc);
     constexpr int V = decltype(v)::value;
     by_groups(frame, reduction_grid(frame, fours), [&](const mixed::Frame& f, dim3 grid) {
-      DDARTS_LAUNCH((mixed::products_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, grad, grad_dtype,
+      DDARTS_LAUNCH((mixed::products_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, grad, grad_dtype, grad_pitch,
                     static_cast<const A*>(mean), static_cast<A*>(partial), sum_grad);
     });
     by_groups(frame, merge_grid(frame, table.count + (sum_grad ? 1 : 0)), [&](const mixed::Frame& f, dim3 grid) {
@@ -149,7 +156,7 @@ cudaError_t mixed_sum_products(const MixedShape& s, const MixedTable& table, con
   return cudaGetLastError();
 }
 
-cudaError_t mixed_sum_gradients(const MixedShape& s, const MixedTable& table, const void* grad, DType grad_dtype,
+cudaError_t mixed_sum_gradients(const MixedShape& s, const MixedTable& table, const void* grad, DType grad_dtype, int64_t grad_pitch,
                                 const void* weights, const void* mean, const void* rstd, const void* sums,
                                 bool weights_grad, void* d_weights, cudaStream_t stream) {
   if (empty(s)) return cudaSuccess;
@@ -161,7 +168,7 @@ cudaError_t mixed_sum_gradients(const MixedShape& s, const MixedTable& table, co
     const unsigned blocks = whole_grid.x;
     if (d_weights) whole_grid.x += whole(ceil_div(s.branches, mixed::kWeightsOfABlock));
     by_groups(frame, whole_grid, [&](const mixed::Frame& f, dim3 grid) {
-      DDARTS_LAUNCH((mixed::gradients_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, grad, grad_dtype,
+      DDARTS_LAUNCH((mixed::gradients_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, grad, grad_dtype, grad_pitch,
                     static_cast<const A*>(weights), static_cast<const A*>(mean), static_cast<const A*>(rstd),
                     static_cast<const A*>(sums), blocks, weights_grad ? static_cast<const A*>(sums) : nullptr,
                     static_cast<A*>(d_weights));

@@ -43,14 +43,18 @@ struct Place {
     channel = f.shape.channels_last ? column * V : column;
     inside = column < f.columns;
   }
-  // Offset of a packet, in values from the start of the tensor.
-  __device__ __forceinline__ int64_t offset(const Frame& f, int64_t position) const {
+  // Where a packet is: the number of its pixel in channels-last, else its offset in values from the start of the tensor.
+  __device__ __forceinline__ int64_t row(const Frame& f, int64_t position) const {
     const MixedShape& s = f.shape;
-    if (s.channels_last) return (group * f.positions + position) * s.channels + column * V;
+    if (s.channels_last) return group * f.positions + position;
     const int64_t image = f.positions <= 0x7fffffff
                               ? static_cast<int64_t>(static_cast<uint32_t>(position) / static_cast<uint32_t>(f.per_image))
                               : position / f.per_image;
     return ((group * s.batch + image) * s.channels + column) * s.pixels + (position - image * f.per_image) * V;
+  }
+  // Its offset in a tensor whose pixels lie `pitch` values apart.
+  __device__ __forceinline__ int64_t offset(const Frame& f, int64_t row, int64_t pitch) const {
+    return f.shape.channels_last ? row * pitch + column * V : row;
   }
 };
 
@@ -132,7 +136,7 @@ __global__ void __launch_bounds__(kThreads) moments_kernel(Frame f, MixedTable t
 #pragma unroll
     for (int u = 0; u < kInFlight; ++u)
       if (p + static_cast<int64_t>(u) * f.depth < end) {
-        load(branch.dtype, branch.x, at.offset(f, p + static_cast<int64_t>(u) * f.depth), x[u]);
+        load(branch.dtype, branch.x, at.offset(f, at.row(f, p + static_cast<int64_t>(u) * f.depth), branch.pitch), x[u]);
         ++count;
       } else {
 #pragma unroll
@@ -229,21 +233,21 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t start = at.tile * f.depth * kFlight + at.level;
   if (!at.inside || start >= f.positions) return;
   A total[kFlight][V] = {};
-  int64_t offset[kFlight];
+  int64_t rows[kFlight];
   int count = 0;
 #pragma unroll
   for (int u = 0; u < kFlight; ++u) {
     const int64_t p = start + static_cast<int64_t>(u) * f.depth;
     count += p < f.positions;
-    offset[u] = at.offset(f, p < f.positions ? p : start);  // past the end: the first one again, not written
-    if (!first) load_as<A>(carry, offset[u], total[u]);
+    rows[u] = at.row(f, p < f.positions ? p : start);  // past the end: the first one again, not written
+    if (!first) load_as<A>(carry, at.offset(f, rows[u], f.shape.channels), total[u]);
   }
   for (int k = 0; k < table.count; ++k) {
     const MixedBranch& branch = table.branch[k];
     const int64_t row = at.group * f.shape.branches + branch.index;
     A centre[V], scale[V], x[kFlight][V];
 #pragma unroll
-    for (int u = 0; u < kFlight; ++u) load(branch.dtype, branch.x, offset[u], x[u]);
+    for (int u = 0; u < kFlight; ++u) load(branch.dtype, branch.x, at.offset(f, rows[u], branch.pitch), x[u]);
     if (branch.flag) {
       load_row(f, static_cast<const A*>(mean) + row * f.shape.channels, at.channel, centre);
       load_row(f, static_cast<const A*>(rstd) + row * f.shape.channels, at.channel, scale);
@@ -262,17 +266,18 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int u = 0; u < kFlight; ++u) {
     if (u >= count) break;
+    const int64_t offset = at.offset(f, rows[u], f.shape.channels);
     if (last) {
-      store(out_dtype, out, offset[u], total[u]);
+      store(out_dtype, out, offset, total[u]);
     } else {
-      store_as<A>(carry, offset[u], total[u]);
+      store_as<A>(carry, offset, total[u]);
     }
   }
 }
 
 // partial [row][group][tile][channels]: rows = entries of the table, one more for the sum of grad. Grid y = four entries.
 template <typename A, int V>
-__global__ void __launch_bounds__(kThreads) products_kernel(Frame f, MixedTable table, const void* grad, DType grad_dtype,
+__global__ void __launch_bounds__(kThreads) products_kernel(Frame f, MixedTable table, const void* grad, DType grad_dtype, int64_t grad_pitch,
                                                             const A* mean, A* partial, bool sum_grad) {
   __shared__ A all[kThreads];
   const Place<V> at(f);
@@ -285,16 +290,16 @@ __global__ void __launch_bounds__(kThreads) products_kernel(Frame f, MixedTable 
   const int64_t end = min((at.tile + 1) * f.tile, f.positions);
 #pragma unroll 2
   for (int64_t p = at.tile * f.tile + at.level; at.inside && p < end; p += f.depth) {
-    const int64_t offset = at.offset(f, p);
+    const int64_t row = at.row(f, p);
     A g[V];
-    load(grad_dtype, grad, offset, g);
+    load(grad_dtype, grad, at.offset(f, row, grad_pitch), g);
 #pragma unroll
     for (int v = 0; v < V; ++v) sum[kTogether][v] += g[v];
 #pragma unroll
     for (int j = 0; j < kTogether; ++j) {
       if (j >= wanted) break;
       A x[V];
-      load(table.branch[base + j].dtype, table.branch[base + j].x, offset, x);
+      load(table.branch[base + j].dtype, table.branch[base + j].x, at.offset(f, row, table.branch[base + j].pitch), x);
 #pragma unroll
       for (int v = 0; v < V; ++v) sum[j][v] += g[v] * (x[v] - centre[j][v]);
     }
@@ -357,21 +362,21 @@ __device__ __forceinline__ void weight_gradients(const Frame& f, int64_t block, 
 // Blocks from `blocks` on give the gradients of the weights.
 template <typename A, int V>
 __global__ void __launch_bounds__(kThreads, 2)
-    gradients_kernel(Frame f, MixedTable table, const void* grad, DType grad_dtype, const A* weights, const A* mean,
+    gradients_kernel(Frame f, MixedTable table, const void* grad, DType grad_dtype, int64_t grad_pitch, const A* weights, const A* mean,
                      const A* rstd, const A* sums, unsigned blocks, const A* weight_sums, A* d_weights) {
   if (blockIdx.x >= blocks) return weight_gradients(f, blockIdx.x - blocks, weight_sums, d_weights);
   const Place<V> at(f);
   const int64_t start = at.tile * f.depth * kFlight + at.level, channels = f.shape.channels, branches = f.shape.branches;
   if (!at.inside || start >= f.positions) return;
   A g[kFlight][V], g0[V];
-  int64_t offset[kFlight];
+  int64_t rows[kFlight];
   int count = 0;
 #pragma unroll
   for (int u = 0; u < kFlight; ++u) {
     const int64_t p = start + static_cast<int64_t>(u) * f.depth;
     count += p < f.positions;
-    offset[u] = at.offset(f, p < f.positions ? p : start);
-    load(grad_dtype, grad, offset[u], g[u]);
+    rows[u] = at.row(f, p < f.positions ? p : start);
+    load(grad_dtype, grad, at.offset(f, rows[u], grad_pitch), g[u]);
   }
   const A share = static_cast<A>(f.share);
   load_row(f, sums + (at.group * (branches + 1) + branches) * channels, at.channel, g0);
@@ -382,7 +387,7 @@ __global__ void __launch_bounds__(kThreads, 2)
     load_row(f, rstd + row * channels, at.channel, scale);
     if (branch.flag) {
 #pragma unroll
-      for (int u = 0; u < kFlight; ++u) load(branch.dtype, branch.x, offset[u], x[u]);
+      for (int u = 0; u < kFlight; ++u) load(branch.dtype, branch.x, at.offset(f, rows[u], branch.pitch), x[u]);
       load_row(f, mean + row * channels, at.channel, centre);
       load_row(f, sums + (at.group * (branches + 1) + branch.index) * channels, at.channel, slope);
     }
@@ -395,7 +400,7 @@ __global__ void __launch_bounds__(kThreads, 2)
         const A inner = branch.flag ? g[u][v] - share * (g0[v] + (x[u][v] - centre[v]) * scale[v] * slope[v]) : g[u][v];
         dx[v] = weight * scale[v] * inner;
       }
-      if (u < count) store(branch.dtype, branch.dx, offset[u], dx);
+      if (u < count) store(branch.dtype, branch.dx, at.offset(f, rows[u], f.shape.channels), dx);
     }
   }
 }

@@ -56,23 +56,6 @@ std::vector<ddarts::DepthwiseFilter> filters_of(const std::vector<Tensor>& weigh
   return filters;
 }
 
-constexpr int64_t kAlignment = 16;  // bytes that a kernel moves at once
-
-// Images like those of x with another height and width: side by side in memory, where each of them is aligned there, so
-// that one product can read them all.
-std::vector<Tensor> images_of(const Tensor& x, size_t count, int64_t h, int64_t w) {
-  const int64_t n = x.size(0), filters = static_cast<int64_t>(count);
-  const bool last = layout::channels_last(x);
-  std::vector<Tensor> images;
-  if (n * x.size(1) * h * w * x.element_size() % kAlignment) {
-    for (size_t f = 0; f < count; ++f) images.push_back(layout::empty(x, {n, x.size(1), h, w}, x.scalar_type(), last));
-    return images;
-  }
-  Tensor together = layout::empty(x, {filters * n, x.size(1), h, w}, x.scalar_type(), last);
-  for (int64_t f = 0; f < filters; ++f) images.push_back(torch::stable::narrow(together, 0, f * n, n));
-  return images;
-}
-
 std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_depthwise_conv2d(
     Tensor x, std::vector<Tensor> weights, std::vector<int64_t> dilations, int64_t stride, bool normalize,
     std::optional<Tensor> given_mean, std::optional<Tensor> given_rstd, int64_t groups, double eps) {
@@ -94,8 +77,9 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_depthwise_conv2d(
   }
   for (Tensor& weight : weights) weight = ddarts::dense(weight, type);
   std::vector<ddarts::DepthwiseFilter> filters = filters_of(weights, dilations);
-  std::vector<Tensor> outputs = images_of(x, filters.size(), p.out_h, p.out_w);
+  std::vector<Tensor> outputs;
   for (size_t f = 0; f < filters.size(); ++f) {
+    outputs.push_back(layout::in_layout_of(x, p.c, p.out_h, p.out_w, x.scalar_type()));
     filters[f].data = outputs[f].mutable_data_ptr();
     filters[f].strides = strides_of(outputs[f]);
   }

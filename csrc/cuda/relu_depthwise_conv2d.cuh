@@ -13,78 +13,10 @@
 
 #include "../common/divisor.cuh"
 #include "../common/joined_rows.cuh"
-#include "relu_depthwise_conv2d_tile.cuh"
+#include "relu_depthwise_conv2d_taps.cuh"
 
 namespace ddarts {
 namespace depthwise {
-
-constexpr int kMostTaps = 49;
-template <typename A>
-constexpr int kTapPitch = kChannels<A> + 1;  // taps are written along the taps
-
-// taps[t][l] = the filter's tap t of channel first + l.
-template <typename A>
-__device__ __forceinline__ void load_taps(A* taps, const DepthwiseFilter& filter, int64_t first, int64_t channels) {
-  const int area = filter.k * filter.k;
-  const A* w = static_cast<const A*>(filter.weight) + first * area;
-  const int total = static_cast<int>(min(static_cast<int64_t>(kChannels<A>), channels - first)) * area;
-  for (int i = threadIdx.x; i < total; i += kThreads) taps[i % area * kTapPitch<A> + i / area] = w[i];
-}
-
-// acc[t] += sum_{y,x} in[y D][(t S + x D)] w[y][x]; in, w: this thread's channel in shared memory, strides of rows in values.
-struct Correlation {
-  template <typename A, int K, int D, int S, bool Mirror, int P>
-  static __device__ __forceinline__ void run(A (&acc)[P], const A* in, int pitch, const A* w, int) {
-    constexpr int kWindow = (P - 1) * S + (K - 1) * D + 1;
-#pragma unroll 1
-    for (int y = 0; y < K; ++y) {
-      A window[kWindow];
-#pragma unroll
-      for (int j = 0; j < kWindow; ++j) window[j] = in[y * D * pitch + j * kChannels<A>];
-#pragma unroll
-      for (int x = 0; x < K; ++x) {
-        const A tap = w[(Mirror ? (K - 1 - y) * K + K - 1 - x : y * K + x) * kTapPitch<A>];
-#pragma unroll
-        for (int t = 0; t < P; ++t) acc[t] += tap * window[t * S + x * D];
-      }
-    }
-  }
-};
-// The transposed convolution at stride 2: acc[t] += sum of w[y][x] in[(row + pad - y D) / 2][(t + pad - x D) / 2] over the
-// taps for which both are whole. in: from row and column -(pad / 2) on; t = 0 is an even column, `row` from an even one on.
-struct Spreading {
-  template <typename A, int K, int D, int S, bool Mirror, int P>
-  static __device__ __forceinline__ void run(A (&acc)[P], const A* in, int pitch, const A* w, int row) {
-    constexpr int kPad = D * (K - 1) / 2, kBefore = kPad / 2, kWindow = (P - 1 + kPad) / 2 + kBefore + 1;
-    if (D == 2 && row % 2 != 0) return;
-#pragma unroll 1
-    for (int y = D == 2 ? 0 : (row + kPad) % 2; y < K; y += 3 - D) {
-      const A* from = in + ((row + kPad - y * D) / 2 + kBefore) * pitch;
-      A window[kWindow];
-#pragma unroll
-      for (int j = 0; j < kWindow; ++j) window[j] = from[j * kChannels<A>];
-#pragma unroll
-      for (int x = 0; x < K; ++x) {
-        const A tap = w[(y * K + x) * kTapPitch<A>];
-#pragma unroll
-        for (int t = 0; t < P; ++t)
-          if ((t + kPad - x * D) % 2 == 0) acc[t] += tap * window[(t + kPad - x * D + 2 * kBefore) / 2];
-      }
-    }
-  }
-};
-
-template <typename How, typename A, int S, bool Mirror, int P>
-__device__ __forceinline__ void correlate(A (&acc)[P], const A* in, int pitch, const DepthwiseFilter& f, const A* w, int row) {
-  switch (f.k * 2 + f.dilation) {
-    case 7: return How::template run<A, 3, 1, S, Mirror>(acc, in, pitch, w, row);
-    case 8: return How::template run<A, 3, 2, S, Mirror>(acc, in, pitch, w, row);
-    case 11: return How::template run<A, 5, 1, S, Mirror>(acc, in, pitch, w, row);
-    case 12: return How::template run<A, 5, 2, S, Mirror>(acc, in, pitch, w, row);
-    case 15: return How::template run<A, 7, 1, S, Mirror>(acc, in, pitch, w, row);
-    default: return How::template run<A, 7, 2, S, Mirror>(acc, in, pitch, w, row);
-  }
-}
 
 // rows: of outputs, at most kTileRows. P: pixels of a thread, the tile has two times as many columns.
 template <typename T, int S, int P>
@@ -102,31 +34,19 @@ __global__ void __launch_bounds__(kThreads, 2) forward_kernel(DepthwiseProblem p
   const bool mine = c < p.c && column < kColumns && row < rows && i < p.out_h && there > 0;
   for (int f = 0; f < p.count; ++f) {
     const DepthwiseFilter& filter = p.filters[f];
-    load_taps<A>(taps[f % 2], filter, at.first, p.c);
+    load_taps<A>(taps[f % 2], static_cast<const A*>(filter.weight), filter.k * filter.k, at.first, p.c);
     __syncthreads();  // the tile and these taps are there; those of two filters ago are no longer read
     if (!mine) continue;
     const int skip = p.pad - filter.dilation * (filter.k - 1) / 2;
     A acc[P] = {};
     const A* in = tile + (row * S + skip) * shape.pitch + (column * S + skip) * kC + lane;
-    correlate<Correlation, A, S, false>(acc, in, shape.pitch, filter, taps[f % 2] + lane, 0);
+    correlate<Correlation, A, S, false>(acc, in, shape.pitch, filter.k, filter.dilation, taps[f % 2] + lane, 0);
     T* out = static_cast<T*>(filter.data) + at.n * filter.strides.n + c * filter.strides.c + i * filter.strides.h +
              (at.left + column) * filter.strides.w;
 #pragma unroll
     for (int t = 0; t < P; ++t)
       if (t < there) out[t * filter.strides.w] = narrow<T>(acc[t]);
   }
-}
-
-// The tile of g that the input gradient's tile of 8 x `columns` pixels needs, from `before` rows and columns before it on.
-template <typename A>
-__host__ __device__ inline Tile gradient_tile(int columns, int stride, int pad, int& before) {
-  if (stride == 1) {
-    before = pad;
-    return input_tile<A>(kTileRows, columns, 1, pad);
-  }
-  before = pad / 2;
-  const int across = (columns - 1 + pad) / 2 + before + 1;
-  return {(kTileRows - 1 + pad) / 2 + before + 1, across, across * kChannels<A> + (across % 2 == 0 ? kChannels<A> : 0)};
 }
 
 // sums [blockIdx.x][c][2] of dz and dz * a over the tile, where given.
@@ -159,14 +79,14 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 2 : 3
       return g + (at.first + l) * filter.strides.c + y * filter.strides.h + x * filter.strides.w;
     };
     __syncthreads();  // tile and taps may still be read for the filter before
-    load_taps<A>(taps, filter, at.first, p.c);
+    load_taps<A>(taps, static_cast<const A*>(filter.weight), filter.k * filter.k, at.first, p.c);
     fill<T>(tile, shape, filter.packets, filter.strides.c == 1, source, [](A value, int, int) { return value; });
     __syncthreads();
     if (!mine) continue;
     if constexpr (S == 1) {
-      correlate<Correlation, A, 1, true>(acc, tile + row * shape.pitch + column * kC + lane, shape.pitch, filter, taps + lane, 0);
+      correlate<Correlation, A, 1, true>(acc, tile + row * shape.pitch + column * kC + lane, shape.pitch, filter.k, filter.dilation, taps + lane, 0);
     } else {
-      correlate<Spreading, A, S, false>(acc, tile + column / S * kC + lane, shape.pitch, filter, taps + lane, row);
+      correlate<Spreading, A, S, false>(acc, tile + column / S * kC + lane, shape.pitch, filter.k, filter.dilation, taps + lane, row);
     }
   }
   A sum = A(0), product = A(0);

@@ -67,19 +67,19 @@ __device__ __forceinline__ void fill_values(A* shared, const Tile& tile, bool ch
     shared[r * tile.pitch + j * kC + l] = from == nullptr ? A(0) : value(static_cast<A>(widen(*from)), l, 0);
   }
 }
-// The same by packets: value(x, l, v) for channel l + v, where l is the same in every call of a thread.
-template <typename T, typename A, typename Source, typename Value>
+// The same by packets, Ahead of them in flight: value(x, l, v) for channel l + v, where l is the same in every call of a thread.
+template <typename T, int Ahead = 4, typename A, typename Source, typename Value>
 __device__ __forceinline__ void fill_packets(A* shared, const Tile& tile, const Source& source, const Value& value) {
-  constexpr int V = kPacket<A>, kAcross = kChannels<A> / V, kStep = kThreads / kAcross, kAhead = 4;
+  constexpr int V = kPacket<A>, kAcross = kChannels<A> / V, kStep = kThreads / kAcross;
   const int l = threadIdx.x % kAcross * V, first = threadIdx.x / kAcross;
   const int down = kStep / tile.columns, right = kStep - down * tile.columns;
   int r = first / tile.columns, j = first - r * tile.columns;
   while (r < tile.rows) {
-    Packed<T, V> packets[kAhead];
-    int to[kAhead];
-    bool inside[kAhead];
+    Packed<T, V> packets[Ahead];
+    int to[Ahead];
+    bool inside[Ahead];
 #pragma unroll
-    for (int b = 0; b < kAhead; ++b) {
+    for (int b = 0; b < Ahead; ++b) {
       to[b] = r < tile.rows ? r * tile.pitch + j * kChannels<A> + l : -1;
       const T* from = to[b] < 0 ? nullptr : source(r, j, l);
       inside[b] = from != nullptr;
@@ -88,7 +88,7 @@ __device__ __forceinline__ void fill_packets(A* shared, const Tile& tile, const 
       if (j >= tile.columns) j -= tile.columns, ++r;
     }
 #pragma unroll
-    for (int b = 0; b < kAhead; ++b) {
+    for (int b = 0; b < Ahead; ++b) {
       if (to[b] < 0) break;
       Packed<A, V> values{};
       if (inside[b]) {

@@ -155,8 +155,6 @@ class DepthwiseConv(Primitive):
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
         convs = cast(Sequence[DepthwiseConv], members)
-        if stacked.stacks(convs, x):
-            return stacked.run(convs, x, p)
         outputs = _Stage.run([op.first for op in convs], [x], p.groups, convs[0].stride).outputs
         longer = [
             (i, op.second, op.norm) for i, op in enumerate(convs) if op.second is not None and op.norm is not None
@@ -174,10 +172,6 @@ class DepthwiseConv(Primitive):
         for i, y in zip(places, found.outputs, strict=True):
             outputs[i] = y
         return outputs
-
-    @classmethod
-    def stacked(cls, members: Sequence[Primitive]) -> Iterable[list[nn.Parameter]]:
-        return stacked.weights_of(cast(Sequence[DepthwiseConv], members))
 
 
 class FactorizedReduce(Primitive):
@@ -198,7 +192,7 @@ class FactorizedReduce(Primitive):
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
         reduces = cast(Sequence[FactorizedReduce], members)
-        if stacked.reduces(reduces, x):
+        if len(reduces) > 1 and stacked.reduces(reduces, x):
             return stacked.reduced(reduces, x)
         return [op._both(x) for op in reduces]
 
@@ -223,7 +217,7 @@ class ReluFirst(Primitive):
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
         outputs: dict[int, Tensor] = {}
         places, convs = PointwiseConv.among(members)
-        together = bool(convs) and PointwiseConv.together(convs, x)
+        together = len(members) > 1 and bool(convs) and PointwiseConv.together(convs, x)
         if not together:
             outputs |= {place: op.alone(x) for place, op in zip(places, convs, strict=True)}
         rest = [place for place in range(len(members)) if place not in places]

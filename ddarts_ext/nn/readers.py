@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ddarts_ext import ops
 from ddarts_ext.ops import _stacked
+from ddarts_ext.ops._pointwise import in_channels_last
 
 
 def readers(x: Tensor, count: int) -> Sequence[Tensor]:
@@ -39,9 +40,12 @@ class _Readers(torch.autograd.Function):
 
 
 def _sum(grads: Sequence[Tensor]) -> Tensor | None:
-    # Parts of larger images, as the gradient of a cell's output has them, would be copied first.
+    # Of parts of larger images, the op takes some of the channels, as the gradient of a cell's output has them.
     dense = [grad for grad in grads if _is_dense(grad)]
     rest = [grad for grad in grads if not _is_dense(grad)]
+    if dense and in_channels_last(dense[0]):
+        dense += [grad for grad in rest if _is_part(grad)]
+        rest = [grad for grad in rest if not _is_part(grad)]
     if len(dense) > 2:
         dense = [ops.mixed_sum(dense, _ones(len(dense), dense[0].device)).out]
     return functools.reduce(torch.add, (*dense, *rest)) if grads else None
@@ -49,6 +53,13 @@ def _sum(grads: Sequence[Tensor]) -> Tensor | None:
 
 def _is_dense(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) or x.is_contiguous()
+
+
+def _is_part(x: Tensor) -> bool:
+    """Whether x is some of the channels of a channels-last image, all of whose pixels it has."""
+    _, channels, height, width = x.shape
+    pitch = x.stride(3)
+    return channels <= pitch and x.stride() == (height * width * pitch, 1, width * pitch, pitch)
 
 
 @functools.cache

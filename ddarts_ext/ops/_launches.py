@@ -6,7 +6,6 @@ of others on CUDA.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,75 +13,22 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.ops._checks import accumulate_dtype, memory_format_of
+from ddarts_ext.ops._convolution_launches import (
+    depthwise,
+    depthwise_backward,
+    pointwise,
+    pointwise_backward,
+    separable,
+    separable_backward,
+)
+from ddarts_ext.ops._copies import batches, dense, in_layout, in_pieces
 
-MOST_FILTERS, MOST_BRANCHES, MOST_MAPS = 32, 96, 64
-"""Of one launch, as csrc/cuda has them: kDepthwiseFilters, kMixedBranches, kIimMaps."""
-
-
-def _dense(x: Tensor | None, dtype: torch.dtype) -> int:
-    """Copies that make a contiguous tensor of this dtype."""
-    if x is None or x.numel() == 0:
-        return 0
-    return int(x.dtype != dtype) + int(not x.is_contiguous())
-
-
-def _in_layout(x: Tensor | None, layout: torch.memory_format) -> int:
-    """Copies that put an image into a layout."""
-    return 0 if x is None or x.numel() == 0 or x.is_contiguous(memory_format=layout) else 1
-
-
-def _batches(count: int, most: int) -> int:
-    return math.ceil(count / most)
-
-
-def _depthwise(
-    x: Tensor,
-    weights: Sequence[Tensor],
-    dilations: Sequence[int],
-    stride: int,
-    normalize: bool,
-    mean: Tensor | None,
-    rstd: Tensor | None,
-    groups: int,
-    eps: float,
-) -> int:
-    own = _batches(len(weights), MOST_FILTERS) if x.shape[0] else 0
-    converted = sum(_dense(weight, accumulate_dtype(x.dtype)) for weight in weights)
-    statistics = 0
-    if normalize:
-        statistics = int(x.shape[0] > 0) + 1 if mean is None else 2
-    return own + converted + statistics
-
-
-def _depthwise_backward(
-    grads: Sequence[Tensor],
-    x: Tensor,
-    weights: Sequence[Tensor],
-    dilations: Sequence[int],
-    stride: int,
-    normalize: bool,
-    mean: Tensor,
-    rstd: Tensor,
-    batch_statistics: bool,
-    groups: int,
-    input_grad: bool,
-    weights_grad: bool,
-) -> int:
-    accumulate = accumulate_dtype(x.dtype)
-    batches = _batches(len(weights), MOST_FILTERS)
-    count = sum(_dense(weight, accumulate) for weight in weights)
-    count += _dense(mean, mean.dtype) + _dense(rstd, rstd.dtype)
-    if weights_grad:
-        count += 2 * batches
-    if input_grad and x.shape[0]:
-        count += batches
-        if normalize or x.dtype != accumulate:
-            count += 1 + int(batch_statistics and normalize)
-    return count
+MOST_BRANCHES, MOST_MAPS = 96, 64
+"""Of one launch, as csrc/cuda has them: kMixedBranches, kIimMaps."""
 
 
 def _pool(x: Tensor, stride: int, maximum: bool, average: bool) -> int:
-    return _in_layout(x, memory_format_of(x)) + int(x.numel() > 0)
+    return in_layout(x, memory_format_of(x)) + int(x.numel() > 0)
 
 
 def _pool_backward(
@@ -100,7 +46,7 @@ def _pool_backward(
         return 0
     layout = torch.channels_last if channels_last else torch.contiguous_format
     positions = argmax if grad_maximum is not None else None
-    return 1 + sum(_in_layout(image, layout) for image in (grad_maximum, grad_average, positions))
+    return 1 + sum(in_layout(image, layout) for image in (grad_maximum, grad_average, positions))
 
 
 def _mixed_sum(
@@ -113,14 +59,14 @@ def _mixed_sum(
 ) -> int:
     first, sums = branches[0], _sums_of(branches)
     layout = memory_format_of(first)
-    count = sum(_in_layout(branch, layout) for branch in branches) + _dense(weights, sums)
-    count += _dense(mean, sums) + _dense(rstd, sums)
-    tables, channels = _batches(len(branches), MOST_BRANCHES), first.shape[1]
+    count = sum(in_pieces(branch, layout) for branch in branches) + dense(weights, sums)
+    count += dense(mean, sums) + dense(rstd, sums)
+    tables, channels = batches(len(branches), MOST_BRANCHES), first.shape[1]
     if weights.shape[0] and channels:
         if mean is not None or not first.numel():
             count += tables
         if mean is None:
-            count += _batches(sum(normalize), MOST_BRANCHES) * (2 if first.numel() else 1)
+            count += batches(sum(normalize), MOST_BRANCHES) * (2 if first.numel() else 1)
     return count + (tables if first.numel() else 0)
 
 
@@ -136,13 +82,13 @@ def _mixed_sum_backward(
 ) -> int:
     first, sums = branches[0], _sums_of(branches)
     layout = memory_format_of(first)
-    count = sum(_in_layout(image, layout) for image in (*branches, grad))
-    count += _dense(weights, sums) + _dense(mean, sums) + _dense(rstd, sums)
+    count = sum(in_pieces(image, layout) for image in (*branches, grad))
+    count += dense(weights, sums) + dense(mean, sums) + dense(rstd, sums)
     summed = len(branches) if weights_grad else sum(normalize) if batch_statistics else 0
     if not first.numel():  # sums of nothing are zeros
         count += int(weights.shape[0] * (len(branches) + 1) * first.shape[1] > 0)
         return count + int(weights.numel() > 0) * (1 + int(weights.dtype != sums))
-    count += 2 * _batches(summed, MOST_BRANCHES) + _batches(len(branches), MOST_BRANCHES)
+    count += 2 * batches(summed, MOST_BRANCHES) + batches(len(branches), MOST_BRANCHES)
     return count + int(weights.dtype != sums)
 
 
@@ -161,7 +107,7 @@ def _norm(
     relu: bool,
 ) -> int:
     accumulate = accumulate_dtype(x.dtype)
-    count = _in_layout(x, memory_format_of(x)) + _dense(weight, accumulate) + _dense(bias, accumulate)
+    count = in_layout(x, memory_format_of(x)) + dense(weight, accumulate) + dense(bias, accumulate)
     return count + (2 if groups * x.shape[1] else 0) + int(x.numel() > 0)
 
 
@@ -177,8 +123,8 @@ def _norm_backward(
     relu: bool,
 ) -> int:
     accumulate, layout = accumulate_dtype(x.dtype), memory_format_of(x)
-    count = _in_layout(x, layout) + _in_layout(grad, layout)
-    count += sum(_dense(row, accumulate) for row in (mean, rstd, weight, bias))
+    count = in_layout(x, layout) + in_layout(grad, layout)
+    count += sum(dense(row, accumulate) for row in (mean, rstd, weight, bias))
     affine = [row for row in (weight, bias) if row is not None]
     count += sum(int(row.numel() > 0) * (1 + int(row.dtype != accumulate)) for row in affine)  # zeros, and back
     if x.numel():
@@ -193,25 +139,29 @@ def _iim(
     for image in maps:
         kind = image.dtype, memory_format_of(image)
         kinds[kind] = kinds.get(kind, 0) + 1
-    count = sum(_in_layout(image, memory_format_of(image)) for image in maps)
-    count += sum(_dense(row, row.dtype) for row in (mean, rstd) if row is not None)
-    return count + (sum(_batches(n, MOST_MAPS) for n in kinds.values()) if maps[0].shape[0] else 0)
+    count = sum(in_layout(image, memory_format_of(image)) for image in maps)
+    count += sum(dense(row, row.dtype) for row in (mean, rstd) if row is not None)
+    return count + (sum(batches(n, MOST_MAPS) for n in kinds.values()) if maps[0].shape[0] else 0)
 
 
 def _spawn(groups: Tensor | None, source: Tensor, copies: int, stride: int, zero: bool) -> int:
     layout = memory_format_of(source)
     if not source.numel():
-        return _in_layout(groups, layout)
-    return _in_layout(groups, layout) + (0 if zero else _in_layout(source, layout)) + 1
+        return in_layout(groups, layout)
+    return in_layout(groups, layout) + (0 if zero else in_layout(source, layout)) + 1
 
 
 def _spawn_backward(grad: Tensor, height: int, width: int, copies: int, stride: int) -> int:
-    return _in_layout(grad, memory_format_of(grad)) + int(grad.numel() > 0)
+    return in_layout(grad, memory_format_of(grad)) + int(grad.numel() > 0)
 
 
 LAUNCHES: dict[str, Callable[..., Any]] = {
-    "relu_depthwise_conv2d": _depthwise,
-    "relu_depthwise_conv2d_backward": _depthwise_backward,
+    "relu_depthwise_conv2d": depthwise,
+    "relu_depthwise_conv2d_backward": depthwise_backward,
+    "relu_separable_conv2d": separable,
+    "relu_separable_conv2d_backward": separable_backward,
+    "relu_pointwise_conv2d": pointwise,
+    "relu_pointwise_conv2d_backward": pointwise_backward,
     "pool3x3": _pool,
     "pool3x3_backward": _pool_backward,
     "mixed_sum": _mixed_sum,

@@ -1,4 +1,4 @@
-"""1x1 convolutions of many images in one batched product of the library, and images that lie side by side.
+"""1x1 convolutions of an image in one batched product of the library, with weights that lie side by side.
 
 Off the CPU a product for every filter is a launch for every filter; here a batch of filters is one.
 """
@@ -12,14 +12,13 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.ops import _checks, _forward_mode
-from ddarts_ext.ops._pointwise import in_channels_last
 
 _MOST_PARTS, _FEWEST_ROWS = 64, 512
 """Into how many parts the rows of a weight gradient are cut, and how many a part has at least."""
 
 
 def stacks(*tensors: Tensor) -> bool:
-    """Whether :func:`joined` and :func:`products` may take the tensors: eager code, and no transform that sees it."""
+    """Whether the functions below may take the tensors: eager code, and no transform that sees it."""
     return not (
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
@@ -29,28 +28,9 @@ def stacks(*tensors: Tensor) -> bool:
     )
 
 
-def joined(images: Sequence[Tensor]) -> Tensor:
-    """F channels-last images [N, C, H, W] as rows of pixels [F, N*H*W, C]: a copy, unless they lie side by side."""
-    rows: Tensor = _Join.apply(*images)  # type: ignore[no-untyped-call]
-    return rows
-
-
 def stacked(weights: Sequence[Tensor]) -> Tensor:
     """F weights [Co, ...] as [F, Co, ...]: a copy, unless they lie side by side."""
     found: Tensor = _Stack.apply(*weights)  # type: ignore[no-untyped-call]
-    return found
-
-
-def products(rows: Tensor, weights: Tensor, *, interleaved: bool) -> Tensor:
-    """``rows[f] @ weights[f].T`` for all f: [F, M, C], [F, Co, C] -> [F, M, Co].
-
-    interleaved: the result lies in memory as [M, F, Co], so that it is an image of F*Co channels. The gradient of
-    ``rows`` lies as these do. Under autocast both are cast as by ``linear``.
-    """
-    device = rows.device.type
-    if _checks.autocasts(device) and rows.dtype != torch.float64:
-        rows, weights = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (rows, weights))
-    found: Tensor = _Products.apply(rows, weights, interleaved)  # type: ignore[no-untyped-call]
     return found
 
 
@@ -64,31 +44,6 @@ def shared_products(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
         rows, weights = (tensor.to(torch.get_autocast_dtype(device)) for tensor in (rows, weights))
     found: tuple[Tensor, ...] = _SharedProducts.apply(rows, weights)  # type: ignore[no-untyped-call]
     return found
-
-
-def diagonal(x: Tensor) -> Tensor:
-    """ReLU of every second pixel of a channels-last image [N, C, H, W] of even sides, and of those one further in both
-    directions: rows [2, N*H/2*W/2, C]."""
-    rows: Tensor = _Diagonal.apply(x)  # type: ignore[no-untyped-call]
-    return rows
-
-
-def as_rows(image: Tensor, filters: int) -> Tensor:
-    """A channels-last image [N, F*C, H, W] as rows of pixels [F, N*H*W, C], without a copy."""
-    n, channels, h, w = image.shape
-    return image.permute(0, 2, 3, 1).reshape(n * h * w, filters, channels // filters).transpose(0, 1)
-
-
-def as_image(rows: Tensor, size: Sequence[int]) -> Tensor:
-    """Interleaved rows [F, N*H*W, C] as the channels-last image [N, F*C, H, W], without a copy. size: (N, H, W)."""
-    n, h, w = size
-    return rows.transpose(0, 1).reshape(n, h, w, rows.shape[0] * rows.shape[2]).permute(0, 3, 1, 2)
-
-
-def as_images(rows: Tensor, size: Sequence[int]) -> tuple[Tensor, ...]:
-    """Rows [F, N*H*W, C] as F channels-last images [N, C, H, W]. size: (N, H, W)."""
-    n, h, w = size
-    return rows.view(rows.shape[0], n, h, w, rows.shape[2]).permute(0, 1, 4, 2, 3).unbind(0)
 
 
 def side_by_side(tensors: Sequence[Tensor]) -> bool:
@@ -123,60 +78,6 @@ class _Stack(torch.autograd.Function):
         return grad.unbind(0)
 
 
-class _Join(torch.autograd.Function):
-    """F images [N, C, H, W] -> [F, N*H*W, C]."""
-
-    @staticmethod
-    def forward(ctx: Any, *images: Tensor) -> Tensor:
-        n, c, h, w = ctx.size = images[0].shape
-        if all(map(in_channels_last, images)) and side_by_side(images):
-            return images[0].as_strided((len(images), n * h * w, c), (n * c * h * w, c, 1))
-        return torch.stack([image.permute(0, 2, 3, 1).reshape(n * h * w, c) for image in images])
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        n, _, h, w = ctx.size
-        return as_images(grad.contiguous(), (n, h, w))
-
-
-class _Diagonal(torch.autograd.Function):
-    """[N, C, H, W] -> [2, N*H/2*W/2, C], rectified. The backward writes the gradient once."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.size = x.shape
-        parts = torch.stack([x[:, :, f::2, f::2].permute(0, 2, 3, 1) for f in range(2)])
-        rows = parts.relu_().view(2, -1, x.shape[1])
-        ctx.save_for_backward(rows)
-        return rows
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        n, c, h, w = ctx.size
-        (rows,) = ctx.saved_tensors
-        kept = torch.ops.aten.threshold_backward(grad, rows, 0).view(2, n, h // 2, w // 2, c)
-        found = grad.new_zeros((n, h, w, c)).permute(0, 3, 1, 2)
-        for f, part in enumerate(kept.permute(0, 1, 4, 2, 3).unbind(0)):
-            found[:, :, f::2, f::2] = part
-        return found
-
-
-class _Products(torch.autograd.Function):
-    """rows [F, M, C], weights [F, Co, C] -> [F, M, Co], each contiguous or with the filters inside the rows."""
-
-    @staticmethod
-    def forward(ctx: Any, rows: Tensor, weights: Tensor, interleaved: bool) -> Tensor:
-        ctx.save_for_backward(rows, weights)
-        return _product(rows, weights.transpose(1, 2), interleaved)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        rows, weights = ctx.saved_tensors
-        d_rows = _product(grad, weights, not rows.is_contiguous()) if ctx.needs_input_grad[0] else None
-        d_weights = _weight_gradient(grad, rows) if ctx.needs_input_grad[1] else None
-        return d_rows, d_weights, None
-
-
 class _SharedProducts(torch.autograd.Function):
     """rows [M, C], weights [F, Co, C] -> F times [M, Co]. Backwards the filters lie inside the rows, so that the
     gradient of the rows is one product over all of them."""
@@ -197,13 +98,6 @@ class _SharedProducts(torch.autograd.Function):
         return d_rows, _weight_gradient(grad[None], rows[None]).view(filters, outputs, inputs)
 
 
-def _product(a: Tensor, b: Tensor, interleaved: bool) -> Tensor:
-    if not interleaved or torch.is_grad_enabled():
-        return torch.bmm(a, b)
-    out = a.new_empty((a.shape[1], a.shape[0], b.shape[2])).transpose(0, 1)
-    return torch.bmm(a, b, out=out)
-
-
 def _weight_gradient(grad: Tensor, rows: Tensor) -> Tensor:
     """``grad[f].T @ rows[f]`` for all f: [F, M, Co], [F, M, C] -> [F, Co, C].
 
@@ -215,7 +109,7 @@ def _weight_gradient(grad: Tensor, rows: Tensor) -> Tensor:
         parts //= 2
     if parts < 2:
         return torch.bmm(grad.transpose(1, 2), rows)
-    # The filters inside the rows cannot be cut without a copy.
+    # Rows that do not lie one after another cannot be cut without a copy.
     cut = [x.contiguous().view(filters * parts, count // parts, x.shape[2]) for x in (grad, rows)]
     found = torch.bmm(cut[0].transpose(1, 2), cut[1])
     return found.view(filters, parts, *found.shape[1:]).sum(1)

@@ -21,8 +21,6 @@ from ddarts_ext.ops._library import define_op
 
 _OP = "relu_depthwise_conv2d"
 KERNEL_SIZES = (3, 5, 7)
-_ALIGNMENT = 16
-"""In bytes, of what a kernel moves at once: as kAlignment of csrc/cuda/relu_depthwise_conv2d.cpp."""
 
 
 class ReluDepthwise(NamedTuple):
@@ -187,19 +185,10 @@ def _fake(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     n, c, h, w = x.shape
     size, layout = (n, c, (h + stride - 1) // stride, (w + stride - 1) // stride), _checks.memory_format_of(x)
-    outputs = _outputs(x, len(weights), size, layout)
+    outputs = [torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout) for _ in weights]
     rows = groups if normalize else 0
     statistics = [x.new_empty((rows, c), dtype=_checks.accumulate_dtype(x.dtype)) for _ in range(2)]
     return outputs, statistics[0], statistics[1]
-
-
-def _outputs(x: Tensor, count: int, size: tuple[int, int, int, int], layout: torch.memory_format) -> list[Tensor]:
-    """Side by side in memory, as the CUDA op has them, where each of them is aligned there."""
-    n, c, h, w = size
-    if x.device.type != "meta" or n * c * h * w * x.element_size() % _ALIGNMENT:
-        return [torch.empty(size, dtype=x.dtype, device=x.device, memory_format=layout) for _ in range(count)]
-    together = torch.empty((count * n, c, h, w), dtype=x.dtype, device=x.device, memory_format=layout)
-    return [together.narrow(0, f * n, n) for f in range(count)]
 
 
 def _fake_backward(grads: list[Tensor], x: Tensor, weights: list[Tensor], *args: Any) -> tuple[Tensor, list[Tensor]]:

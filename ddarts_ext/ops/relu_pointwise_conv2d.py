@@ -22,7 +22,8 @@ from ddarts_ext.ops._pointwise import in_channels_last, in_last, pointwise
 from ddarts_ext.ops.relu_depthwise_conv2d import autocast
 
 _OP = "relu_pointwise_conv2d"
-_COMPOSED_OF = "the library's ReLU and 1x1 convolution"
+WIDEST = 512, 128
+"""Channels in and out up to which there is one kernel off the CPU; beyond, the library's products are worth a ReLU."""
 
 
 def relu_pointwise_conv2d(x: Tensor, weights: Sequence[Tensor], *, stride: int = 1) -> Tensor:
@@ -32,13 +33,14 @@ def relu_pointwise_conv2d(x: Tensor, weights: Sequence[Tensor], *, stride: int =
     odd, weight 1 reads zeros past the border (AutoDL's padding of the factorised reduction).
 
     Returns [N,sum Co_f,ceil(H/stride),ceil(W/stride)] in the dtype and layout of x; sums are in float32 (float64 for
-    float64). Gradients: x and weights, any number of times; deterministic. Off the CPU it is the library's ReLU and 1x1
-    convolution. Raises ValueError for shapes and settings outside these, TypeError for dtypes that are not floating.
+    float64). Gradients: x and weights, any number of times; deterministic. Off the CPU more than 512 channels in or 128
+    out are the library's ReLU and 1x1 convolution. Raises ValueError for shapes and settings outside these, TypeError
+    for dtypes that are not floating.
     """
     weights = list(weights)
     _check(x, weights, stride)
     x, *weights = autocast(x, *weights)
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" and (x.shape[1] > WIDEST[0] or max(weight.shape[0] for weight in weights) > WIDEST[1]):
         check_composed(_OP)
         return composed(x, weights, stride)
     out: Tensor = _forward(x, weights, stride)
@@ -149,7 +151,6 @@ _forward = define_op(
     fake=_fake,
     backward=_backward,
     setup_context=_setup_context,
-    composed_of=_COMPOSED_OF,
 )
 _backward_op = define_op(
     "relu_pointwise_conv2d_backward(Tensor grad, Tensor x, Tensor[] weights, int stride, bool input_grad, "
@@ -157,5 +158,4 @@ _backward_op = define_op(
     reference=relu_pointwise_conv2d_backward_reference,
     fake=_fake_backward,
     **through_reference(relu_pointwise_conv2d_backward_reference),
-    composed_of=_COMPOSED_OF,
 )

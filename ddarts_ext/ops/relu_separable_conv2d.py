@@ -32,7 +32,8 @@ from ddarts_ext.ops.relu_depthwise_conv2d import (
 )
 
 _OP = "relu_separable_conv2d"
-_COMPOSED_OF = "relu_depthwise_conv2d and the library's 1x1 convolution"
+WIDEST = 128
+"""Channels in or out up to which there is one kernel off the CPU; beyond, the library's products are worth a pass."""
 
 
 def relu_separable_conv2d(
@@ -59,9 +60,9 @@ def relu_separable_conv2d(
     [G*B,Co,ceil(H/stride),ceil(W/stride)].
 
     Sums are in float32 (float64 for float64), and y is not rounded to the dtype of the inputs. Gradients: inputs,
-    weights and pointwise, any number of times; deterministic. Off the CPU it is :func:`relu_depthwise_conv2d` and the
-    library's 1x1 convolution. Raises ValueError for shapes and settings outside these, TypeError for dtypes that are
-    not floating.
+    weights and pointwise, any number of times; deterministic. Off the CPU images of more than 128 channels go through
+    :func:`relu_depthwise_conv2d` and the library's 1x1 convolution. Raises ValueError for shapes and settings outside
+    these, TypeError for dtypes that are not floating.
     """
     inputs, weights, pointwise = list(inputs), list(weights), list(pointwise)
     if sources is None:
@@ -69,7 +70,7 @@ def relu_separable_conv2d(
     sources, dilations = list(sources), list(dilations)
     _check(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups)
     _checks.check_eps(_OP, eps)
-    if inputs[0].device.type != "cpu":
+    if inputs[0].device.type != "cpu" and max(pointwise[0].shape[:2]) > WIDEST:
         check_composed(_OP)
         return composed(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups, eps)
     cast = autocast(*inputs, *weights, *pointwise)
@@ -94,7 +95,7 @@ def composed(
     groups: int,
     eps: float,
 ) -> ReluDepthwise:
-    """The same by the ops that there are kernels for everywhere."""
+    """The same by :func:`relu_depthwise_conv2d` and the library's 1x1 convolution."""
 
     def filter_one(x: Tensor, own: list[Tensor], steps: list[int], *statistics: Tensor | None) -> ReluDepthwise:
         return relu_depthwise_conv2d(
@@ -312,7 +313,6 @@ _forward = define_op(
     fake=_fake,
     backward=_backward,
     setup_context=_setup_context,
-    composed_of=_COMPOSED_OF,
 )
 _backward_op = define_op(
     "relu_separable_conv2d_backward(Tensor[] grads, Tensor[] inputs, Tensor[] weights, Tensor[] pointwise, "
@@ -321,5 +321,4 @@ _backward_op = define_op(
     reference=relu_separable_conv2d_backward_reference,
     fake=_fake_backward,
     **through_reference(relu_separable_conv2d_backward_reference),
-    composed_of=_COMPOSED_OF,
 )

@@ -21,6 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 NAMESPACE = "ddarts_ext_emulated"
 ORDERS = ("forward", "reverse", "random")
+_OWNERS = {"relu_pointwise_conv2d": "relu_separable_conv2d"}
+"""Ops that run on the kernels of another, in whose library they are."""
+_CALLED = {"relu_separable_conv2d": ("mixed_sum",)}
+"""Ops that call launchers of others."""
 
 if str(ROOT) not in sys.path:
     sys.path.append(str(ROOT))
@@ -85,8 +89,14 @@ def _compile(command: list[str]) -> None:
 
 
 def op_sources(op: str) -> list[Path]:
-    """csrc/cuda/<op>.cpp, <op>.cu and <op>_*.cu."""
-    return [ROOT / name for name in toolchain.op_sources("cuda", op, ".cpp", ".cu")]
+    """csrc/cuda/<op>.cpp, <op>.cu and <op>_*.cu, what else is in its library, and the launchers of others."""
+    owner = _OWNERS.get(op, op)
+    names = toolchain.op_sources("cuda", owner, ".cpp", ".cu")
+    for other in (other for other, own in _OWNERS.items() if own == owner):
+        names += toolchain.op_sources("cuda", other, ".cpp")
+    for other in _CALLED.get(owner, ()):
+        names += toolchain.op_sources("cuda", other, ".cu")
+    return [ROOT / name for name in names]
 
 
 def load(library: Path) -> ctypes.CDLL:
@@ -114,6 +124,7 @@ class Emulated:
     def library(self, name: str) -> ctypes.CDLL:
         """The library that has the op."""
         owner = name.removesuffix("_backward")
+        owner = _OWNERS.get(owner, owner)
         if owner not in _loaded:
             _loaded[owner] = load(compile_library(op_sources(owner)))
         return _loaded[owner]

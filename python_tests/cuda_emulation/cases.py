@@ -32,6 +32,11 @@ def cases(dtype: torch.dtype, format_: torch.memory_format) -> Iterator[Case]:
         yield Case("relu_depthwise_conv2d", f"stride {stride}", _depthwise(dtype, format_, stride, normalize=False))
     yield Case("relu_depthwise_conv2d", "with batch norm", _depthwise(dtype, format_, 1, normalize=True))
     for stride in (1, 2):
+        yield Case("relu_separable_conv2d", f"stride {stride}", _separable(dtype, format_, stride, normalize=False))
+    yield Case("relu_separable_conv2d", "with batch norm", _separable(dtype, format_, 1, normalize=True))
+    for stride in (1, 2):
+        yield Case("relu_pointwise_conv2d", f"stride {stride}", _pointwise(dtype, format_, stride))
+    for stride in (1, 2):
         yield Case("pool3x3", f"stride {stride}", _pool(dtype, format_, stride))
     yield Case("mixed_sum", "8 branches", _mixed_sum(dtype, format_))
     yield Case("grouped_batch_norm", "2 groups", _norm(dtype, format_))
@@ -55,6 +60,28 @@ def _depthwise(dtype: torch.dtype, format_: torch.memory_format, stride: int, *,
         weights = [torch.randn(CHANNELS, 1, k, k, dtype=dtype).requires_grad_() for k in sides]
         found = ops.relu_depthwise_conv2d(x, weights, dilations=dilations, stride=stride, normalize=normalize, groups=2)
         _backward(list(found.outputs), format_)
+
+    return run
+
+
+def _separable(dtype: torch.dtype, format_: torch.memory_format, stride: int, *, normalize: bool) -> Callable[[], None]:
+    def run() -> None:
+        inputs = [_image(dtype, format_) for _ in range(2 if normalize else 1)]
+        sides, dilations = ((3, 5), [1, 1]) if normalize else ((3, 5, 3, 5), [1, 1, 2, 2])
+        weights = [torch.randn(CHANNELS, 1, k, k, dtype=dtype).requires_grad_() for k in sides]
+        pointwise = [torch.randn(CHANNELS, CHANNELS, 1, 1, dtype=dtype).requires_grad_() for _ in sides]
+        found = ops.relu_separable_conv2d(
+            inputs, weights, pointwise, dilations=dilations, stride=stride, normalize=normalize, groups=2
+        )
+        _backward(list(found.outputs), format_)
+
+    return run
+
+
+def _pointwise(dtype: torch.dtype, format_: torch.memory_format, stride: int) -> Callable[[], None]:
+    def run() -> None:
+        weights = [torch.randn(CHANNELS, CHANNELS, 1, 1, dtype=dtype).requires_grad_() for _ in range(stride)]
+        _backward([ops.relu_pointwise_conv2d(_image(dtype, format_), weights, stride=stride)], format_)
 
     return run
 

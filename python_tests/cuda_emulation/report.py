@@ -59,7 +59,7 @@ def resources(architecture: str) -> dict[tuple[str, str], Resources] | str:
             ["c++filt"], input="\n".join(m[0] for m in matches), capture_output=True, text=True, check=True
         ).stdout.splitlines()
         for name, (_, spills, registers, shared) in zip(names, matches, strict=True):
-            op = next(op for op in OPS if Path(source).stem.startswith(op))  # <op>.cu, <op>_*.cu
+            op = next((op for op in OPS if Path(source).stem.startswith(op)), source)  # <op>.cu, <op>_*.cu
             found[op, readable(laboratory.short_name(name))] = Resources(int(registers), int(spills), int(shared or 0))
     return found
 

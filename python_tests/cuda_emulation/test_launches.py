@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddarts_ext import ops
-from ddarts_ext.ops import _launches
+from ddarts_ext.ops import _convolution_launches, _launches
 
 VARIANTS = (
     (torch.float32, torch.channels_last),
@@ -70,6 +70,28 @@ def unusual() -> Iterator[tuple[str, Sequence[Any]]]:
             for wanted in ((True, True), (True, False), (False, True)):
                 settings = (1, normalize, *tables, normalize and mean is None, 2, *wanted)
                 yield "relu_depthwise_conv2d_backward", (grads, source, filters, [1] * 70, *settings)
+    for inputs, sources in (([x], [0] * 70), ([x, strided, image(2, 4, 6, 6, last=False)], [f % 3 for f in range(70)])):
+        for wanted in ((True, True), (True, False), (False, True)):
+            for normalize, mean in ((False, None), (True, None), (True, torch.ones(1, len(inputs), 4))):
+                points = [torch.randn(8, 4, 1, 1) for _ in filters]
+                call = (inputs, filters, points, sources, [1] * 70, 1, normalize)
+                yield "relu_separable_conv2d", (*call, mean, mean, 2, 1e-5)
+                tables = [torch.ones(2 if normalize else 0, len(inputs), 4)] * 2
+                grads = [image(2, 8, 6, 6, last=f > 1) for f in range(70)]
+                settings = (*tables, normalize and mean is None, 2, *wanted)
+                yield "relu_separable_conv2d_backward", (grads, *call, *settings)
+    call = ([empty], filters[:2], [torch.randn(8, 4, 1, 1)] * 2, [0, 0], [1, 1], 1, False)
+    yield "relu_separable_conv2d", (*call, None, None, 1, 1e-5)
+    yield "relu_separable_conv2d_backward", ([empty.new_zeros(0, 8, 6, 6)] * 2, *call, *tables, False, 1, True, True)
+    for weights in ([torch.randn(8, 4, 1, 1)] * 2, [torch.randn(8, 4, 1, 1), torch.randn(3, 4, 1, 1)]):
+        for source in (x, strided, empty):
+            channels = sum(len(weight) for weight in weights)
+            yield "relu_pointwise_conv2d", (source, weights, 2)
+            for wanted in ((True, True), (True, False), (False, True)):
+                yield (
+                    "relu_pointwise_conv2d_backward",
+                    (*(image(source.shape[0], channels, 3, 3, last=False), source, weights, 2, *wanted),),
+                )
     for source in (strided, empty):
         yield "pool3x3", (source, 2, True, False)
         yield "pool3x3", (source, 1, True, True)
@@ -126,8 +148,11 @@ def test_every_op_with_kernels_declares_its_launches() -> None:
 @pytest.mark.parametrize(
     ("header", "constant", "declared"),
     [
-        ("relu_depthwise_conv2d", "kDepthwiseFilters", _launches.MOST_FILTERS),
+        ("relu_depthwise_conv2d", "kDepthwiseFilters", _convolution_launches.MOST_FILTERS),
+        ("relu_separable_conv2d", "kSeparableFilters", _convolution_launches.MOST_SEPARABLE),
+        ("relu_separable_conv2d", "kSeparableMomentTiles", _convolution_launches.MOST_MOMENT_TILES),
         ("mixed_sum", "kMixedBranches", _launches.MOST_BRANCHES),
+        ("mixed_sum", "kMixedBranches", _convolution_launches.MOST_INPUTS),
         ("channel_iim", "kIimMaps", _launches.MOST_MAPS),
     ],
 )

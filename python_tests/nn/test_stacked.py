@@ -1,64 +1,30 @@
-"""Filters of a kind as one: the same outputs, gradients and statistics as stage by stage."""
+"""1x1 convolutions and reductions of a kind as one: the same outputs and gradients as one by one."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from ddarts_ext import ops, spaces
+from ddarts_ext import spaces
 from ddarts_ext.nn import NASBench201Supernet, Pass, Supernet, graph, primitives, stacked
 from ddarts_ext.nn.layout import lay_out
-from ddarts_ext.nn.primitives import SEARCH, DepthwiseConv, FactorizedReduce, primitive
+from ddarts_ext.nn.primitives import SEARCH, FactorizedReduce, primitive
 from ddarts_ext.nn.readers import apart
 from ddarts_ext.ops import _stacked
 from ddarts_ext.runs.optimizers import state_of, take_up
-
-NAMES = ("sep_conv_3x3", "dil_conv_5x5", "sep_conv_5x5", "dil_conv_3x3", "sep_conv_3x3", "sep_conv_7x7", "sep_conv_5x5")
-PASSES = (
-    Pass(statistics="update"), Pass(statistics="batch"), Pass(statistics="running"), Pass(statistics="batch", groups=2)
-)  # fmt: skip
-
-
-def members(names: tuple[str, ...], stride: int) -> nn.ModuleList:
-    found = nn.ModuleList(primitive(name, 4, stride, SEARCH) for name in names).double()
-    for op in found:
-        if op.norm is not None:
-            nn.init.normal_(op.norm.running_mean)
-            nn.init.uniform_(op.norm.running_var, 0.5, 2.0)
-    return found
 
 
 def image(*shape: int) -> Tensor:
     return torch.randn(*shape, dtype=torch.float64).contiguous(memory_format=torch.channels_last).requires_grad_()
 
 
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("p", PASSES, ids=["update", "batch", "running", "groups"])
-@pytest.mark.parametrize("names", [NAMES, ("sep_conv_3x3",), ("dil_conv_3x3", "dil_conv_5x5")])
-def test_equal_to_stage_by_stage(names: tuple[str, ...], p: Pass, stride: int) -> None:
-    convs, x = members(names, stride), image(4, 4, 7, 6)
-    others, y = copy.deepcopy(convs), x.detach().clone().requires_grad_()
-    found, expected = stacked.run(list(convs), x, p), DepthwiseConv.run(list(others), y, p)
-    waves = [torch.randn_like(out) for out in expected]
-    for out, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(out, other)
-        assert out.is_contiguous(memory_format=torch.channels_last)
-    torch.autograd.backward(found, waves)
-    torch.autograd.backward(expected, waves)
-    torch.testing.assert_close(x.grad, y.grad)
-    for (name, parameter), other in zip(convs.named_parameters(), others.parameters(), strict=True):
-        torch.testing.assert_close(parameter.grad, other.grad, msg=name)
-    for (name, buffer), other in zip(convs.named_buffers(), others.buffers(), strict=True):
-        torch.testing.assert_close(buffer, other, msg=name)
-
-
+@pytest.mark.parametrize("size", [(6, 8), (5, 7)], ids=str)
 @pytest.mark.parametrize("count", [1, 3])
-def test_reductions_equal_one_by_one(count: int) -> None:
-    convs, x = nn.ModuleList(primitive("skip_connect", 4, 2, SEARCH) for _ in range(count)).double(), image(2, 4, 6, 8)
+def test_reductions_equal_one_by_one(count: int, size: tuple[int, int]) -> None:
+    convs, x = nn.ModuleList(primitive("skip_connect", 4, 2, SEARCH) for _ in range(count)).double(), image(2, 4, *size)
     others, y = copy.deepcopy(convs), x.detach().clone().requires_grad_()
     found, expected = stacked.reduced(list(convs), x), FactorizedReduce.run(list(others), y, Pass())
     waves = [torch.randn_like(out) for out in expected]
@@ -68,12 +34,6 @@ def test_reductions_equal_one_by_one(count: int) -> None:
     torch.testing.assert_close(x.grad, y.grad)
     for parameter, other in zip(convs.parameters(), others.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, other.grad)
-
-
-def test_a_diagonal_is_twice_differentiable() -> None:
-    x = image(2, 3, 4, 6)
-    assert torch.autograd.gradcheck(_stacked.diagonal, x)
-    assert torch.autograd.gradgradcheck(_stacked.diagonal, x)
 
 
 def test_readers_of_a_state_give_the_sum_of_their_gradients() -> None:
@@ -177,97 +137,25 @@ def test_products_of_one_image_are_twice_differentiable(count: int) -> None:
     assert torch.autograd.gradgradcheck(_stacked.shared_products, (rows, weights))
 
 
-def test_an_output_that_nothing_reads() -> None:
-    convs, x = members(NAMES, 1), image(2, 4, 5, 5)
-    others = copy.deepcopy(convs)
-    for ops_, run in ((convs, stacked.run), (others, DepthwiseConv.run)):
-        run(list(ops_), x, Pass())[2].square().sum().backward()
-    for parameter, other in zip(convs.parameters(), others.parameters(), strict=True):
-        torch.testing.assert_close(
-            torch.zeros_like(parameter) if parameter.grad is None else parameter.grad,
-            torch.zeros_like(other) if other.grad is None else other.grad,
-        )
-
-
-@pytest.mark.parametrize("interleaved", [False, True])
-def test_products_are_twice_differentiable(interleaved: bool) -> None:
-    images = [image(1, 2, 3, 2) for _ in range(2)]
-    weights = [torch.randn(3, 2, dtype=torch.float64, requires_grad=True) for _ in range(2)]
-
-    def run(a: Tensor, b: Tensor, v: Tensor, w: Tensor) -> Tensor:
-        return _stacked.products(_stacked.joined([a, b]), _stacked.stacked([v, w]), interleaved=interleaved)
-
-    torch.testing.assert_close(
-        run(*images, *weights),
-        torch.stack([x.permute(0, 2, 3, 1).flatten(0, 2) @ w.T for x, w in zip(images, weights, strict=True)]),
-    )
-    assert torch.autograd.gradcheck(run, (*images, *weights))
-    assert torch.autograd.gradgradcheck(run, (*images, *weights))
-
-
 @pytest.mark.parametrize("count", [1, 511, 1024, 3 * 1024, 1 << 16])
-@pytest.mark.parametrize("interleaved", [False, True])
-def test_weight_gradients_in_parts(count: int, interleaved: bool) -> None:
-    rows, weights = torch.randn(2, count, 3, dtype=torch.float64), torch.randn(2, 4, 3, dtype=torch.float64)
-    wave = torch.randn(count, 2, 4, dtype=torch.float64).transpose(0, 1)
-    if interleaved:
-        rows, wave = rows.transpose(0, 1).contiguous().transpose(0, 1), wave.contiguous()
-    out = _stacked.products(rows, weights.requires_grad_(), interleaved=interleaved)
+@pytest.mark.parametrize("filters", [1, 2])
+def test_weight_gradients_in_parts(count: int, filters: int) -> None:
+    rows, weights = torch.randn(count, 3, dtype=torch.float64), torch.randn(filters, 4, 3, dtype=torch.float64)
+    waves = [torch.randn(count, 4, dtype=torch.float64) for _ in range(filters)]
+    outputs = _stacked.shared_products(rows, weights.requires_grad_())
     torch.testing.assert_close(
-        torch.autograd.grad(out, weights, wave)[0], torch.einsum("fmo,fmc->foc", wave, rows), rtol=1e-10, atol=1e-10
+        torch.autograd.grad(outputs, weights, waves)[0],
+        torch.stack([wave.T @ rows for wave in waves]),
+        rtol=1e-10,
+        atol=1e-10,
     )
 
 
-def sides() -> Iterator[tuple[list[Tensor], bool]]:
-    together = torch.randn(6, 4, 3, 3).contiguous(memory_format=torch.channels_last)
-    parts = list(together.split(2))
-    yield parts, True
-    yield parts[1:], True
-    yield [parts[1], parts[0]], False
-    yield [parts[0], parts[2]], False
-    yield [parts[0], parts[1].clone()], False
-    yield [parts[0], parts[0]], False
-    yield list(torch.randn(6, 4, 3, 3).split(2)), False  # another layout
-
-
-def test_what_lies_side_by_side_is_not_copied() -> None:
-    for number, (images, shared) in enumerate(sides()):
-        rows = _stacked.joined(images)
-        expected = torch.stack([x.permute(0, 2, 3, 1).reshape(-1, 4) for x in images])
-        torch.testing.assert_close(rows, expected, rtol=0, atol=0)
-        assert (rows.data_ptr() == images[0].data_ptr()) is shared, number
+def test_weights_are_stacked_without_a_copy_where_they_lie_side_by_side() -> None:
     flat = torch.randn(12)
     weights = [flat[:4].view(2, 2), flat[4:8].view(2, 2), flat[8:].view(2, 2)]
     assert _stacked.stacked(weights).data_ptr() == flat.data_ptr()
     assert _stacked.stacked(weights[::-1]).data_ptr() != flat.data_ptr()
     torch.testing.assert_close(_stacked.stacked(weights), torch.stack(weights), rtol=0, atol=0)
-
-
-def test_a_gradient_reaches_all_that_lies_side_by_side() -> None:
-    images = [part.requires_grad_() for part in torch.randn(6, 4, 3, 3).to(memory_format=torch.channels_last).split(2)]
-    _stacked.joined(images).square().sum().backward()
-    for x in images:
-        torch.testing.assert_close(x.grad, 2 * x)
-
-
-def test_outputs_on_a_gpu_lie_side_by_side() -> None:
-    """The fake does as the CUDA op does; what is not aligned has memory of its own."""
-    for channels, shared in ((4, True), (1, False)):
-        x = torch.empty(1, channels, 3, 3, device="meta").to(memory_format=torch.channels_last)
-        weights = [torch.empty(channels, 1, 3, 3, device="meta") for _ in range(3)]
-        outputs = ops.relu_depthwise_conv2d(x, weights, dilations=[1, 1, 2]).outputs
-        assert _stacked.side_by_side(outputs) is shared
-
-
-def test_under_autocast_as_stage_by_stage() -> None:
-    convs, x = members(NAMES, 1).float(), image(2, 4, 8, 8).detach().float().requires_grad_()
-    others, y = copy.deepcopy(convs), x.detach().clone().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16):
-        found, expected = stacked.run(list(convs), x, Pass()), DepthwiseConv.run(list(others), y, Pass())
-    for out, other in zip(found, expected, strict=True):
-        assert out.dtype == other.dtype == torch.bfloat16
-        torch.testing.assert_close(out, other, rtol=0.05, atol=0.05)
-    sum(out.float().square().sum() for out in found).backward()
-    sum(out.float().square().sum() for out in expected).backward()
-    assert all(parameter.grad.dtype == torch.float32 for parameter in convs.parameters())
-    torch.testing.assert_close(x.grad, y.grad, rtol=0.1, atol=0.1 * float(y.grad.abs().max()))
+    assert not _stacked.side_by_side([weights[0], weights[2]])
+    assert not _stacked.side_by_side([weights[0], weights[1].clone()])

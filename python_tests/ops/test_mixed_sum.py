@@ -331,3 +331,26 @@ for shape in ((2, 5, 3, 3), (2, 8, 4, 4)):
         ops.mixed_sum_backward(out, *arguments, mean, rstd, True, True)
 """,
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_emulated_cuda_reads_some_channels_of_an_image_as_they_are(emulated: object, dtype: torch.dtype) -> None:
+    """Branches and the gradient, in packets and value by value."""
+    forward, backward = emulated.op("mixed_sum"), emulated.op("mixed_sum_backward")
+    for channels, first in ((4, 4), (4, 3), (3, 2)):
+        wide = [
+            torch.randn(4, 3 * channels, 5, 6).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(4)
+        ]
+        images = [image[:, first : first + channels] for image in wide]
+        plain = [image.contiguous(memory_format=torch.channels_last) for image in images]
+        weights, flags = torch.rand(2, 3).to(torch.promote_types(dtype, torch.float32)), [True, False, True]
+        mixed = [plain[0], *images[1:3]]
+        for _ in emulated.orders():
+            want, got = (forward(branches, weights, flags, None, None, 1e-5) for branches in (plain[:3], mixed))
+            wanted, found = (
+                backward(grad, branches, weights, flags, want[1], want[2], True, True)
+                for grad, branches in ((plain[3], plain[:3]), (images[3], mixed))
+            )
+            for a, b in zip((*got, *found[0], found[1]), (*want, *wanted[0], wanted[1]), strict=True):
+                assert torch.equal(a, b) if first % 4 == 0 else torch.allclose(a, b, rtol=1e-2, atol=1e-2)
+                assert a.stride() == b.stride()

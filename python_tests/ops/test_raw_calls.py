@@ -174,7 +174,10 @@ def test_eps_is_finite_and_not_negative(eps: float) -> None:
             call()
 
 
-EMULATED = ["pool3x3", "grouped_batch_norm", "mixed_sum", "spawn_group", "channel_iim", "relu_depthwise_conv2d"]
+EMULATED = [
+    *("pool3x3", "grouped_batch_norm", "mixed_sum", "spawn_group", "channel_iim", "relu_depthwise_conv2d"),
+    *("relu_separable_conv2d", "relu_pointwise_conv2d"),
+]
 
 
 @pytest.mark.parametrize("op", EMULATED)
@@ -192,6 +195,10 @@ def test_emulated_kernels_ask_the_same(emulated: Any, op: str) -> None:
         "channel_iim": (3, []),
         "relu_depthwise_conv2d": (3, 3),
         "relu_depthwise_conv2d_backward": (0, [g.double() for g in calls["relu_depthwise_conv2d_backward"][0]]),
+        "relu_separable_conv2d": (3, [0, 9]),
+        "relu_separable_conv2d_backward": (0, [g.double() for g in calls["relu_separable_conv2d_backward"][0]]),
+        "relu_pointwise_conv2d": (2, 7),
+        "relu_pointwise_conv2d_backward": (0, calls["relu_pointwise_conv2d_backward"][0].double()),
     }
     for name in (op, f"{op}_backward"):
         if name not in wrong:

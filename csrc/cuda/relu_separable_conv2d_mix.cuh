@@ -1,0 +1,93 @@
+// relu_separable_conv2d, backward: u^T g of a tile, which the gradients of the input and of the taps both begin with.
+#pragma once
+
+#include "relu_separable_conv2d_tile.cuh"
+
+namespace ddarts {
+namespace separable {
+
+template <typename A>
+constexpr int kAcross = kChannels<A> / kPacket<A>;  // packets of a block's channels
+template <typename A>
+constexpr int kSlots = kThreads / kAcross<A>;
+template <typename A>
+constexpr int kOutputs = 16 * kPacket<A>;  // output channels at once
+struct SeparablePlan {
+  unsigned filter_blocks, chunks, output_blocks;  // chunks: of tiles of outputs
+  int rows, across;                               // rows of such a tile; across: blocks of channels
+  int64_t columns, tiles;                         // of outputs
+};
+
+// tile[r][j][l] = sum_o g[n,o,top + r,left + j] u[o,first + l], zero outside of the image. All threads call it; mixing and tile
+// are free, and there when all threads have met once more. Each: pixels of a thread at once.
+template <typename T, int Each, typename A>
+__device__ __forceinline__ void mix_back(const SeparableProblem& p, const SeparableFilter& f, A* tile, const Tile& shape, A* mixing,
+                                         unsigned n, int top, int left, int first) {
+  constexpr int V = kPacket<A>, kC = kChannels<A>;
+  const int q = threadIdx.x % kAcross<A>, slot = threadIdx.x / kAcross<A>, total = shape.rows * shape.columns;
+  const int out_h = static_cast<int>(p.out_h), out_w = static_cast<int>(p.out_w);
+  const Strides s = strides_of(p.channels_last, p.image_c, p.out_h * p.out_w);
+  const T* g = static_cast<const T*>(f.data) + static_cast<int64_t>(n) * s.n;
+  const Weight<A> pointwise{f.pointwise, f.pointwise_dtype};
+  for (int o0 = 0; o0 < p.out_c; o0 += kOutputs<A>) {
+    const int outputs = min(static_cast<int>(p.out_c) - o0, kOutputs<A>);
+    if (o0 > 0) __syncthreads();
+    for (int i = threadIdx.x; i < (outputs + V - 1) / V * V * kC; i += kThreads) {
+      const int o = i / kC, l = i % kC;
+      mixing[i] = o < outputs && first + l < p.c ? pointwise[(o0 + o) * p.c + first + l] : A(0);
+    }
+    __syncthreads();
+    for (int base = slot; base < total; base += Each * kSlots<A>) {
+      A acc[Each][V];
+      const T* from[Each];
+      int to[Each];
+#pragma unroll
+      for (int e = 0; e < Each; ++e) {
+        const int pixel = base + e * kSlots<A>, r = pixel / shape.columns, j = pixel - r * shape.columns, y = top + r, x = left + j;
+        to[e] = pixel < total ? r * shape.pitch + j * kC + q * V : -1;
+        const bool inside = pixel < total && y >= 0 && y < out_h && x >= 0 && x < out_w;
+        from[e] = inside ? g + o0 * s.c + (y * p.out_w + x) * s.pixel : nullptr;
+        Packed<A, V> before{};
+        if (o0 > 0 && inside) before = *reinterpret_cast<const Packed<A, V>*>(tile + to[e]);
+#pragma unroll
+        for (int v = 0; v < V; ++v) acc[e][v] = before.v[v];
+      }
+#pragma unroll 1
+      for (int o = 0; o < outputs; o += V) {
+        A values[Each][V];
+#pragma unroll
+        for (int e = 0; e < Each; ++e) {
+          if (p.out_packets) {
+            Packed<T, V> packet{};
+            if (from[e] != nullptr) packet = *reinterpret_cast<const Packed<T, V>*>(from[e] + o);
+#pragma unroll
+            for (int v = 0; v < V; ++v) values[e][v] = static_cast<A>(widen(packet.v[v]));
+          } else {
+#pragma unroll
+            for (int v = 0; v < V; ++v)
+              values[e][v] = from[e] != nullptr && o + v < outputs ? static_cast<A>(widen(from[e][(o + v) * s.c])) : A(0);
+          }
+        }
+#pragma unroll
+        for (int v = 0; v < V; ++v) {
+          const auto u = *reinterpret_cast<const Packed<A, V>*>(mixing + (o + v) * kC + q * V);
+#pragma unroll
+          for (int e = 0; e < Each; ++e)
+#pragma unroll
+            for (int w = 0; w < V; ++w) acc[e][w] += values[e][v] * u.v[w];
+        }
+      }
+#pragma unroll
+      for (int e = 0; e < Each; ++e) {
+        if (to[e] < 0) continue;
+        Packed<A, V> packet;
+#pragma unroll
+        for (int v = 0; v < V; ++v) packet.v[v] = acc[e][v];
+        *reinterpret_cast<Packed<A, V>*>(tile + to[e]) = packet;
+      }
+    }
+  }
+}
+
+}  // namespace separable
+}  // namespace ddarts
