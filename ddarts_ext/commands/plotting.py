@@ -37,7 +37,7 @@ def plot(
     """
     from ddarts_ext.plot import plot_run
 
-    if (Path(source) / "config.json").is_file():
+    if Path(source).is_dir():
         for path in plot_run(source, out, format or "png"):  # type: ignore[arg-type]
             typer.echo(path)
         return
@@ -48,6 +48,8 @@ def _genotype(source: str, out: Path | None, format: str | None, layout: Any) ->
     from ddarts_ext.genotype import Genotype
     from ddarts_ext.plot import plot_genotype
 
+    if len(Path(source).parts) > 1 and "#" not in source and "(" not in source and not Path(source).exists():
+        raise FileNotFoundError(f"plot: {source} must be the folder of a run or the file of a genotype, but is neither")
     genotype = Genotype.load(source)
     if out is None:
         out = Path(f"{_name(source)}.{format or 'svg'}")

@@ -119,10 +119,11 @@ def shown(name: str, value: float, digits: int = 1) -> str:
     return f"{name} {value:.{digits}%}" if name in SHARES else f"{name} {value:.4g}"
 
 
-def judged_in(part: Mapping[str, Any]) -> list[tuple[str, float]]:
+def judged_in(part: object) -> list[tuple[str, float]]:
     """Name and value of the metric in a part of a record, as ``{"loss": ..., "accuracy": ...}``; none where there was
-    none (the second order judges no alphas)."""
-    return [(name, value) for name, value in part.items() if name not in ("loss", "top5")]
+    none (the second order judges no alphas), or where the file that it is from holds something else."""
+    named = part.items() if isinstance(part, Mapping) else ()
+    return [(name, value) for name, value in named if name not in ("loss", "top5")]
 
 
 def metric_in(part: Mapping[str, Any]) -> tuple[str, float]:

@@ -39,8 +39,8 @@ class Description:
     channels: int
     stem: str
     auxiliary: bool
-    task: str = CLASSES
     about: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    task: str = CLASSES
 
     def __post_init__(self) -> None:
         if self.task not in TASKS:
@@ -78,8 +78,8 @@ class Description:
             channels,
             stem,
             auxiliary,
-            task,
             about,
+            task,
         )
 
     def build(self) -> DiscreteNetwork | NASBench201Network:
