@@ -28,9 +28,9 @@ def recurrent_node(
         s = sum_p sum_f w[p,f] (s_p + sigmoid(c_p) (f(h_p) - s_p)),    [c_p | h_p] = gates[p].
 
     states: P tensors [B,H], the predecessors. gates: P tensors [B,2H], each the product of a predecessor with the
-    weights of this node, its carry c_p in the first half. Floating; rows may be strided (slices of one product are read in
-    place). weights: [P,F], what the activations are mixed by; those of one cell need not sum to 1, as `none` takes a
-    part. activations: F names of ``tanh``, ``relu``, ``sigmoid``, ``identity``, each at most once.
+    weights of this node, its carry c_p in the first half. Floating; rows may be strided (slices of one product are read
+    in place). weights: [P,F], what the activations are mixed by; they need not sum to 1, as `none` takes a part.
+    activations: F names of ``tanh``, ``relu``, ``sigmoid``, ``identity``, each at most once.
 
     Returns [B,H] in the promoted dtype of states and gates; sums are float32, or float64 if any of them is. Gradients:
     of all states, gates and weights. At most 32 predecessors.
