@@ -8,7 +8,7 @@ from ddarts_ext.genotype.checks import shown
 
 
 def fields_of_recurrent(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a genotype from ``recurrent``, one (activation, source) for every node 1, 2, ..., and ``concat``."""
+    """The fields of a genotype from ``recurrent``, one (op, source) for every node from 1 on, and ``concat``."""
     entries = fields["recurrent"]
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"genotype: recurrent must be a list of (op, source), got {shown(entries)}")

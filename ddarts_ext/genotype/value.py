@@ -220,7 +220,8 @@ class Genotype:
     def to_text(self) -> str:
         """A genotype as codes print and read it, for `from_text`, which needs the number of cells for the first two.
 
-        That of DARTS' recurrent cells for such a cell. The namedtuple of DARTS where one normal and one reduction cell have two entries for every node; that of
+        The namedtuple of DARTS' recurrent cells for such a cell. That of DARTS where one normal and one reduction cell
+        have two entries for every node; that of
         FairDARTS, with nodes, where they have others; that of D-DARTS for individual cells; the string of
         NAS-Bench-201. What none of them can say is as `str` writes it.
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,6 +19,9 @@ def figures(state: SearchState, sums: Sums) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for name in ("train", "architecture", "valid"):
         part = {key: means[f"{name}_{key}"] for key in ("loss", "accuracy") if f"{name}_{key}" in means}
+        if part and "accuracy" not in part:
+            # Of text, whose loss is in nats a word; a loss beyond any figure is one as well.
+            part["perplexity"] = math.exp(min(float(part["loss"]), 700.0))  # type: ignore[arg-type]
         if part:
             record[name] = part
     for name in ("zero_one", "ablation", "contributions", "op_entropy", "edge_entropy", "beta_decay", "anchor"):
@@ -39,7 +43,12 @@ def line(record: Mapping[str, Any]) -> str:
     """Losses and accuracies; a search that judges on no images has those of training alone."""
     names = {"train": "train", "valid": "validation"}
     found = [
-        f"{label} loss {record[part]['loss']:.3f} accuracy {record[part]['accuracy']:.1%}"
+        f"{label} loss {record[part]['loss']:.3f} "
+        + (
+            f"accuracy {record[part]['accuracy']:.1%}"
+            if "accuracy" in record[part]
+            else f"perplexity {record[part]['perplexity']:.1f}"
+        )
         for part, label in names.items()
         if part in record
     ]

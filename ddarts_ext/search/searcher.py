@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 
-from ddarts_ext.data import UnreadableImage, load
+from ddarts_ext.data import Dataset, UnreadableImage, load
 from ddarts_ext.data.batches import permuted, redrawn, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order, digest, divided
+from ddarts_ext.data.text import is_text
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.random import random_genotype
 from ddarts_ext.nn.forward_pass import Pass
@@ -70,6 +71,14 @@ class Searcher:
 
     _shrinks = False
 
+    def __new__(cls, data: Any = "digits", *arguments: Any, **settings: Any) -> Searcher:
+        """On text the parts of the loop are those of :class:`.text.searcher.TextSearcher`."""
+        if cls is Searcher and is_text(data):
+            from ddarts_ext.search.text.searcher import TextSearcher
+
+            return object.__new__(TextSearcher)
+        return object.__new__(cls)
+
     def __init__(
         self,
         data: Any = "digits",
@@ -86,14 +95,14 @@ class Searcher:
         self.device = choose_device(device, "search")
         if resume and out is None:
             raise ValueError("search: out must be the folder of the run to resume, got None")
-        dataset = load(data, image_size=settings.get("image_size"))
-        self.config: SearchSettings = resolve(dataset, method, self.device.type, settings)
+        dataset = self._load(data, settings.get("image_size"))
+        self.config: SearchSettings = self._resolve(dataset, method, settings)
         if (self.config.method.shrinking is not None) != self._shrinks:
             other = "Searcher" if self._shrinks else "Shrinker"
             raise ValueError(f"search: method {self.config.method.name} must be searched by {other}")
         self.table = None if self.config.table is None else NASBench201Table.load(self.config.table)
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
-        self.order = canonical_order(dataset.train)
+        self.order = self._ordered(dataset)
         self.dataset = dataset.to(self.device)
         self.resume = resume
         self.folder = None if out is None else RunFolder(out, "search")
@@ -113,6 +122,15 @@ class Searcher:
         self._parts = tuple(PARTS[name](around) for name in self.config.method.parts) + self._given
         if self.config.graphs == "on" and self._eager is not None:
             raise ValueError(f"search: graphs must be auto or off, as {self._eager}, got 'on'")
+
+    def _load(self, data: Any, image_size: Any) -> Dataset:
+        return load(data, image_size=image_size)
+
+    def _resolve(self, dataset: Dataset, method: str | Method, settings: Mapping[str, Any]) -> SearchSettings:
+        return resolve(dataset, method, self.device.type, settings)
+
+    def _ordered(self, dataset: Dataset) -> torch.Tensor:
+        return canonical_order(dataset.train)
 
     def search(self) -> SearchResult:
         """Run the search, or what is left of it, and read the result."""
@@ -236,7 +254,7 @@ class Searcher:
     def _epochs(self, state: SearchState) -> None:
         method = self._effective(state)
         weight_part, alpha_part = self._divided
-        steps = steps_in(len(weight_part), method.batch)
+        steps = self._steps(weight_part)
         iterations = self._iterations(self._stepper(state, method))
         self.progress.start("search", method.epochs, steps, state.epoch, len(weight_part))
         judged = Sums()
@@ -253,6 +271,10 @@ class Searcher:
                     self._judge(iterations, alpha_part, judged)
             with interrupts.held():
                 self._finish_epoch(state, epoch, rates, judged, began)
+
+    def _steps(self, part: torch.Tensor) -> int:
+        """Steps of an epoch."""
+        return steps_in(len(part), self.config.method.batch)
 
     def _stepper(self, state: SearchState, method: Method) -> Stepper:
         return Stepper(state, method, autocast(self.device, self.config.precision), state.budget or Budget())
@@ -329,9 +351,7 @@ class Searcher:
         method, state = self.config.method, iterations.stepper.state
         state.net.train()
         state.drawn = state.order.get_state()
-        rows = self._rows(weight_part, state)
-        steps = sum(map(len, rows))
-        valid_rows = redrawn(alpha_part, method.batch, steps, state.order)
+        rows, valid_rows, steps = self._batches(weight_part, alpha_part, state)
         first = method.architect.alpha_start
         decides = epoch >= first + method.objectives.zero_one_start * (method.epochs - first)
         moving = valid_rows if self._moves_alphas(epoch) else None
@@ -342,6 +362,12 @@ class Searcher:
                 state.step += 1
                 state.under_way = False
             self.progress.step()
+
+    def _batches(self, part: torch.Tensor, alpha_part: torch.Tensor, state: SearchState) -> tuple[Any, Any, int]:
+        """What moves weights and what moves alphas in an epoch, as :meth:`Iterations.epoch` takes it, and its steps."""
+        rows = self._rows(part, state)
+        steps = sum(map(len, rows))
+        return rows, redrawn(alpha_part, self.config.method.batch, steps, state.order), steps
 
     def _judge(self, iterations: Iterations, alpha_part: torch.Tensor, sums: Sums) -> None:
         iterations.stepper.state.net.eval()

@@ -182,7 +182,7 @@ def test_dropout_is_the_same_at_all_steps_and_only_where_it_is_asked_for() -> No
     words, hidden = torch.zeros(5, 2, dtype=torch.long), net.start(2)
     plain = net(words, hidden)
     assert plain.dropped is plain.states
-    found = net(words, hidden, dropped=True, generator=torch.Generator().manual_seed(0))
+    found = net(words, hidden, masks=net.masks(2, torch.Generator().manual_seed(0)))
     torch.testing.assert_close(found.states, plain.states)
     zero = found.dropped == 0
     assert 0 < zero[0].float().mean() < 1
@@ -196,7 +196,7 @@ def test_dropped_words_are_dropped_wherever_they_stand() -> None:
     draws = mask((50, 1), 0.5, net.encoder.weight, torch.Generator().manual_seed(3))
     assert draws is not None
     with torch.no_grad():
-        found = net(words, net.start(50), dropped=True, generator=torch.Generator().manual_seed(3))
+        found = net(words, net.start(50), masks=net.masks(50, torch.Generator().manual_seed(3)))
         net.encoder.weight.mul_(draws)
         expected = net.cell(F.embedding(words, net.encoder.weight), net.start(50))[0]
     torch.testing.assert_close(found.states, expected)

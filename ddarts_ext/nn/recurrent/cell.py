@@ -70,7 +70,7 @@ class RecurrentCell(nn.Module):
         if self.fixed:
             mixing = [getattr(self, f"mixing{node}") for node in range(len(self.sources))]
         assert mixing is not None
-        # What no step depends on: the products of all inputs, and for every state the matrices of the nodes that read it.
+        # The same for all steps: products of the inputs, and for every state the matrices of the nodes that read it.
         products = masked(inputs, of_inputs) @ self.first[: self.inputs]
         recurrent, columns = self.first[self.inputs :], self._columns()
         p, outputs = p or Pass(), []

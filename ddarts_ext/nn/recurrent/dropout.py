@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,6 +23,16 @@ class Dropout:
     inputs: float = 0.0
     embedding: float = 0.0
     words: float = 0.0
+
+
+class Masks(NamedTuple):
+    """What is multiplied by in one pass, None where nothing is dropped: words [V,1], the others [B,H]."""
+
+    words: Tensor | None = None
+    embedding: Tensor | None = None
+    inputs: Tensor | None = None
+    hidden: Tensor | None = None
+    output: Tensor | None = None
 
 
 def mask(shape: Sequence[int], rate: float, like: Tensor, generator: torch.Generator | None) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.recurrent.cell import INITIAL, RecurrentCell
-from ddarts_ext.nn.recurrent.dropout import Dropout, mask, masked
+from ddarts_ext.nn.recurrent.dropout import Dropout, Masks, mask, masked
 from ddarts_ext.ops import ACTIVATIONS
 from ddarts_ext.spaces import Space
 
@@ -63,32 +63,33 @@ class LanguageModel(nn.Module):
         """The state before the first word, [batch, H]: zeros."""
         return self.encoder.weight.new_zeros(batch, self.cell.hidden)
 
+    def masks(self, batch: int, generator: torch.Generator | None = None) -> Masks:
+        """Masks of dropout for one pass over ``batch`` columns, drawn from ``generator``."""
+        like, rate = self.encoder.weight, self.dropout
+        wide = (batch, self.cell.hidden)
+        return Masks(
+            mask((len(self.bias), 1), rate.words, like, generator),
+            mask(wide, rate.embedding, like, generator),
+            mask(wide, rate.inputs, like, generator),
+            mask(wide, rate.hidden, like, generator),
+            mask(wide, rate.output, like, generator),
+        )
+
     def forward(
         self,
         words: Tensor,
         hidden: Tensor,
         weights: Tensor | None = None,
         p: Pass | None = None,
-        *,
-        dropped: bool = False,
-        generator: torch.Generator | None = None,
+        masks: Masks | None = None,
     ) -> Output:
         """words: [T,B], int64. hidden: [B,H]. weights: [1, edges, ops] of a supernet, with `none` in the first column.
-        dropped: draw masks of dropout from ``generator``; without it nothing is dropped."""
-        rate = self.dropout if dropped else Dropout()
-        matrix = masked(self.encoder.weight, mask((len(self.bias), 1), rate.words, self.encoder.weight, generator))
-        embedded = F.embedding(words, matrix)
-        wide = tuple(embedded.shape[1:])
-        embedded = masked(embedded, mask(wide, rate.embedding, embedded, generator))
-        states, hidden = self.cell(
-            embedded,
-            hidden,
-            None if weights is None else self._mixing(weights),
-            of_inputs=mask(wide, rate.inputs, embedded, generator),
-            of_hidden=mask(wide, rate.hidden, embedded, generator),
-            p=p,
-        )
-        read = masked(states, mask(wide, rate.output, states, generator))
+        masks: of :meth:`masks`; without them nothing is dropped."""
+        by = Masks() if masks is None else masks
+        embedded = masked(F.embedding(words, masked(self.encoder.weight, by.words)), by.embedding)
+        mixing = None if weights is None else self._mixing(weights)
+        states, hidden = self.cell(embedded, hidden, mixing, of_inputs=by.inputs, of_hidden=by.hidden, p=p)
+        read = masked(states, by.output)
         return Output(F.linear(read, self.encoder.weight, self.bias), hidden, states, read)
 
     def _mixing(self, weights: Tensor) -> list[Tensor]:
