@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from ddarts_ext.commands import options
+from ddarts_ext.data.text import is_text
 from ddarts_ext.training.config import OPTIONS
+from ddarts_ext.training.text.config import OPTIONS as TEXT_OPTIONS
 
 
-@options.from_declarations(OPTIONS)
+@options.from_declarations({**TEXT_OPTIONS, **OPTIONS})
 def train(
     genotype: Annotated[
         str | None,
@@ -33,6 +35,8 @@ def train(
 ) -> None:
     """Train the network of a genotype; prints its accuracy on held-out images and writes OUT/weights.safetensors.
 
+    On text (--data text:PATH) it is a language model, and its perplexity is printed.
+
     Example: ddarts train runs/digits --data digits --out runs/digits-net
     """
     from ddarts_ext.runs.progress import for_terminal
@@ -49,6 +53,11 @@ def train(
         if name not in arguments:
             raise ValueError(f"train: {name} must be given")
     result = Trainer(**arguments, cells=cells, device=device, out=out, resume=resume, progress=for_terminal()).train()
+    if is_text(arguments["data"]):
+        typer.echo(f"perplexity {result.perplexity:.2f} on the test text, with the best weights by the validation text")
+        if out is not None:
+            typer.echo(f"weights in {out / WEIGHTS['last']}")
+        return
     top5 = result.history[-1]["test"].get("top5")
     typer.echo(f"held-out accuracy {result.accuracy:.2%}" + ("" if top5 is None else f", top-5 {top5:.2%}"))
     if result.best is not None:
@@ -61,7 +70,11 @@ def train(
 def _stored(out: Path) -> dict[str, Any]:
     """Arguments of the run in ``out``, as far as it has begun."""
     from ddarts_ext.runs.folder import RunFolder
-    from ddarts_ext.training.trainer import arguments_of
+    from ddarts_ext.training.text.trainer import arguments_of as of_text
+    from ddarts_ext.training.trainer import arguments_of as of_images
+
+    def arguments(config: dict[str, Any]) -> dict[str, Any]:
+        return (of_text if config.get("kind") == "text" else of_images)(config)
 
     folder = RunFolder(out, "train")
-    return folder.arguments(arguments_of) if folder.config_file.exists() else {}
+    return folder.arguments(arguments) if folder.config_file.exists() else {}

@@ -148,7 +148,8 @@ def _numbered(name: str, kind: str, parts: Sequence[Sequence[str]], known: set[s
         torch.tensor([numbers.setdefault(p if known is None or p in known else RARE, len(numbers)) for p in pieces])
         for pieces in parts
     ]
-    return Corpus(name, kind, tuple(numbers), *found, note=note)
+    train, valid, test = found
+    return Corpus(name, kind, tuple(numbers), train, valid, test, note)
 
 
 def columns(words: Tensor, batch: int) -> Tensor:

@@ -47,9 +47,9 @@ def unrolled_gradient(
     current = [w.detach().requires_grad_(True) for w in weights]
     exact = hessian == "exact"
     with torch.enable_grad():
-        slopes = torch.autograd.grad(train_loss(current, leaf), current, create_graph=exact, allow_unused=True)
-        ratio = _ratio(slopes, clip)
-        slopes = _scaled(slopes, ratio)
+        found = torch.autograd.grad(train_loss(current, leaf), current, create_graph=exact, allow_unused=True)
+        ratio = _ratio(found, clip)
+        slopes = _scaled(found, ratio)
         steps = [
             _direction(*each, momentum, weight_decay)
             for each in zip(current, slopes, _given(buffers, current), strict=True)
@@ -60,15 +60,16 @@ def unrolled_gradient(
             return torch.autograd.grad(loss, leaf)[0], loss.detach()
         ahead = [w.detach().requires_grad_(True) for w in ahead]
         loss = valid_loss(ahead, leaf)
-        direct, *found = torch.autograd.grad(loss, [leaf, *ahead], allow_unused=True)
-        implicit = _hessian_product(train_loss, weights, _scaled(found, _ratio(found, clip)), table)
+        direct, *ahead_slopes = torch.autograd.grad(loss, [leaf, *ahead], allow_unused=True)
+        implicit = _hessian_product(train_loss, weights, _scaled(ahead_slopes, _ratio(ahead_slopes, clip)), table)
     if ratio is not None:
         implicit = implicit * (ratio if reference else ratio.clamp_max(1.0))
     return direct - learning_rate * implicit, loss.detach()
 
 
 def _norm(vectors: Sequence[Tensor | None]) -> Tensor:
-    return torch.stack([v.detach().double().norm() for v in vectors if v is not None]).norm()
+    norm: Tensor = torch.stack([v.detach().double().norm() for v in vectors if v is not None]).norm()
+    return norm
 
 
 def _ratio(vectors: Sequence[Tensor | None], clip: float) -> Tensor | None:

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ddarts_ext.data.segments import Segment, in_order
 from ddarts_ext.data.text import columns
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.search.step import Batch
-from ddarts_ext.search.text.segments import Segment, in_order
 from ddarts_ext.search.text.step import MOVED, TRAINED, TextStepper
 
 JUDGED_COLUMNS = 10

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ddarts_ext.data.segments import drawn
 from ddarts_ext.data.text import Corpus, columns, load_text
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.decisions import one_hot
@@ -19,7 +20,6 @@ from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.search.state import SearchState
 from ddarts_ext.search.text.iterations import TextIterations
-from ddarts_ext.search.text.segments import drawn
 from ddarts_ext.search.text.settings import resolve
 from ddarts_ext.search.text.step import TextStepper
 
