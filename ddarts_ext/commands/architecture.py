@@ -38,8 +38,12 @@ def derive(
 
 def describe(
     genotype: Source,
-    channels: Annotated[int, typer.Option(help="Channels of the first cell.")] = 36,
-    classes: Annotated[int, typer.Option(help="Classes.")] = 10,
+    channels: Annotated[
+        int | None, typer.Option(help="Channels of the first cell. [default: 36; 850 hidden units of a recurrent cell]")
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Classes. [default: 10; 10000 words for a recurrent cell]")
+    ] = None,
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 32,
     in_channels: Annotated[int, typer.Option(help="Channels of the images.")] = 3,
     stem: Annotated[str, typer.Option(help="cifar, imagenet, or imagenet_stride4 for three reductions.")] = "cifar",
@@ -68,6 +72,10 @@ def describe(
         if value not in known:
             raise ValueError(f"describe: {name} must be one of {', '.join(known)}, got {value!r}")
     found = Genotype.load(genotype, layers=layers, reductions=reductions)  # type: ignore[arg-type]
+    if found.recurrent:
+        _describe_recurrent(found, channels or 850, classes or 10_000, as_json)
+        return
+    channels, classes = channels or 36, classes or 10
     if cells is not None:
         found = derive_genotype(found, cells, index)  # type: ignore[arg-type]
     figures = _figures(found, channels, classes, (in_channels, size, size), stem)
@@ -83,6 +91,26 @@ def describe(
     )
     if figures["dead"]:
         typer.echo(f"dead: {figures['dead']}")
+
+
+def _describe_recurrent(genotype: Any, hidden: int, words: int, as_json: bool) -> None:
+    import torch
+
+    from ddarts_ext.nn.recurrent import of_genotype
+
+    with torch.device("meta"):
+        network = of_genotype(genotype, words, hidden)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    of_cell = sum(parameter.numel() for parameter in network.cell.parameters())
+    if as_json:
+        entries = [str(entry) for entry in genotype.cells[0]]
+        figures = {"hidden": hidden, "words": words, "parameters": count, "parameters_cell": of_cell, "cell": entries}
+        typer.echo(json.dumps({**figures, "outputs": list(genotype.concat)}))
+        return
+    typer.echo(
+        f"{cells_text(genotype)}\nwith {hidden} hidden units and {words:,} words:\n"
+        f"parameters {count:,}, of the cell {of_cell:,}"
+    )
 
 
 def _figures(genotype: Any, channels: int, classes: int, image: tuple[int, int, int], stem: str) -> dict[str, Any]:

@@ -14,6 +14,10 @@ _WIDTH = 80
 
 def cells_text(genotype: Genotype) -> str:
     """``cells 0-5, 7 (normal): op:target<-source ...``, each kind of cell once, nodes that it joins after an arrow."""
+    if genotype.recurrent:
+        entries = " ".join(str(entry) for entry in genotype.genes[0])
+        text = f"recurrent cell: {entries} -> mean of {', '.join(map(str, genotype.concat))}"
+        return textwrap.fill(text, _WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
     reductions = genotype.reduction_cells
     found: dict[tuple[int, bool], list[int]] = {}
     for index, gene in enumerate(genotype.seq):

@@ -52,7 +52,9 @@ def train(
     for name in ("genotype", "data"):
         if name not in arguments:
             raise ValueError(f"train: {name} must be given")
-    result = Trainer(**arguments, cells=cells, device=device, out=out, resume=resume, progress=for_terminal()).train()
+    result: Any = Trainer(
+        **arguments, cells=cells, device=device, out=out, resume=resume, progress=for_terminal()
+    ).train()
     if is_text(arguments["data"]):
         typer.echo(f"perplexity {result.perplexity:.2f} on the test text, with the best weights by the validation text")
         if out is not None:

@@ -69,8 +69,8 @@ def is_text(data: Any) -> bool:
 def load_text(data: Any) -> Corpus:
     """Read a text.
 
-    data: ``text:PATH`` for words, ``characters:PATH`` for characters, ``text`` or ``characters`` for the reference texts
-    that come with Python, or a :class:`Corpus`, which is handed through. PATH: a folder with ptb.train.txt,
+    data: ``text:PATH`` for words, ``characters:PATH`` for characters, ``text`` or ``characters`` for the reference
+    texts that come with Python, or a :class:`Corpus`, which is handed through. PATH: a folder with ptb.train.txt,
     ptb.valid.txt and ptb.test.txt (or train.txt ..., wiki.train.tokens ...), which is read as it is prepared: words are
     what blanks separate, every line ends with one more, and all of them are the vocabulary; or one text file, whose
     first 80 % train, the next 10 % validate and the last 10 % test, in lower case, with marks as words and at most

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ddarts_ext.genotype import Genotype
+from ddarts_ext.plot.cell import draw_cell
 from ddarts_ext.plot.decisions import draw_decisions, draw_weights, op_names
 from ddarts_ext.plot.distance import draw_distance
 from ddarts_ext.plot.pyplot import load_pyplot
@@ -35,6 +37,8 @@ def plot_run(run: str | Path, out: str | Path | None = None) -> list[Path]:
         figures["decisions"] = lambda pyplot: draw_decisions(pyplot, history)
     if "distance" in history[0]:
         figures["distance"] = lambda pyplot: draw_distance(pyplot, history, config)
+    if folder.genotype_file.is_file() and (genotype := Genotype.load(folder.genotype_file)).recurrent:
+        figures["cell"] = lambda pyplot: draw_cell(pyplot, genotype)
     if "mask" in history[0]:
         figures.update(shrinking_figures(folder, config, history))
     pyplot = load_pyplot()
@@ -51,13 +55,14 @@ def plot_run(run: str | Path, out: str | Path | None = None) -> list[Path]:
 def _accuracy(pyplot: Any, history: list[Record]) -> None:
     epochs = [record["epoch"] + 1 for record in history]
     figure, axes = pyplot.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, what in zip(axes, ("accuracy", "loss"), strict=True):
+    first = "perplexity" if any("perplexity" in history[0].get(part, {}) for part in ("train", "valid")) else "accuracy"
+    for axis, what in zip(axes, (first, "loss"), strict=True):
         for part, label in (("train", "training"), ("valid", "validation"), ("test", "held out")):
             if what in history[0].get(part, {}):
                 axis.plot(epochs, [record[part][what] for record in history], label=label)
         axis.set(xlabel="epoch", ylabel=what)
         axis.legend()
-    figure.suptitle("accuracy and loss")
+    figure.suptitle(f"{first} and loss")
 
 
 def _contributions(pyplot: Any, history: list[Record]) -> None:

@@ -104,7 +104,7 @@ class RecurrentCell(nn.Module):
             if matrices is not None:
                 readers = [reader for reader, read in enumerate(self.sources) if node in read]
                 product = masked(states[node], of_hidden) @ matrices
-                for reader, gate in zip(readers, product.split(2 * self.hidden, 1), strict=True):
+                for reader, gate in zip(readers, torch.split(product, 2 * self.hidden, 1), strict=True):
                     gates[reader, node] = gate
             read, products = [states[source] for source in sources], [gates[node, source] for source in sources]
             states.append(self._normalised(recurrent_node(read, products, mixing[node], names), p))

@@ -93,7 +93,7 @@ class LanguageModel(nn.Module):
         return Output(F.linear(read, self.encoder.weight, self.bias), hidden, states, read)
 
     def _mixing(self, weights: Tensor) -> list[Tensor]:
-        return list(weights[0, :, 1:].split([len(node) for node in self.cell.sources]))
+        return list(torch.split(weights[0, :, 1:], [len(node) for node in self.cell.sources]))
 
 
 def supernet(space: Space, words: int, hidden: int, dropout: Dropout | None = None) -> LanguageModel:

@@ -39,7 +39,7 @@ class TextSearcher(Searcher):
         return torch.empty(0, dtype=torch.long)
 
     @property
-    def _divided(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def _divided(self) -> tuple[Tensor, Tensor]:
         corpus: Corpus = self.dataset
         return corpus.train, corpus.valid
 
@@ -59,7 +59,7 @@ class TextSearcher(Searcher):
         )
 
     @property
-    def _eager(self) -> str | None:  # type: ignore[override]
+    def _eager(self) -> str | None:
         return "segments of text differ in length"
 
     def _steps(self, part: Tensor) -> int:

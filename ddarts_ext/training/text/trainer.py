@@ -204,7 +204,7 @@ class TextTrainer:
         synchronize(self.device)
         valid = float(figures["valid_loss"])  # type: ignore[arg-type]
         parts = {name: figures[f"{name}_loss"] for name in ("train", "valid")}
-        record = {
+        record: dict[str, Any] = {
             "epoch": run.epoch,
             "lr": self.config.lr,
             **{name: {"loss": loss, "perplexity": _exp(float(loss))} for name, loss in parts.items()},  # type: ignore[arg-type]
