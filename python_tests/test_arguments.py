@@ -14,6 +14,7 @@ import ddarts_ext
 from ddarts_ext.search import Searcher, Shrinker
 from ddarts_ext.search.settings import OPTIONS as SEARCH
 from ddarts_ext.training.config import OPTIONS as TRAIN
+from ddarts_ext.training.text.config import OPTIONS as TEXT
 from ddarts_ext.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +28,7 @@ from ddarts_ext.search import Method
 Searcher("digits", "darts", epochs=3, alpha_optimizer="sgd", reductions=[1, 2], weight_lr=0.1, out="x", table=None)
 Searcher(method="ddarts", loss="mse", class_weights="balanced", optimizer=torch.optim.AdamW, flip=True)
 Shrinker("digits", "isdarts", shrink_steps=1, device="cpu", resume=True)
+Trainer("DARTS_V2_RNN", "text:a.txt", epochs=3, asgd_after=2, dropout_hidden=0.1)
 Trainer("DARTS_V2", epochs=3, recipe="few", loss=torch.nn.functional.cross_entropy, autoaugment="none")
 
 
@@ -61,7 +63,7 @@ def test_every_argument_is_there() -> None:
 
     for kind, arguments, options, more in (
         (Searcher, SearchArguments, SEARCH, {"augmentation"}),
-        (Trainer, TrainArguments, TRAIN, {"augmentation", "transforms"}),
+        (Trainer, TrainArguments, {**TRAIN, **TEXT}, {"augmentation", "transforms"}),
     ):
         named = {
             name

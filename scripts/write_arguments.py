@@ -118,6 +118,7 @@ def train_text() -> str:
     from ddarts_ext.data.augment import POLICIES
     from ddarts_ext.training.config import OPTIONS
     from ddarts_ext.training.recipes import NAMES
+    from ddarts_ext.training.text.config import OPTIONS as TEXT
     from ddarts_ext.training.trainer import Trainer
 
     imports = """from collections.abc import Sequence
@@ -126,7 +127,11 @@ from typing import Literal, TypedDict
 from ddarts_ext.data import Augmentation
 from ddarts_ext.data.transforms import Transforms
 """
+    of_text = settings(TEXT, explicit(Trainer))
     entries = settings(OPTIONS, explicit(Trainer))
+    for name in of_text.keys() & entries.keys():
+        assert of_text[name] == entries[name], f"{name} must be of one type for images and for text"
+    entries |= of_text
     entries["recipe"] = f"{literal(NAMES)} | None"
     entries["autoaugment"] = f"{literal((*POLICIES, 'none'))} | None"
     return "\n".join(

@@ -39,8 +39,13 @@ def derive(
 
 def describe(
     genotype: Source,
-    channels: Annotated[int | None, typer.Option(help=f"Channels of the first cell. [default: {_OF_RUN}36]")] = None,
-    classes: Annotated[int | None, typer.Option(help=f"Classes. [default: {_OF_RUN}10]")] = None,
+    channels: Annotated[
+        int | None,
+        typer.Option(help=f"Channels of the first cell. [default: {_OF_RUN}36; 850 hidden units of a recurrent cell]"),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help=f"Classes. [default: {_OF_RUN}10; 10000 words for a recurrent cell]")
+    ] = None,
     size: Annotated[int | None, typer.Option(help=f"Side of the images in pixels. [default: {_OF_RUN}32]")] = None,
     in_channels: Annotated[int | None, typer.Option(help=f"Channels of the images. [default: {_OF_RUN}3]")] = None,
     stem: Annotated[
@@ -72,6 +77,9 @@ def describe(
         if value not in known:
             raise ValueError(f"describe: {name} must be one of {', '.join(known)}, got {value!r}")
     found = Genotype.load(genotype, layers=layers, reductions=reductions)  # type: ignore[arg-type]
+    if found.recurrent:
+        _describe_recurrent(found, channels or 850, classes or 10_000, as_json)
+        return
     if cells is not None:
         found = derive_genotype(found, cells, index)  # type: ignore[arg-type]
     run = _of_run(genotype)
@@ -115,6 +123,26 @@ def _of_run(source: str) -> dict[str, Any]:
     if config.get("command") == "train":
         found["channels"] = config.get("channels", found["channels"])
     return found
+
+
+def _describe_recurrent(genotype: Any, hidden: int, words: int, as_json: bool) -> None:
+    import torch
+
+    from ddarts_ext.nn.recurrent import of_genotype
+
+    with torch.device("meta"):
+        network = of_genotype(genotype, words, hidden)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    of_cell = sum(parameter.numel() for parameter in network.cell.parameters())
+    if as_json:
+        entries = [str(entry) for entry in genotype.cells[0]]
+        figures = {"hidden": hidden, "words": words, "parameters": count, "parameters_cell": of_cell, "cell": entries}
+        typer.echo(json.dumps({**figures, "outputs": list(genotype.concat)}))
+        return
+    typer.echo(
+        f"{cells_text(genotype)}\nwith {hidden} hidden units and {words:,} words:\n"
+        f"parameters {count:,}, of the cell {of_cell:,}"
+    )
 
 
 def _figures(genotype: Any, channels: int, classes: int, image: tuple[int, int, int], stem: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def search(
     device: options.Device = "auto",
     list_methods: Annotated[bool, typer.Option("--list", help="List methods, parts and settings, and stop.")] = False,
 ) -> None:
-    """Search an architecture on images; prints it, and writes it to OUT/genotype.json.
+    """Search an architecture on images, or a recurrent cell on text; prints it, and writes it to OUT/genotype.json.
 
     Example: ddarts search --data digits --method ddarts --epochs 10 --seed 0 --out runs/digits
     """
@@ -66,7 +66,7 @@ def search(
     shrinks = methods.get(arguments.get("method", "ddarts")).shrinking is not None
     kind: type[Searcher] = Shrinker if shrinks else Searcher
     result = kind(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
-    typer.echo(result.genotype.to_nb201() if result.genotype.inputs == 1 else result.genotype)
+    typer.echo(result.genotype.to_text() if result.genotype.inputs == 1 else result.genotype)
     last = result.history[-1] if result.history else {}
     judged = f", validation {_judged(*metric_in(last['valid']))}" if "valid" in last else ""
     typer.echo(f"rule {result.rule}{judged}")
@@ -93,7 +93,7 @@ def _stored(out: Path) -> dict[str, Any]:
 
 def _methods(name: str) -> str:
     lines = ["methods:"]
-    for method in methods.METHODS.values():
+    for method in (*methods.METHODS.values(), *(m for (_, space), m in methods.IN_SPACE.items() if space == "rnn")):
         lines += [
             f"  {method.name}: {method.summary}",
             f"      space {method.space}, {method.relaxation} weights{_mixed(method)},"
@@ -112,7 +112,7 @@ def _methods(name: str) -> str:
     for subject, settings in SETTINGS.items():
         values = getattr(shown, subject)
         if values is None:
-            lines.append("of methods that shrink (isdarts):")
+            lines.append("on text:" if subject == "text" else "of methods that shrink (isdarts):")
         for known in settings.values():
             value = known.default if values is None else getattr(values, known.name)
             lines.append(f"  {known.name}={value if isinstance(value, str) else json.dumps(value)}{_choices(known)}")

@@ -9,10 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from ddarts_ext.commands import options
+from ddarts_ext.data.text import is_text
 from ddarts_ext.training.config import OPTIONS
+from ddarts_ext.training.text.config import OPTIONS as TEXT_OPTIONS
 
 
-@options.from_declarations(OPTIONS)
+@options.from_declarations({**TEXT_OPTIONS, **OPTIONS})
 def train(
     genotype: Annotated[
         str | None,
@@ -35,6 +37,8 @@ def train(
 ) -> None:
     """Train the network of a genotype; prints its accuracy on held-out images and writes OUT/weights.safetensors.
 
+    On text (--data text:PATH) it is a language model, and its perplexity is printed.
+
     Example: ddarts train runs/digits --data digits --out runs/digits-net
     """
     if list_settings:
@@ -54,7 +58,14 @@ def train(
     for name in ("genotype", "data"):
         if name not in arguments:
             raise ValueError(f"train: {name} must be given")
-    result = Trainer(**arguments, cells=cells, device=device, out=out, resume=resume, progress=for_terminal()).train()
+    result: Any = Trainer(
+        **arguments, cells=cells, device=device, out=out, resume=resume, progress=for_terminal()
+    ).train()
+    if is_text(arguments["data"]):
+        typer.echo(f"perplexity {result.perplexity:.2f} on the test text, with the best weights by the validation text")
+        if out is not None:
+            typer.echo(f"weights in {out / WEIGHTS['last']}")
+        return
     top5 = result.history[-1]["test"].get("top5")
     judged = shown(result.metric, result.accuracy, 2)
     typer.echo(f"held-out {judged}" + ("" if top5 is None else f", top-5 {top5:.2%}"))
@@ -82,7 +93,11 @@ def _settings() -> str:
 def _stored(out: Path) -> dict[str, Any]:
     """Arguments of the run in ``out``, as far as it has begun."""
     from ddarts_ext.runs.folder import RunFolder
-    from ddarts_ext.training.trainer import arguments_of
+    from ddarts_ext.training.text.trainer import arguments_of as of_text
+    from ddarts_ext.training.trainer import arguments_of as of_images
+
+    def arguments(config: dict[str, Any]) -> dict[str, Any]:
+        return (of_text if config.get("kind") == "text" else of_images)(config)
 
     folder = RunFolder(out, "train")
-    return folder.arguments(arguments_of) if folder.config_file.exists() else {}
+    return folder.arguments(arguments) if folder.config_file.exists() else {}

@@ -36,7 +36,8 @@ def discretize(
     but where a space keeps every edge (NAS-Bench-201).
 
     * `darts` (DARTS, 2.4): per node the two incoming edges of largest best op, in descending order; on each the best
-      op. Where a space keeps every edge, the best op of each edge, `none` included.
+      op. Where a space keeps every edge, the best op of each edge, `none` included; in that of recurrent cells one
+      incoming edge.
     * `edge` (FairDARTS): on each edge the two largest ops, in ascending order, that reach the threshold.
     * `sparse` (FairDARTS): as `darts`, each op only if it reaches the threshold.
     * `complete`: every op that reaches the threshold.
@@ -124,7 +125,7 @@ def _strongest_edges(table: Table, space: Space, threshold: float) -> Cell:
     for node in space.nodes:
         best = [(edge, max(ops, key=table[edge].__getitem__)) for edge in space.incoming(node)]
         if not every:
-            best = sorted(best, key=lambda pair: -table[pair])[:2]
+            best = sorted(best, key=lambda pair: -table[pair])[: 1 if space.recurrent else 2]
         entries += [
             Gene(space.genotype_ops[op], node, space.edges[edge].source)
             for edge, op in best

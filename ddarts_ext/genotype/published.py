@@ -37,9 +37,9 @@ def fields_from_call(arguments: Sequence[Any], keywords: dict[str, Any]) -> dict
 
 def checked(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields that are given, if they are those of a genotype: of a pair of cells, or genes."""
-    if "normal" not in fields and "genes" not in fields:
+    if not {"normal", "genes", "recurrent"} & set(fields):
         got = ", ".join(map(str, list(fields)[:10]))[:200] or "nothing"
-        raise ValueError(f"genotype: the text must have normal=/reduce= or genes=, got {got}")
+        raise ValueError(f"genotype: the text must have normal=/reduce=, genes= or recurrent=, got {got}")
     return {key: value for key, value in fields.items() if value is not None}
 
 

@@ -92,7 +92,7 @@ def _node(space: Space, node: int, rule: Rule, generator: torch.Generator) -> li
         return [
             gene for source in sources for gene in _drawn([Gene(op, node, source) for op in ops], 0, most, generator)
         ]
-    edges = min(2, node)
+    edges = 1 if space.recurrent else min(2, node)
     sizes = [edges] if rule == "darts" else range(edges + 1)
     # So many choices there are with each number of edges: of the edges, times an op on each.
     choices = [(chosen, size) for size in sizes for chosen in combinations(sources, size)]

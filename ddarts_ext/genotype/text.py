@@ -19,6 +19,7 @@ from ddarts_ext.genotype.published import (
     fields_of_network,
     pair_of_cells,
 )
+from ddarts_ext.genotype.recurrent import fields_of_recurrent
 
 MAX_TEXT = 8_000_000
 """Characters of a text; a log of a search has some hundred thousand."""
@@ -27,7 +28,7 @@ _CALL = re.compile(
     r"(?:\b(\w{1,100})[ \t]{0,20}=[ \t]{0,20}(?:\\\n\s{0,20})?)?(?<![\w.])([A-Za-z_][\w.]{0,100})[ \t]{0,20}\("
 )
 _ARGUMENTS = re.compile(r"\s{0,200}(?:[A-Za-z_]\w{0,99}\s{0,99}=(?!=)|[\[(])")
-_OWN = re.compile(r"\s{0,200}(?:normal|reduce|genes)\s{0,99}=(?!=)")
+_OWN = re.compile(r"\s{0,200}(?:normal|reduce|genes|recurrent)\s{0,99}=(?!=)")
 _DICTIONARY = re.compile(r"(?:\b(\w{1,100})[ \t]{0,20}=[ \t]{0,20})?\{\s{0,200}['\"](?:normal|genes)['\"]\s{0,20}:")
 _NB201 = re.compile(r"\|\w{1,100}~0\|(?:\+\|(?:\w{1,100}~\d{1,3}\|){1,999}){0,999}")
 _ALIAS = r"^[ \t]*{}[ \t]*=[ \t]*([A-Za-z_]\w*)[ \t]*(?:#.*)?$"
@@ -72,6 +73,8 @@ def _strings(text: str) -> dict[str, Any] | None:
 
 
 def _finished(fields: dict[str, Any], layers: int, as_it_stands: bool) -> dict[str, Any]:
+    if "recurrent" in fields:
+        return fields_of_recurrent(fields)
     if "normal" not in fields:
         return fields_from_json(fields, as_it_stands=as_it_stands)
     pair = pair_of_cells(fields)

@@ -27,6 +27,7 @@ from ddarts_ext.genotype.paths import dead_cells
 from ddarts_ext.genotype.pictures import draw
 from ddarts_ext.genotype.printed import pair_texts, to_lines
 from ddarts_ext.genotype.published import fields_of_network
+from ddarts_ext.genotype.recurrent import recurrent_text
 from ddarts_ext.genotype.text import fields_from_text
 from ddarts_ext.runs.files import write_whole
 from ddarts_ext.runs.html import scrolled
@@ -88,6 +89,11 @@ class Genotype:
     def ops(self) -> frozenset[str]:
         """The names of all ops in use."""
         return frozenset(entry.op for cell in self.genes for entry in cell)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it is the cell of a recurrent network: all its ops are activations."""
+        return bool(self.ops) and self.ops <= {*spaces.ACTIVATIONS}
 
     @property
     def reduction_cells(self) -> tuple[int, ...]:
@@ -225,12 +231,15 @@ class Genotype:
     def to_text(self) -> str:
         """A genotype as codes print and read it, for `from_text`, which needs the number of cells for the first two.
 
-        The namedtuple of DARTS where one normal and one reduction cell have two entries for every node; that of
+        The namedtuple of DARTS' recurrent cells for such a cell. That of DARTS where one normal and one reduction cell
+        have two entries for every node; that of
         FairDARTS, with nodes, where they have others; that of D-DARTS for individual cells; the string of
         NAS-Bench-201. What none of them can say is as `str` writes it.
         """
         forms: list[str] = []
-        if self.inputs == 1:
+        if self.recurrent and self.inputs == 1:
+            forms.append(recurrent_text(self.genes[0], self.concat))
+        elif self.inputs == 1:
             with suppress(ValueError):
                 return self.to_nb201()
         if len(self.genes) == 2:

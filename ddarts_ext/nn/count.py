@@ -87,9 +87,15 @@ def _separable(args: Any, out: Any) -> int:
     return sum(count * size for count, size in zip(pixels, sizes, strict=True))
 
 
+def _pointwise(args: Any, out: Any) -> int:
+    """Every weight once a pixel."""
+    return sum(out.numel() // out.shape[1] * weight.numel() for weight in args[1])
+
+
 _PRODUCTS: dict[str, Callable[[Any, Any], int]] = {
     "convolution": _convolution,
     "relu_depthwise_conv2d": _depthwise,
+    "relu_pointwise_conv2d": _pointwise,
     "relu_separable_conv2d": _separable,
     "mm": lambda args, out: out.numel() * args[0].shape[-1],
     "addmm": lambda args, out: out.numel() * args[1].shape[-1],

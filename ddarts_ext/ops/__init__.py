@@ -7,6 +7,7 @@ from ddarts_ext.ops.grouped_batch_norm import GroupedNorm, grouped_batch_norm
 from ddarts_ext.ops.mixed_edges import MixedEdges, mixed_edges
 from ddarts_ext.ops.mixed_sum import MixedSum, mixed_sum
 from ddarts_ext.ops.pool3x3 import Pooled, pool3x3
+from ddarts_ext.ops.recurrent_node import ACTIVATIONS, recurrent_node
 from ddarts_ext.ops.relu_depthwise_conv2d import ReluDepthwise, relu_depthwise_conv2d
 from ddarts_ext.ops.relu_pointwise_conv2d import relu_pointwise_conv2d
 from ddarts_ext.ops.relu_separable_conv2d import relu_separable_conv2d
@@ -17,6 +18,7 @@ from ddarts_ext import _extension  # isort: skip  # the ops above must be define
 _extension.load()
 
 __all__ = [
+    "ACTIVATIONS",
     "AVERAGE",
     "MAXIMUM",
     "SKIP",
@@ -32,6 +34,7 @@ __all__ = [
     "mixed_edges",
     "mixed_sum",
     "pool3x3",
+    "recurrent_node",
     "relu_depthwise_conv2d",
     "relu_pointwise_conv2d",
     "relu_separable_conv2d",

@@ -155,6 +155,27 @@ def _spawn_backward(grad: Tensor, height: int, width: int, copies: int, stride: 
     return in_layout(grad, memory_format_of(grad)) + int(grad.numel() > 0)
 
 
+def _rows(tensors: Sequence[Tensor]) -> int:
+    """Copies that bring the values of every row side by side."""
+    return sum(int(x.shape[1] > 1 and x.stride(1) != 1) for x in tensors)
+
+
+def _node(states: Sequence[Tensor], gates: Sequence[Tensor], weights: Tensor, activations: Sequence[int]) -> int:
+    if not states[0].numel():
+        return 0
+    return _rows(states) + _rows(gates) + dense(weights, accumulate_dtype(states[0].dtype)) + 1
+
+
+def _node_backward(
+    grad: Tensor, states: Sequence[Tensor], gates: Sequence[Tensor], weights: Tensor, activations: Sequence[int]
+) -> int:
+    sums = accumulate_dtype(grad.dtype)
+    back = int(weights.dtype != sums)
+    if not grad.numel():  # sums of nothing are zeros
+        return 1 + back
+    return _node(states, gates, weights, activations) + int(not grad.is_contiguous()) + 1 + back
+
+
 LAUNCHES: dict[str, Callable[..., Any]] = {
     "relu_depthwise_conv2d": depthwise,
     "relu_depthwise_conv2d_backward": depthwise_backward,
@@ -169,6 +190,8 @@ LAUNCHES: dict[str, Callable[..., Any]] = {
     "grouped_batch_norm": _norm,
     "grouped_batch_norm_backward": _norm_backward,
     "channel_iim": _iim,
+    "recurrent_node": _node,
+    "recurrent_node_backward": _node_backward,
     "spawn_group": _spawn,
     "spawn_group_backward": _spawn_backward,
 }

@@ -27,6 +27,8 @@ def unrolled_gradient(
     weight_decay: float = 3e-4,
     buffers: Sequence[Tensor | None] | None = None,
     hessian: str = "fd",
+    clip: float = 0.0,
+    reference: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Second-order gradient of DARTS (Eqs. 6 to 8): (gradient as table, validation loss [] at the unrolled weights).
 
@@ -35,6 +37,9 @@ def unrolled_gradient(
     learning_rate: a number, or a tensor [] on the device.
     hessian: ``fd`` takes the product by a central difference with step 0.01 / |v| over all weights (as published);
     ``exact`` differentiates twice.
+    clip: bounds the global norm of grad L_train before the step, by a factor k = clip / (norm + 1e-6) where that is
+    below 1, and in ``fd`` that of v; the product then counts k times as much (DARTS' recurrent search). reference: k
+    counts also where it is above 1 and nothing was clipped, as in the published code; with ``fd`` alone.
     """
     if hessian not in HESSIANS:
         raise ValueError(f"architect: hessian must be one of {', '.join(HESSIANS)}, got {hessian!r}")
@@ -42,7 +47,9 @@ def unrolled_gradient(
     current = [w.detach().requires_grad_(True) for w in weights]
     exact = hessian == "exact"
     with torch.enable_grad():
-        slopes = torch.autograd.grad(train_loss(current, leaf), current, create_graph=exact, allow_unused=True)
+        found = torch.autograd.grad(train_loss(current, leaf), current, create_graph=exact, allow_unused=True)
+        ratio = _ratio(found, clip)
+        slopes = _scaled(found, ratio)
         steps = [
             _direction(*each, momentum, weight_decay)
             for each in zip(current, slopes, _given(buffers, current), strict=True)
@@ -53,9 +60,29 @@ def unrolled_gradient(
             return torch.autograd.grad(loss, leaf)[0], loss.detach()
         ahead = [w.detach().requires_grad_(True) for w in ahead]
         loss = valid_loss(ahead, leaf)
-        direct, *found = torch.autograd.grad(loss, [leaf, *ahead], allow_unused=True)
-        implicit = _hessian_product(train_loss, weights, found, table)
+        direct, *ahead_slopes = torch.autograd.grad(loss, [leaf, *ahead], allow_unused=True)
+        implicit = _hessian_product(train_loss, weights, _scaled(ahead_slopes, _ratio(ahead_slopes, clip)), table)
+    if ratio is not None:
+        implicit = implicit * (ratio if reference else ratio.clamp_max(1.0))
     return direct - learning_rate * implicit, loss.detach()
+
+
+def _norm(vectors: Sequence[Tensor | None]) -> Tensor:
+    norm: Tensor = torch.stack([v.detach().double().norm() for v in vectors if v is not None]).norm()
+    return norm
+
+
+def _ratio(vectors: Sequence[Tensor | None], clip: float) -> Tensor | None:
+    """What the vectors would be scaled by to have the norm ``clip``, [], without gradient; None where none is asked."""
+    return clip / (_norm(vectors) + 1e-6) if clip else None
+
+
+def _scaled(vectors: Sequence[Tensor | None], ratio: Tensor | None) -> tuple[Tensor | None, ...]:
+    """The vectors, shortened where the ratio is below 1."""
+    if ratio is None:
+        return tuple(vectors)
+    factor = ratio.clamp_max(1.0)
+    return tuple(None if v is None else v * factor.to(v.dtype) for v in vectors)
 
 
 def _given(buffers: Sequence[Tensor | None] | None, weights: Sequence[Tensor]) -> Sequence[Tensor | None]:

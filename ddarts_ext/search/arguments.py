@@ -190,6 +190,15 @@ class SearchArguments(TypedDict, total=False):
     measure_every: int | None
     measure_curve: int | None
     shuffle: bool | None
+    bptt: int | None
+    dropout_output: float | None
+    dropout_hidden: float | None
+    dropout_inputs: float | None
+    dropout_embedding: float | None
+    dropout_words: float | None
+    slowness_penalty: float | None
+    activation_penalty: float | None
+    unrolled_clip: Literal["bounded", "reference"] | None
 
 
 class ShrinkArguments(SearchArguments, total=False):

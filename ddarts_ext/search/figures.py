@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -19,6 +20,9 @@ def figures(state: SearchState, sums: Sums, metric: str = "accuracy") -> dict[st
     record: dict[str, Any] = {}
     for name in ("train", "architecture", "valid"):
         part = {key: means[f"{name}_{key}"] for key in ("loss", metric) if f"{name}_{key}" in means}
+        if part and metric == "perplexity":
+            # Of text, whose loss is in nats a word; a loss beyond any figure is one as well.
+            part[metric] = math.exp(min(float(part["loss"]), 700.0))  # type: ignore[arg-type]
         if part:
             record[name] = part
     for name in ("zero_one", "ablation", "contributions", "op_entropy", "edge_entropy", "beta_decay", "anchor"):

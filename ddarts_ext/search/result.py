@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.discretisation import THRESHOLDS, discretize
+from ddarts_ext.nn import recurrent
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.nn.network import DiscreteNetwork, build_network
 from ddarts_ext.runs import html
@@ -109,8 +110,13 @@ class SearchResult:
     figures: Figures | None = None
     metric: str = "accuracy"
 
-    def network(self, channels: int = 36, **options: Any) -> DiscreteNetwork | NASBench201Network:
-        """The network with this architecture, not yet trained. options: of :func:`build_network`."""
+    def network(
+        self, channels: int = 36, **options: Any
+    ) -> DiscreteNetwork | NASBench201Network | recurrent.LanguageModel:
+        """The network with this architecture, not yet trained. options: of :func:`build_network`; for a recurrent cell
+        of :func:`ddarts_ext.nn.recurrent.of_genotype`, with ``channels`` its hidden units."""
+        if self.genotype.recurrent:
+            return recurrent.of_genotype(self.genotype, self.classes, channels, **options)
         settings = {"classes": self.classes, "in_channels": self.in_channels, "stem": self.stem, **options}
         return build_network(self.genotype, channels=channels, **settings)
 

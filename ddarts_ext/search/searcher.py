@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ddarts_ext.data import Augmentation, UnreadableImage, load
+from ddarts_ext.data import Augmentation, Dataset, UnreadableImage, load
 from ddarts_ext.data.batches import permuted, redrawn, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order, digest, divided
 from ddarts_ext.data.own_augment import AugmentFunction, augmented_by
+from ddarts_ext.data.text import is_text
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.random import random_genotype
 from ddarts_ext.nn.forward_pass import Pass
@@ -29,7 +30,7 @@ from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
 from ddarts_ext.runs.losses import LossFunction, MetricFunction
 from ddarts_ext.runs.notebook import default_progress
-from ddarts_ext.runs.objective import objective_of
+from ddarts_ext.runs.objective import Objective, objective_of
 from ddarts_ext.runs.optimizers import OptimizerFactory, scale_rates, set_rate, tried
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.own import check_again, named
@@ -87,6 +88,14 @@ class Searcher:
 
     _shrinks = False
 
+    def __new__(cls, data: Any = "digits", *arguments: Any, **settings: Any) -> Searcher:
+        """On text the parts of the loop are those of :class:`.text.searcher.TextSearcher`."""
+        if cls is Searcher and is_text(data):
+            from ddarts_ext.search.text.searcher import TextSearcher
+
+            return object.__new__(TextSearcher)
+        return object.__new__(cls)
+
     def __init__(
         self,
         data: Any = "digits",
@@ -115,21 +124,10 @@ class Searcher:
         self.folder = None if out is None else RunFolder(out, "search")
         check_again("search", self.folder, own, resume=resume)
         self._check_method(method, resume)
-        dataset = load(data, image_size=settings.get("image_size"))
-        if augment is not None:
-            dataset = augmented_by("search", dataset, augment, self.device)
-            settings.setdefault("augmentation", Augmentation())
-        self.objective = objective_of(
-            "search",
-            dataset.train.labels,
-            len(dataset.classes),
-            self.device,
-            loss=loss,
-            metric=metric,
-            class_weights=settings.get("class_weights"),
-        )
-        settings |= {"loss": self.objective.loss_name, "metric": self.objective.metric_name}
-        self.config: SearchSettings = replace(resolve(dataset, method, self.device.type, settings), own=own)
+        self._check_own({"loss": loss, "metric": metric, "optimizer": optimizer, "augment": augment})
+        dataset = self._load(data, settings, augment)
+        self.objective = self._judged_by(dataset, loss, metric, settings)
+        self.config: SearchSettings = replace(self._resolve(dataset, method, settings), own=own)
         self._optimizers = Optimizers(optimizer, alphas)
         self._check_optimizers(settings)
         if (self.config.method.shrinking is not None) != self._shrinks:
@@ -137,7 +135,7 @@ class Searcher:
             raise ValueError(f"search: method {self.config.method.name} must be searched by {other}")
         self.table = None if self.config.table is None else NASBench201Table.load(self.config.table)
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
-        self.order = canonical_order(dataset.train)
+        self.order = self._ordered(dataset)
         self.dataset = dataset.to(self.device)
         self.resume = resume
         self.progress = progress if progress is not None else default_progress()
@@ -156,6 +154,35 @@ class Searcher:
         self._parts = tuple(PARTS[name](around) for name in self.config.method.parts) + self._given
         if self.config.graphs == "on" and self._eager is not None:
             raise ValueError(f"search: graphs must be auto or off, as {self._eager}, got 'on'")
+
+    def _check_own(self, given: Mapping[str, Any]) -> None:
+        """Refuse parts of the caller that there is no place for."""
+
+    def _load(self, data: Any, settings: dict[str, Any], augment: AugmentFunction | None) -> Dataset:
+        dataset = load(data, image_size=settings.get("image_size"))
+        if augment is not None:
+            dataset = augmented_by("search", dataset, augment, self.device)
+            settings.setdefault("augmentation", Augmentation())
+        return dataset
+
+    def _judged_by(self, dataset: Dataset, loss: Any, metric: Any, settings: dict[str, Any]) -> Objective:
+        found = objective_of(
+            "search",
+            dataset.train.labels,
+            len(dataset.classes),
+            self.device,
+            loss=loss,
+            metric=metric,
+            class_weights=settings.get("class_weights"),
+        )
+        settings |= {"loss": found.loss_name, "metric": found.metric_name}
+        return found
+
+    def _resolve(self, dataset: Dataset, method: str | Method, settings: Mapping[str, Any]) -> SearchSettings:
+        return resolve(dataset, method, self.device.type, settings)
+
+    def _ordered(self, dataset: Dataset) -> torch.Tensor:
+        return canonical_order(dataset.train)
 
     def _check_method(self, method: str | Method, resume: bool) -> None:
         """A run goes on by its method: said first, as most settings follow from it."""
@@ -304,7 +331,7 @@ class Searcher:
     def _epochs(self, state: SearchState) -> None:
         method = self._effective(state)
         weight_part, alpha_part = self._divided
-        steps = steps_in(len(weight_part), method.batch)
+        steps = self._steps(weight_part)
         iterations = self._iterations(self._stepper(state, method))
         self.progress.start("search", method.epochs, steps, state.epoch, len(weight_part))
         judged = Sums()
@@ -321,6 +348,10 @@ class Searcher:
                     self._judge(iterations, alpha_part, judged)
             with interrupts.held():
                 self._finish_epoch(state, epoch, rates, judged, began)
+
+    def _steps(self, part: torch.Tensor) -> int:
+        """Steps of an epoch."""
+        return steps_in(len(part), self.config.method.batch)
 
     def _stepper(self, state: SearchState, method: Method) -> Stepper:
         runs = autocast(self.device, self.config.precision)
@@ -407,9 +438,7 @@ class Searcher:
         method, state = self.config.method, iterations.stepper.state
         state.net.train()
         state.drawn = state.order.get_state()
-        rows = self._rows(weight_part, state)
-        steps = sum(map(len, rows))
-        valid_rows = redrawn(alpha_part, method.batch, steps, state.order)
+        rows, valid_rows, steps = self._batches(weight_part, alpha_part, state)
         first = method.architect.alpha_start
         decides = epoch >= first + method.objectives.zero_one_start * (method.epochs - first)
         moving = valid_rows if self._moves_alphas(epoch) else None
@@ -420,6 +449,12 @@ class Searcher:
                 state.step += 1
                 state.under_way = False
             self.progress.step()
+
+    def _batches(self, part: torch.Tensor, alpha_part: torch.Tensor, state: SearchState) -> tuple[Any, Any, int]:
+        """What moves weights and what moves alphas in an epoch, as :meth:`Iterations.epoch` takes it, and its steps."""
+        rows = self._rows(part, state)
+        steps = sum(map(len, rows))
+        return rows, redrawn(alpha_part, self.config.method.batch, steps, state.order), steps
 
     def _judge(self, iterations: Iterations, alpha_part: torch.Tensor, sums: Sums) -> None:
         iterations.stepper.state.net.eval()

@@ -88,10 +88,10 @@ class SearchSettings:
         return spaces.get(self.method.space, steps=self.steps)
 
 
-_OWN = {name: known for name, known in declared(SearchSettings).items() if name != "own"}
+OWN = {name: known for name, known in declared(SearchSettings).items() if name != "own"}
 OPTIONS: dict[str, Option] = {
     **declared(Method, "method", names=SIZES),
-    **{name: known for name, known in _OWN.items() if name not in ("data", "method", "device")},
+    **{name: known for name, known in OWN.items() if name not in ("data", "method", "device")},
     **AUGMENTATION_OPTIONS,
     **{name: known for part in SETTINGS.values() for name, known in part.items()},
 }
@@ -108,7 +108,7 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
         raise unknown_setting("search", name, OPTIONS)
     # A search sees crops and flips, no cutout: DARTS, section 3.1.
     augmentation = taken_from(wanted, replace(dataset.augmentation, cutout=0, autoaugment=None))
-    own = {name: wanted.pop(name) for name in _OWN if name in wanted}
+    own = {name: wanted.pop(name) for name in OWN if name in wanted}
     if "start" in own:
         own["start"] = Start.load(own["start"])
     chosen = methods.variant(method, wanted.pop("space", None))
@@ -121,8 +121,8 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
     for name in ("reductions", "sequence"):
         if own.get(name) is not None:
             own[name] = tuple(own[name])
-    wanted.update((name, _positive(name, wanted[name])) for name in SIZES if name in wanted)
-    own.update((name, _positive(name, own[name])) for name in ("judge_every",) if name in own)
+    wanted.update((name, positive(name, wanted[name])) for name in SIZES if name in wanted)
+    own.update((name, positive(name, own[name])) for name in ("judge_every",) if name in own)
     split = _fraction(own.get("split", SearchSettings.split))
     small: Mapping[str, Any] = {}
     if isinstance(method, str):
@@ -162,7 +162,7 @@ def _fraction(value: Any) -> float:
     return float(value)
 
 
-def _positive(name: str, value: Any) -> int:
+def positive(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"search: {name} must be a whole number, got {value!r}")
     if value < 1:
@@ -170,8 +170,8 @@ def _positive(name: str, value: Any) -> int:
     return value
 
 
-def _check(config: SearchSettings) -> None:
-    config.space()
+def check_run(config: SearchSettings) -> None:
+    """Raise ValueError for what no search can have, whatever its data."""
     if config.precision not in PRECISIONS:
         raise ValueError(f"search: precision must be one of {', '.join(PRECISIONS)}, got {config.precision!r}")
     if config.stem not in STEMS:
@@ -180,6 +180,13 @@ def _check(config: SearchSettings) -> None:
         raise ValueError(f"search: graphs must be one of {', '.join(GRAPHS)}, got {config.graphs!r}")
     if isinstance(config.seed, bool) or not isinstance(config.seed, int) or not 0 <= config.seed < 2**63:
         raise ValueError(f"search: seed must be a whole number >= 0, got {config.seed!r}")
+
+
+def _check(config: SearchSettings) -> None:
+    config.space()
+    check_run(config)
+    if config.space().recurrent:
+        raise ValueError(f"search: data must be text (text:PATH) for space {config.method.space}, got images")
     if config.method.channels % 2:
         raise ValueError(f"search: channels must be even, as reductions halve them, got {config.method.channels}")
     _check_indices(config.reductions, config.method.cells)

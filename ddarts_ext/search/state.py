@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.data import Dataset
+from ddarts_ext.nn import recurrent
 from ddarts_ext.nn.layout import lay_out
 from ddarts_ext.nn.nasbench201 import NASBench201Supernet
 from ddarts_ext.nn.supernet import Supernet
@@ -137,6 +138,11 @@ State = TypeVar("State", bound=SearchState)
 def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet:
     """The whole supernet of the space of a search; ``cells`` counts all cells."""
     method, classes = settings.method, len(dataset.classes)
+    if method.text is not None:
+        text = method.text
+        rates = (text.dropout_output, text.dropout_hidden, text.dropout_inputs)
+        dropout = recurrent.Dropout(*rates, text.dropout_embedding, text.dropout_words)
+        return cast(Supernet, recurrent.supernet(settings.space(), classes, method.channels, dropout))
     if settings.space().selection == "every_edge":
         net = NASBench201Supernet(method.channels, method.cells // 3, classes, in_channels=dataset.channels)
         # The loop asks nothing of a supernet but its parameters, its reductions and its forward, which both kinds have.

@@ -5,6 +5,8 @@ from functools import cache
 
 from ddarts_ext.spaces.space import Space
 
+ACTIVATIONS = ("tanh", "relu", "sigmoid", "identity")
+"""The ops of recurrent cells."""
 _FAIRDARTS = (
     "max_pool_3x3",
     "avg_pool_3x3",
@@ -77,6 +79,15 @@ _SPACES = {
             conv_bias=True,
             track_statistics=False,
             final_norm=True,
+        ),
+        # The cell of DARTS' language models: node 0 is made of the input and the hidden state before.
+        Space(
+            "rnn",
+            ("none", *ACTIVATIONS),
+            steps=8,
+            multiplier=8,
+            inputs=1,
+            selection="one_edge",
         ),
     )
 }

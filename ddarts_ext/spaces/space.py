@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-Selection = Literal["two_edges", "two_ops", "every_edge"]
+Selection = Literal["two_edges", "two_ops", "every_edge", "one_edge"]
 
 
 class Edge(NamedTuple):
@@ -33,7 +33,8 @@ class Space:
     `inputs` input nodes (0 ...) are followed by `steps` intermediate nodes, each with one edge from every earlier
     node. The cell's output concatenates the last `multiplier` nodes. `selection` says what one architecture of the
     space is: per node one op on each of two incoming edges (`two_edges`, DARTS), any two (edge, op) pairs
-    (`two_ops`, IS-DARTS), or one op on every edge (`every_edge`, NAS-Bench-201).
+    (`two_ops`, IS-DARTS), one op on every edge (`every_edge`, NAS-Bench-201), or one op on one edge (`one_edge`, DARTS'
+    recurrent cell).
     """
 
     name: str
@@ -66,6 +67,11 @@ class Space:
             )
         if not 1 <= self.multiplier <= self.steps:
             raise ValueError(f"space {self.name}: multiplier must be in 1..steps={self.steps}, got {self.multiplier}")
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether the cell is that of a recurrent network, which is searched on text."""
+        return self.selection == "one_edge"
 
     @cached_property
     def nodes(self) -> tuple[int, ...]:
@@ -128,9 +134,9 @@ class Space:
     def reductions(self, layers: int) -> tuple[int, ...]:
         """Where a network of `layers` cells has its reduction cells.
 
-        NAS-Bench-201 has none: residual blocks between its stages reduce.
+        NAS-Bench-201 has none: residual blocks between its stages reduce. A recurrent network is one cell.
         """
-        return () if self.selection == "every_edge" else third_reductions(layers)
+        return () if self.selection in ("every_edge", "one_edge") else third_reductions(layers)
 
     def size(self, cells: int = 1) -> int:
         """How many architectures of `cells` individual cells there are, exactly.
@@ -146,6 +152,8 @@ class Space:
                 total *= len(self.ops) ** node
             elif self.selection == "two_ops":
                 total *= comb(node * p, min(2, node * p))
+            elif self.selection == "one_edge":
+                total *= node * p
             else:
                 total *= comb(node, min(2, node)) * p ** min(2, node)
         return int(total**cells)

@@ -73,3 +73,12 @@ class TrainArguments(TypedDict, total=False):
     randaugment: int | None
     randaugment_magnitude: int | None
     erasing: float | None
+    bptt: int | None
+    dropout_output: float | None
+    dropout_hidden: float | None
+    dropout_inputs: float | None
+    dropout_embedding: float | None
+    dropout_words: float | None
+    slowness_penalty: float | None
+    activation_penalty: float | None
+    asgd_after: int | None

@@ -17,6 +17,7 @@ from ddarts_ext.data.batches import permuted, skipping, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order
 from ddarts_ext.data.own_augment import AugmentFunction, augmented_by
+from ddarts_ext.data.text import is_text
 from ddarts_ext.data.transform_crops import erased
 from ddarts_ext.data.transforms import Transforms, transformed
 from ddarts_ext.genotype import Genotype
@@ -72,6 +73,14 @@ class Trainer:
     Raises ValueError, TypeError or FileNotFoundError for wrong input, before anything is computed or written.
     """
 
+    def __new__(cls, genotype: Any = None, data: Any = "digits", **settings: Any) -> Any:
+        """On text a :class:`.text.TextTrainer` trains, which has the same methods."""
+        if cls is Trainer and is_text(data):
+            from ddarts_ext.training.text import TextTrainer
+
+            return TextTrainer(genotype, data, **settings)
+        return object.__new__(cls)
+
     def __init__(
         self,
         genotype: Genotype | str | Path,
@@ -97,6 +106,8 @@ class Trainer:
         self.folder = None if out is None else RunFolder(out, "train")
         check_again("train", self.folder, own, resume=resume)
         found = genotype if isinstance(genotype, Genotype) else Genotype.load(genotype)
+        if found.recurrent:
+            raise ValueError(f"train: data must be text (text:PATH) for a recurrent cell, got {str(data)[:60]!r}")
         dataset = load(data, image_size=settings.get("image_size"))
         if settings.get("recipe") is None:
             settings["recipe"] = recipe_for(genotype, found)

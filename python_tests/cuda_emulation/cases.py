@@ -42,6 +42,7 @@ def cases(dtype: torch.dtype, format_: torch.memory_format) -> Iterator[Case]:
     yield Case("grouped_batch_norm", "2 groups", _norm(dtype, format_))
     yield Case("channel_iim", "3 maps", _iim(dtype, format_))
     yield Case("spawn_group", "stride 2", _spawn(dtype, format_))
+    yield Case("recurrent_node", "3 predecessors", _node(dtype))
 
 
 def _image(dtype: torch.dtype, format_: torch.memory_format, batch: int = BATCH) -> Tensor:
@@ -114,6 +115,16 @@ def _iim(dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]
     def run() -> None:
         with torch.no_grad():
             ops.channel_iim([_image(dtype, format_) for _ in range(3)])
+
+    return run
+
+
+def _node(dtype: torch.dtype) -> Callable[[], None]:
+    def run() -> None:
+        states = [torch.randn(BATCH * SIDE, CHANNELS).to(dtype).requires_grad_() for _ in range(3)]
+        gates = [torch.randn(BATCH * SIDE, 2 * CHANNELS).to(dtype).requires_grad_() for _ in range(3)]
+        out = ops.recurrent_node(states, gates, torch.rand(3, 4).requires_grad_())
+        out.backward(torch.ones_like(out))
 
     return run
 

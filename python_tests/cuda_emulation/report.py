@@ -13,7 +13,15 @@ import torch
 from cuda_emulation import build, cases, laboratory
 from cuda_emulation.laboratory import Kernel
 
-OPS = ("relu_depthwise_conv2d", "pool3x3", "mixed_sum", "grouped_batch_norm", "channel_iim", "spawn_group")
+OPS = (
+    "relu_depthwise_conv2d",
+    "pool3x3",
+    "mixed_sum",
+    "grouped_batch_norm",
+    "channel_iim",
+    "spawn_group",
+    "recurrent_node",
+)
 VARIANTS = (
     (torch.float32, torch.channels_last),
     (torch.bfloat16, torch.channels_last),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddarts_ext import ops
 from ddarts_ext.ops import _convolution_launches, _launches
+from ddarts_ext.ops.recurrent_node import MOST_STATES
 
 VARIANTS = (
     (torch.float32, torch.channels_last),
@@ -106,6 +108,11 @@ def unusual() -> Iterator[tuple[str, Sequence[Any]]]:
         yield "spawn_group_backward", (source, 12, 12, 2, 2)
     yield "channel_iim", ([x] * 70 + [image(2, 4, 6, 6, last=False)], None, None, [False] * 71, True)
     yield "spawn_group", (strided, x, 1, 1, False)
+    for rows, weights in itertools.product((torch.randn(5, 8), torch.randn(8, 5).t(), torch.randn(0, 8)), (1, 2)):
+        mixing = torch.rand(2, 8)[:, : 4 * weights : weights].double()
+        call = [rows] * 2, [torch.cat((rows, rows), 1)] * 2, mixing, [0, 1, 2, 3]
+        yield "recurrent_node", call
+        yield "recurrent_node_backward", (rows, *call)
     for count, source in ((2, strided), (100, x), (2, empty)):
         branches, weights = [source] * count, torch.rand(2 if source.shape[0] else 1, count).double()
         groups, flags = weights.shape[0], [k % 2 == 0 for k in range(count)]
@@ -154,6 +161,7 @@ def test_every_op_with_kernels_declares_its_launches() -> None:
         ("mixed_sum", "kMixedBranches", _launches.MOST_BRANCHES),
         ("mixed_sum", "kMixedBranches", _convolution_launches.MOST_INPUTS),
         ("channel_iim", "kIimMaps", _launches.MOST_MAPS),
+        ("recurrent_node", "kRecurrentRows", MOST_STATES),
     ],
 )
 def test_the_sizes_of_launches_are_those_of_the_kernels(header: str, constant: str, declared: int) -> None:

@@ -29,6 +29,7 @@ NEEDS = {
     "docs/quickstart.md": ("onnxruntime", "onnxscript"),
     "docs/dartopti.md": ("matplotlib",),
     "docs/isdarts.md": ("matplotlib",),
+    "docs/recurrent.md": ("matplotlib",),
 }
 """Packages beside those that every installation has."""
 

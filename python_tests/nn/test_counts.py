@@ -21,6 +21,7 @@ from ddarts_ext.nn import (
     primitive,
 )
 from ddarts_ext.nn.cell import Normed
+from ddarts_ext.nn.count import _PRODUCTS
 from ddarts_ext.nn.network import DiscreteCell
 from ddarts_ext.nn.primitives import EVALUATION, SEARCH
 
@@ -217,3 +218,16 @@ def test_counting_changes_nothing() -> None:
     assert net.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert isinstance(net.cells[0], DiscreteCell)
+
+
+def test_every_op_with_weights_is_counted() -> None:
+    """An op of the package that multiplies by weights without being counted would make networks look cheap."""
+    weighted = set()
+    for name in torch._C._dispatch_get_all_op_names():
+        if name.startswith("ddarts_ext::") and "backward" not in name:
+            arguments = torch._C._get_schema(name, "").arguments
+            if any(a.name in ("weights", "pointwise") and str(a.type) == "List[Tensor]" for a in arguments):
+                weighted.add(name.split("::")[1])
+    assert {"relu_depthwise_conv2d", "relu_separable_conv2d", "relu_pointwise_conv2d", "mixed_edges"} <= weighted
+    # mixed_edges is of the CPU alone, and what is counted is on the meta device.
+    assert weighted - set(_PRODUCTS) == {"mixed_edges"}

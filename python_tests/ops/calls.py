@@ -38,6 +38,9 @@ def valid_calls(dtype: torch.dtype = torch.float32, shape: tuple[int, int, int, 
             None, None, None, None, 1e-5,
         ],
     }  # fmt: skip
+    rows = [image(n, c, dtype=dtype) for _ in range(4)]
+    calls["recurrent_node"] = [rows[:2], [torch.cat(rows[:2], 1)] * 2, image(2, 3, dtype=dtype), [0, 3, 2]]
+    calls["recurrent_node_backward"] = [rows[2], *calls["recurrent_node"]]
     maximum, average, argmax = ops.pool3x3(*calls["pool3x3"])
     calls["pool3x3_backward"] = [maximum, average, argmax, h, w, 2, False]
     out, *rows = ops.grouped_batch_norm(*calls["grouped_batch_norm"])

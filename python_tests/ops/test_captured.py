@@ -36,6 +36,11 @@ CALLS: dict[str, Call] = {
     "grouped_batch_norm": lambda x, _d, _p, _m: [ops.grouped_batch_norm(x, groups=2, relu=True).out],
     "pool3x3": lambda x, _d, _p, _m: pools(x),
     "spawn_group": lambda x, _d, _p, _m: [ops.spawn_group(None, x, copies=2)],
+    "recurrent_node": lambda x, _d, _p, mixing: [
+        ops.recurrent_node(
+            [x[:, 0, 0], x[:, 1, 0]], [x[:, 2, :2].flatten(1), x[:, 3, :2].flatten(1)], mixing.expand(2, 4)
+        )
+    ],
     "channel_iim": lambda x, _d, _p, _m: [ops.channel_iim([x, x.sin()])],
 }
 

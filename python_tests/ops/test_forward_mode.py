@@ -14,6 +14,7 @@ from torch.autograd import forward_ad, gradcheck
 from ddarts_ext import _extension, ops
 from ddarts_ext.ops import Edges
 
+NODE_OPS = ("tanh", "sigmoid", "identity")
 Function = Callable[[Tensor], list[Tensor]]
 
 
@@ -35,6 +36,14 @@ def functions() -> dict[str, Function]:
             ops.relu_separable_conv2d([x], filters, mixing, dilations=[1, 2], normalize=True).outputs
         ),
         "relu_pointwise_conv2d": lambda x: [ops.relu_pointwise_conv2d(x, mixing, stride=2)],
+        "recurrent_node": lambda x: [
+            ops.recurrent_node(
+                [x[:, 0, 0], x[:, 0, 1].sin()],
+                [x[:, 1, :2].flatten(1), x[:, 2, :2].flatten(1)],
+                x[:2, :, 3, 0],
+                NODE_OPS,
+            )
+        ],
         "mixed_edges": lambda x: (
             ops.mixed_edges(x, settings, edges[2], edges[3], edges[4], previous=[x.cos(), x.sin()]).sums
         ),

@@ -73,6 +73,11 @@ def refused(name: str, place: int, value: Any) -> str:
         ("relu_depthwise_conv2d", 2, [1, 3], "relu_depthwise_conv2d: dilations must be 1 or 2, got 3"),
         ("relu_separable_conv2d", 3, [0, 9], "relu_separable_conv2d: sources must be from 0 to 0, got 9"),
         ("relu_pointwise_conv2d", 2, 7, "relu_pointwise_conv2d: stride must be 1 or 2, got 7"),
+        ("recurrent_node", 3, [0, 3, 4], "recurrent_node: activations must be from 0 to 3, got 4"),
+        ("recurrent_node", 3, [0, 3, 3], "recurrent_node: activations must be distinct, got 3 twice"),
+        ("recurrent_node", 3, [], "recurrent_node: activations must be at least one"),
+        ("recurrent_node", 2, torch.ones(3, 3), "recurrent_node: weights must be [2,3], got [3,3]"),
+        ("recurrent_node_backward", 1, [], "recurrent_node_backward: states must be 1 to 32 tensors, got 0"),
         ("mixed_edges", 6, [-2, 0, -1, -3, 7], "mixed_edges: kinds must be from -3 to 1, got 7"),
         ("mixed_edges", 5, [0, 0, 1, 0, 2], "mixed_edges: targets must be from 0 to 1, got 2"),
         ("mixed_edges", 8, [5], "mixed_edges: seconds must be from 0 to 1, got 5"),
@@ -123,6 +128,7 @@ def test_tensors_that_are_not_dense_floats_are_refused_in_one_line(kind: str) ->
         lambda: public.spawn_group(dense, x),
         lambda: public.relu_depthwise_conv2d(x, [torch.ones(3, 1, 3, 3)], dilations=[1]),
         lambda: public.relu_pointwise_conv2d(dense, [x]),
+        lambda: public.recurrent_node([dense[0, 0]], [x], torch.ones(1, 4)),
     ):
         with pytest.raises(TypeError, match=f"must be .*, got .*{kind}") as error:
             call()
@@ -176,7 +182,7 @@ def test_eps_is_finite_and_not_negative(eps: float) -> None:
 
 EMULATED = [
     *("pool3x3", "grouped_batch_norm", "mixed_sum", "spawn_group", "channel_iim", "relu_depthwise_conv2d"),
-    *("relu_separable_conv2d", "relu_pointwise_conv2d"),
+    *("relu_separable_conv2d", "relu_pointwise_conv2d", "recurrent_node"),
 ]
 
 
@@ -193,6 +199,8 @@ def test_emulated_kernels_ask_the_same(emulated: Any, op: str) -> None:
         "spawn_group": (2, 10**9),
         "spawn_group_backward": (3, 5),
         "channel_iim": (3, []),
+        "recurrent_node": (3, [4, 0, 1]),
+        "recurrent_node_backward": (0, calls["recurrent_node_backward"][0].double()),
         "relu_depthwise_conv2d": (3, 3),
         "relu_depthwise_conv2d_backward": (0, [g.double() for g in calls["relu_depthwise_conv2d_backward"][0]]),
         "relu_separable_conv2d": (3, [0, 9]),

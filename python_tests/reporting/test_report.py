@@ -102,7 +102,13 @@ def test_runs_of_all_kinds_side_by_side(tmp_path: Path) -> None:
     page = read(out)
     texts = set(page.texts)
     assert {"one", "two", "net", "Cells", "Marginal contributions of the cells", "Op scores"} <= texts
-    assert {"finished, 3 of 3 epochs", "not finished, 1 of 5 epochs", "accuracy 25.00%", "recipe few", "measured"} <= texts
+    assert {
+        "finished, 3 of 3 epochs",
+        "not finished, 1 of 5 epochs",
+        "accuracy 25.00%",
+        "recipe few",
+        "measured",
+    } <= texts
     assert {"cells 1-2 (reduction)", "contribution (negative: useful)", "edge (target<-source)"} <= texts
     # Two searches with the same result; the training has four cells.
     assert "0.0000" in texts

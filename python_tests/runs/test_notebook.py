@@ -99,5 +99,5 @@ def test_results_show_themselves() -> None:
     assert {"<script>", "<i>", "accuracy 25.00%", "validation", "cells 1-2 (reduction)"} <= set(page.texts)
     assert page.tags.count("polyline") == 2
     trained = TrainResult(torch.nn.Linear(2, 3), 0.5, history("test"), Path("run"))
-    assert {"50.00%", "9", "held out"} <= set(Texts(trained._repr_html_()).texts)
+    assert {"accuracy 50.00%", "9", "held out"} <= set(Texts(trained._repr_html_()).texts)
     assert "polyline" not in TrainResult(torch.nn.Linear(2, 3), 0.5, history("test")[:1])._repr_html_()

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 OPS = (
     *("channel_iim", "grouped_batch_norm", "mixed_edges", "mixed_sum", "pool3x3", "relu_depthwise_conv2d"),
-    *("relu_pointwise_conv2d", "relu_separable_conv2d", "spawn_group"),
+    *("relu_pointwise_conv2d", "relu_separable_conv2d", "spawn_group", "recurrent_node"),
 )
 PATIENCE = 4  # times the limits, in a rehearsal, whose machine may be a slow one
 SHORT = {"tests": "python_tests/ops/test_spawn_group.py", "networks": "python_tests/nn/test_golden.py"}

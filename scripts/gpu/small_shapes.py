@@ -56,6 +56,10 @@ def calls(x: Tensor, weights: list[Tensor]) -> Iterator[tuple[str, Callable[[], 
     yield "relu_pointwise_conv2d", lambda: [ops.relu_pointwise_conv2d(x, square, stride=2)]
     yield "grouped_batch_norm", lambda: [ops.grouped_batch_norm(x, groups=2, relu=True).out]
     yield "channel_iim", lambda: [ops.channel_iim([x, x])]
+    rows = x.flatten(1)
+    gates = torch.cat((rows, rows.flip(1)), 1)
+    mixing = torch.rand(2, 4, device=x.device)
+    yield "recurrent_node", lambda: [ops.recurrent_node([rows, rows], [gates, gates], mixing)]
 
 
 def shape_of(text: str) -> tuple[int, int, int, int]:

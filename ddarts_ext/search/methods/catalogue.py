@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ddarts_ext.search.methods.method import Method
-from ddarts_ext.search.methods.settings import Architect, Discretisation, Distance, Objectives, Weights
+from ddarts_ext.search.methods.settings import Architect, Discretisation, Distance, Objectives, Text, Weights
 from ddarts_ext.search.shrinking.steps import Shrinking
 
 METHODS: dict[str, Method] = {}
@@ -163,6 +163,20 @@ IN_SPACE = {
     )
 }
 """Methods that are another composition in another space, by name and space."""
+IN_SPACE["darts", "rnn"] = Method(
+    name="darts",
+    summary="softmax over activations, one recurrent cell, one edge per node",
+    source="DARTS, 1806.09055, section 3.1 and its implementation",
+    space="rnn",
+    relaxation="softmax",
+    sharing="normal_reduction",
+    architect=Architect(alpha_init=1e-3, alpha_lr=3e-3, alpha_betas=(0.9, 0.999)),
+    weights=Weights(weight_lr=20.0, weight_lr_min=20.0, momentum=0.0, weight_decay=5e-7, clip=0.25),
+    text=Text(),
+    cells=1,
+    channels=300,
+    batch=256,
+)
 
 
 SHRINKING_SPACES = {"nasbench201": "nasbench201", "darts": "isdarts", "isdarts": "isdarts"}

@@ -23,6 +23,7 @@ from ddarts_ext.search.methods.settings import (
     Distance,
     Mixing,
     Objectives,
+    Text,
     Weights,
 )
 from ddarts_ext.search.relaxation import RELAXATIONS
@@ -36,7 +37,7 @@ class Method:
     edge_relaxation: how betas become the weights of edges; without it a node is the plain sum of its edges.
     parts: names of what runs between epochs, see parts/. random: nothing is searched, the result is drawn uniformly
     from what the first rule can produce. shrinking: how the supernet loses ops, for methods that the
-    Shrinker runs. source: where the settings are from.
+    Shrinker runs. text: what a search on text has beside. source: where the settings are from.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Method:
     distance: Distance = field(default_factory=Distance)
     curvature: Curvature = field(default_factory=Curvature)
     shrinking: Shrinking | None = None
+    text: Text | None = None
     epochs: int = option(50, "Epochs.", shown="the method's")
     cells: int = option(8, "Cells of the supernet.", shown="8; 4 for small images")
     channels: int = option(16, "Channels of the first cell.", shown="16; 8 for small images")
@@ -97,6 +99,8 @@ class Method:
             if part is None:
                 raise unknown_setting("search", name, setting_names())
             if parts[part] is None:
+                if part == "text":
+                    raise TypeError(f"search: {name} is a setting of searches on text, which {self.name} here is not")
                 raise TypeError(f"search: {name} is a setting of methods that shrink, and {self.name} does not")
             parts[part] = replace(parts[part], **{name: _checked(name, value, SETTINGS[part][name])})
         return replace(self, **parts)
@@ -115,6 +119,7 @@ SETTINGS: dict[str, dict[str, Option]] = {
         ("distance", Distance),
         ("curvature", Curvature),
         ("shrinking", Shrinking),
+        ("text", Text),
     )
 }
 """What can be set of a method, by the subject that it belongs to."""
@@ -130,6 +135,7 @@ _AT_LEAST_ONE = (
     "stop_window",
     "shrink_steps",
     "shrink_interval",
+    "bptt",
 )
 
 

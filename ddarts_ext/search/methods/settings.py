@@ -212,3 +212,31 @@ class Curvature:
     curvature_delay: int = 5
     curvature_ratio: float = 0.75
     curvature_steps: int = 10
+
+
+@dataclass(frozen=True)
+class Text:
+    """What a search on text has: of methods in a recurrent space.
+
+    bptt: steps of a segment that gradients go back through; one in twenty has half as many. The rate of a step is
+    ``weight_lr`` times its part of ``bptt``. dropout_*: rates, see :class:`ddarts_ext.nn.recurrent.Dropout`; masks are
+    the same for all steps of a segment. slowness_penalty: of changes of the hidden state, activation_penalty: of its
+    size, see :meth:`ddarts_ext.nn.recurrent.Output.loss`; both count for the weights alone.
+    unrolled_clip: with ``order=2`` the look-ahead is clipped as ``clip`` says, and the second-order term is scaled by
+    min(k, 1); ``reference`` scales it by k = clip / norm even where nothing was clipped, as the published code does.
+    """
+
+    bptt: int = 35
+    dropout_output: float = 0.75
+    dropout_hidden: float = 0.25
+    dropout_inputs: float = 0.75
+    dropout_embedding: float = 0.2
+    dropout_words: float = 0.0
+    slowness_penalty: float = 1e-3
+    activation_penalty: float = 0.0
+    unrolled_clip: str = option("bounded", choices=("bounded", "reference"))
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name.startswith("dropout") and not value < 1:
+                raise ValueError(f"search: {name} must be below 1, got {value}")
