@@ -28,7 +28,8 @@ class Output(NamedTuple):
     def loss(self, targets: Tensor, activation: float = 0.0, slowness: float = 0.0) -> tuple[Tensor, Tensor]:
         """Cross-entropy of targets [T,B], with and without the penalties, both []: ``activation`` times the mean square
         of the dropped states, ``slowness`` times that of what the states change by from step to step (1708.01009)."""
-        plain = F.cross_entropy(self.logits.flatten(0, 1).float(), targets.flatten())
+        logits = self.logits if self.logits.dtype == torch.float64 else self.logits.float()
+        plain = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         total = plain
         if activation:
             total = total + activation * self.dropped.square().mean()
