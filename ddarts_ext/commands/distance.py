@@ -130,12 +130,29 @@ def _runs(
 ) -> None:
     from ddarts_ext.distance.runs import run_distances
 
+    measurable = [source for source in sources if _has_start_and_result(source)]
+    if gains is None and measurable:
+        for source in sources:
+            if source not in measurable:
+                typer.echo(f"distance: {source} is left out, as it is no finished search with a start", err=True)
+        sources = measurable
     found = run_distances(sources, gains, **how)
     if picture is not None:
         from ddarts_ext.plot.distance import plot_runs
 
         plot_runs(found, picture)
     typer.echo(json.dumps(found.to_json()) if as_json else str(found))
+
+
+def _has_start_and_result(source: str) -> bool:
+    """Whether it is what ``--runs`` takes; a folder that holds something else is left out among others."""
+    from ddarts_ext.runs.folder import RunFolder
+
+    if not isfile(join(source, "config.json")):
+        return True  # no run at all: an error that says so
+    config = RunFolder(source, "distance").config()
+    searched = config.get("command", "search") == "search" and config.get("start") is not None
+    return searched and isfile(join(source, "genotype.json"))
 
 
 def _numbers(text: str) -> list[float]:

@@ -110,6 +110,14 @@ def test_several_runs(tmp_path: Path) -> None:
     by_edge = run("distance", "--runs", folders[0], "--rule", "edge", "--json")
     assert by_edge["largest"] == pytest.approx(0.08349321, abs=5e-9)
     assert "correlation of distance and gain: none" in run("distance", "--runs", folders[0])
+    # As `runs/*` of a shell has them: trainings, and searches without a start or a result, are left out.
+    for name, config in (("net", {"command": "train"}), ("plain", {"command": "search", "method": {}})):
+        (tmp_path / name).mkdir()
+        RunFolder(tmp_path / name).begin(config)
+        folders.append(str(tmp_path / name))
+    among = CliRunner().invoke(cli.app, ["distance", "--runs", *folders, "--json"])
+    assert json.loads(among.stdout)["mean"] == pytest.approx(found["mean"])
+    assert [line.split(" is left out")[0].rsplit("/", 1)[1] for line in among.stderr.splitlines()] == ["net", "plain"]
 
 
 def test_distance_over_epochs_is_drawn(tmp_path: Path) -> None:

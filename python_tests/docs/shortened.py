@@ -97,8 +97,11 @@ def _small_search(resolve: Any) -> Any:
             sizes |= {"channels": 4}
         if config.method.architect.alpha_start:
             sizes["alpha_start"] = 0  # alphas would rest in the only epoch
-        wanted = {**given, **sizes, "epochs": 1}
-        del config
+        epochs = 1
+        if config.method.shrinking is not None:
+            sizes["shrink_interval"] = 1
+            epochs += config.method.shrinking.shrink_steps
+        wanted = {**given, **sizes, "epochs": epochs}
         return resolve(dataset, method, device, wanted)
 
     return resolved

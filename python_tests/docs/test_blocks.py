@@ -33,7 +33,7 @@ NEEDS = {
 }
 """Packages beside those that every installation has."""
 
-NEEDS_TABLE = ("docs/isdarts.md", "docs/da2s.md")
+NEEDS_TABLE = ("docs/isdarts.md", "docs/da2s.md", "docs/family.md")
 """Pages that read the published table of NAS-Bench-201."""
 
 _MIXED = """
@@ -86,20 +86,7 @@ def play(page: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return done
 
 
-LATER = (
-    "README.md",
-    "docs/compare.md",
-    "docs/da2s.md",
-    "docs/dartopti.md",
-    "docs/family.md",
-    "docs/genotypes.md",
-    "docs/isdarts.md",
-    "docs/training.md",
-)
-"""Pages whose blocks are not run yet, as together they take long: what they say is real, but nothing proves it."""
-
-
-@pytest.mark.parametrize("page", [page for page in pages() if runnable(page) and page not in LATER])
+@pytest.mark.parametrize("page", [page for page in pages() if runnable(page)])
 def test_blocks_run_as_written(page: str, tmp_path: Path) -> None:
     for package in (*NEEDS.get(page, ()), "PIL"):
         pytest.importorskip(package)
@@ -108,7 +95,6 @@ def test_blocks_run_as_written(page: str, tmp_path: Path) -> None:
 
 
 def test_few_blocks_are_not_run_and_each_says_why() -> None:
-    assert set(LATER) <= set(pages())
     left = [block for page in pages() for block in blocks(page) if block.reason]
     assert len(left) <= MOST_NOT_RUN, "\n".join(f"{block.place}: {block.reason}" for block in left)
 
