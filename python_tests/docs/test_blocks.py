@@ -30,6 +30,7 @@ NEEDS = {
     "docs/dartopti.md": ("matplotlib",),
     "docs/isdarts.md": ("matplotlib",),
     "docs/recurrent.md": ("matplotlib",),
+    "docs/transfer.md": ("torchvision",),
 }
 """Packages beside those that every installation has."""
 
