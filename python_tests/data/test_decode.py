@@ -225,3 +225,32 @@ def test_of_several_frames_the_first(tmp_path: Path) -> None:
         options = {"lossless": True} if name == "a.webp" else {}
         frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **options)
         assert (pixels(tmp_path / name, 3) == (255, 0, 0)).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("side", "scale"), [(32, 8), (100, 4), (260, 2), (600, 1)])
+def test_a_large_jpeg_is_decoded_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int, scale: int, orientation: int
+) -> None:
+    """At 1/8 of its size or more, never below twice what is asked for, and with the same pixels but for rounding."""
+    from PIL import JpegImagePlugin
+
+    x, y = np.meshgrid(np.linspace(0, 6, 1600), np.linspace(0, 5, 1200))
+    waves = np.stack([np.sin(x), np.cos(y), np.sin(x * y / 4)], -1)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray((127 * (1 + waves)).astype(np.uint8)).save(tmp_path / "large.jpg", quality=95, exif=exif)
+    sizes = []
+    draft = JpegImagePlugin.JpegImageFile.draft
+
+    def watched(image: Any, *given: Any) -> Any:
+        found = draft(image, *given)
+        sizes.append(image.size)
+        return found
+
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "draft", watched)
+    found = read_picture(tmp_path / "large.jpg", (side, side), 3).float()
+    assert sizes == [(1600 // scale, 1200 // scale)]
+    monkeypatch.setattr(JpegImagePlugin.JpegImageFile, "draft", lambda *given: None)
+    whole = read_picture(tmp_path / "large.jpg", (side, side), 3).float()
+    assert (found - whole).abs().mean() < 1
