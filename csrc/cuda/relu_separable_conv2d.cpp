@@ -155,6 +155,29 @@ std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_separable_conv2d(
   return {outputs, mean, rstd};
 }
 
+// Tensors like all of `first` and then of `second`, in one piece of memory where they are of one dtype: who follows these
+// gradients can then take them as one.
+std::vector<Tensor> side_by_side(const std::vector<Tensor>& first, const std::vector<Tensor>& second) {
+  std::vector<Tensor> like = first;
+  like.insert(like.end(), second.begin(), second.end());
+  int64_t total = 0;
+  bool alike = true;
+  for (const Tensor& x : like) total += x.numel(), alike = alike && x.scalar_type() == like[0].scalar_type();
+  std::vector<Tensor> made;
+  if (!alike) {
+    for (const Tensor& x : like) made.push_back(torch::stable::new_empty(x, x.sizes()));
+    return made;
+  }
+  const Tensor all = torch::stable::new_empty(like[0], {total});
+  int64_t begin = 0;
+  for (const Tensor& x : like) {
+    Tensor part = all;
+    made.push_back(torch::stable::view(torch::stable::narrow(part, 0, begin, x.numel()), x.sizes()));
+    begin += x.numel();
+  }
+  return made;
+}
+
 std::vector<Tensor> relu_separable_conv2d_backward(std::vector<Tensor> grads, std::vector<Tensor> inputs, std::vector<Tensor> weights,
                                                    std::vector<Tensor> pointwise, std::vector<int64_t> sources,
                                                    std::vector<int64_t> dilations, int64_t stride, bool normalize, Tensor mean,
@@ -181,10 +204,10 @@ std::vector<Tensor> relu_separable_conv2d_backward(std::vector<Tensor> grads, st
   for (size_t f = 0; f < weights.size(); ++f) {
     const Tensor &weight = call.depthwise[f], &point = call.pointwise[f];
     columns.push_back(weight.size(3) * weight.size(3) * p.c + p.out_c * p.c);
-    if (!weights_grad) continue;
-    d_weights.push_back(torch::stable::new_empty(weight, weight.sizes()));
-    d_pointwise.push_back(torch::stable::new_empty(point, point.sizes()));
   }
+  if (weights_grad) d_weights = side_by_side(call.depthwise, call.pointwise);
+  for (size_t f = weights.size(); f < d_weights.size(); ++f) d_pointwise.push_back(d_weights[f]);
+  d_weights.resize(std::min(d_weights.size(), weights.size()));
   scratch.columns = std::accumulate(columns.begin(), columns.end(), int64_t{0});
   const Tensor partial = torch::stable::new_empty(inputs[0], {weights_grad ? scratch.chunks : 0, scratch.columns}, call.sums());
   const int64_t rows = finishes ? p.inputs : 0;

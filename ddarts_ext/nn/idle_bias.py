@@ -31,11 +31,16 @@ class Biased(nn.Module):
         return bias
 
 
+def idle_biases(module: nn.Module) -> list[nn.Parameter]:
+    """All that do nothing in ``module``, in the order in which they get their gradients."""
+    return [getattr(part, name) for part in module.modules() if isinstance(part, Biased) for name in part.idle]
+
+
 def with_idle_biases(x: Tensor, module: nn.Module) -> Tensor:
     """``x``, on which the idle biases of all of ``module`` have no influence: their gradient is zero, and not None."""
     if not torch.is_grad_enabled():
         return x
-    biases = [getattr(part, name) for part in module.modules() if isinstance(part, Biased) for name in part.idle]
+    biases = idle_biases(module)
     if not any(bias.requires_grad for bias in biases):
         return x
     out: Tensor = _WithoutInfluence.apply(x, *biases)  # type: ignore[no-untyped-call]

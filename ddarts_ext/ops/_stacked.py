@@ -34,6 +34,12 @@ def stacked(weights: Sequence[Tensor]) -> Tensor:
     return found
 
 
+def joined(weights: Sequence[Tensor]) -> Tensor:
+    """F weights [Co, ...] as [F * Co, ...]: a copy, unless they lie side by side, in channels-last or contiguous."""
+    found: Tensor = _Join.apply(*weights)  # type: ignore[no-untyped-call]
+    return found
+
+
 def shared_products(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
     """``rows @ weights[f].T`` for all f, each on its own: [M, C], [F, Co, C] -> F times [M, Co].
 
@@ -47,20 +53,17 @@ def shared_products(rows: Tensor, weights: Tensor) -> tuple[Tensor, ...]:
 
 
 def side_by_side(tensors: Sequence[Tensor]) -> bool:
-    """Whether dense tensors of one size and layout fill one piece of memory, in order and without gaps."""
-    first = tensors[0]
-    memory, begin, length = first.untyped_storage()._cdata, first.storage_offset(), first.numel()
-    return all(
-        tensor.untyped_storage()._cdata == memory and tensor.storage_offset() == begin + f * length
-        for f, tensor in enumerate(tensors)
-    )
+    """Whether dense tensors of one size fill one piece of memory, in order and without gaps."""
+    (memory, begin), length = place_of(tensors[0]), tensors[0].numel()
+    return all(place_of(tensor) == (memory, begin + f * length) for f, tensor in enumerate(tensors))
 
 
-def put_side_by_side(parameters: Sequence[torch.nn.Parameter]) -> None:
-    """Gives parameters of one shape one piece of memory, so that :func:`stacked` need not copy them."""
-    if not side_by_side(parameters):
-        for parameter, row in zip(parameters, torch.stack([p.detach() for p in parameters]), strict=True):
-            parameter.data = row
+Place = tuple[int, int]
+
+
+def place_of(tensor: Tensor) -> Place:
+    """Which memory a tensor lies in, and where it begins there, in values."""
+    return int(tensor.untyped_storage()._cdata), int(tensor.storage_offset())
 
 
 class _Stack(torch.autograd.Function):
@@ -76,6 +79,26 @@ class _Stack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         return grad.unbind(0)
+
+
+class _Join(torch.autograd.Function):
+    """F tensors [Co, ...] of one shape -> [F * Co, ...]; the gradients are slices of one."""
+
+    @staticmethod
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:
+        first = tensors[0]
+        ctx.rows = first.shape[0]
+        layouts = (torch.contiguous_format, *([torch.channels_last] if first.dim() == 4 else []))
+        alike = any(all(tensor.is_contiguous(memory_format=layout) for tensor in tensors) for layout in layouts)
+        if alike and side_by_side(tensors):
+            return first.as_strided(
+                (len(tensors) * ctx.rows, *first.shape[1:]), (first[0].numel(), *first.stride()[1:])
+            )
+        return torch.cat(tensors)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return torch.split(grad, ctx.rows)
 
 
 class _SharedProducts(torch.autograd.Function):

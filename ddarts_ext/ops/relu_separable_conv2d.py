@@ -241,8 +241,18 @@ def _fake_backward(
             layout = _checks.memory_format_of(x)
             found.append(torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout))
     if weights_grad:
-        found += [weight.new_empty(weight.shape) for weight in (*weights, *pointwise)]
+        found += _side_by_side([*weights, *pointwise])
     return found
+
+
+def _side_by_side(weights: list[Tensor]) -> list[Tensor]:
+    """New tensors like these; on a GPU they lie in one piece of memory, as far as that may be told."""
+    first = weights[0]
+    if type(first) not in (Tensor, torch.nn.Parameter) or any(weight.dtype != first.dtype for weight in weights):
+        return [weight.new_empty(weight.shape) for weight in weights]
+    sizes = [weight.numel() for weight in weights]
+    rows = torch.split(first.new_empty(sum(sizes)), sizes)
+    return [row.view(weight.shape) for row, weight in zip(rows, weights, strict=True)]
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ddarts_ext.runs.joined import JoinedSGD
+
 _OF_THE_DEVICE = ("lr", "fused", "foreach", "capturable")
 """Settings of a group that follow from the device of a run; its rate is set anew in every epoch."""
 
@@ -49,7 +51,7 @@ def tried(command: str, what: str, make: OptimizerFactory | None, device: torch.
 
 def capturable(optimizer: Optimizer) -> bool:
     """Whether its steps read nothing on the host: Adam and others made so, and SGD, fused."""
-    fused = type(optimizer) is torch.optim.SGD
+    fused = type(optimizer) in (torch.optim.SGD, JoinedSGD)
     return all(group.get("capturable") or (fused and group.get("fused")) for group in optimizer.param_groups)
 
 

@@ -15,6 +15,7 @@ from ddarts_ext.nn.nasbench201 import NASBench201Supernet
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.runs.device import restore_generator
 from ddarts_ext.runs.draws import DrawsFrom
+from ddarts_ext.runs.joined import JoinedSGD
 from ddarts_ext.runs.optimizers import OptimizerFactory, capturable, own_optimizer, rates_as_tensors, state_of, take_up
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
@@ -228,7 +229,7 @@ def assembled(
 def _weight_optimizer(how: Weights, net: Supernet, make: OptimizerFactory | None) -> torch.optim.Optimizer:
     if make is not None:
         return own_optimizer("search", "optimizer", make, list(net.parameters()))
-    return torch.optim.SGD(
+    return JoinedSGD(
         net.parameters(),
         lr=how.weight_lr,
         momentum=how.momentum,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.runs.joined import JoinedSGD
 from ddarts_ext.runs.objective import Objective
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architect import unrolled_gradient
@@ -83,21 +84,34 @@ class Stepper:
         with self.autocast():
             logits = state.net(images, weights, Pass())
             loss = self.objective.loss(logits, labels)
-        if not accumulates:
-            state.weight_optimizer.zero_grad(set_to_none=True)
+        norm = self._moved_accumulating(loss, leaf) if accumulates else self._moved(loss)
+        self.objective.judge(sums, "train", logits.detach(), labels, loss)
+        if norm is not None:
+            sums.add("gradient", norm)
+
+    def _moved(self, loss: Tensor) -> Tensor | None:
+        """Move the weights along the gradient of ``loss``; its norm, where it is clipped."""
+        optimizer, clip = self.state.weight_optimizer, self.method.weights.clip
+        if isinstance(optimizer, JoinedSGD) and optimizer.joins():
+            parameters = optimizer.param_groups[0]["params"]
+            return optimizer.descend(torch.autograd.grad(loss, parameters, allow_unused=True), clip)
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        norm = nn.utils.clip_grad_norm_(self.state.net.parameters(), clip) if clip else None
+        optimizer.step()
+        return norm
+
+    def _moved_accumulating(self, loss: Tensor, leaf: Tensor) -> Tensor | None:
+        """The same with what the alphas' step has left in the gradients, and with what is left to the alphas."""
+        state, clip = self.state, self.method.weights.clip
         torch.autograd.backward(loss)
         if leaf.grad is not None:
             held = state.held.get("left")
             state.held["left"] = leaf.grad if held is None else held + leaf.grad
-        norm: Tensor | None = None
-        if self.method.weights.clip:
-            norm = nn.utils.clip_grad_norm_(state.net.parameters(), self.method.weights.clip)
+        norm = nn.utils.clip_grad_norm_(state.net.parameters(), clip) if clip else None
         state.weight_optimizer.step()
-        if accumulates:
-            state.weight_optimizer.zero_grad(set_to_none=True)
-        self.objective.judge(sums, "train", logits.detach(), labels, loss)
-        if norm is not None:
-            sums.add("gradient", norm)
+        state.weight_optimizer.zero_grad(set_to_none=True)
+        return norm
 
     def judge(self, batch: Batch, weights: Tensor, p: Pass, sums: Sums) -> None:
         """Add loss and metric of a batch of normalised images, with op weights [cells, E, O], as ``valid``."""

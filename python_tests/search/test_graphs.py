@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddarts_ext.data import Dataset, MemorySplit
 from ddarts_ext.ops._library import has_kernel
+from ddarts_ext.runs import joined
 from ddarts_ext.runs.checkpoint import digest
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search.captured import CapturedIterations
@@ -159,6 +160,24 @@ def test_resumed_is_the_same(kind: str, steps: int, tmp_path: Path, monkeypatch:
     with pytest.raises(KeyboardInterrupt):
         with_graphs(SEARCHES[kind](out=out, progress=Remembers(steps)), Tape, monkeypatch).search()
     assert_same(whole(with_graphs(SEARCHES[kind](out=out, resume=True), Tape, monkeypatch)), by_python(kind))
+
+
+@pytest.mark.parametrize("name", ["ddarts", "fairdarts", "shrinking"])
+def test_steps_of_all_weights_at_once_are_replayed_and_resumed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU, where the optimiser has buffers of its own."""
+    one_by_one = SEARCHES[name]().search()
+    monkeypatch.setattr(joined, "_counts_launches", lambda x: True)
+    fused_alphas(monkeypatch)
+    expected = whole(SEARCHES[name]())
+    losses = [[record["train"]["loss"] for record in history] for history in (one_by_one.history, expected[0])]
+    torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=1e-4, atol=1e-4)
+    assert_same(whole(with_graphs(SEARCHES[name](), Tape, monkeypatch)), expected)
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt):
+        with_graphs(SEARCHES[name](out=out, progress=Remembers(4)), Tape, monkeypatch).search()
+    assert_same(whole(with_graphs(SEARCHES[name](out=out, resume=True), Tape, monkeypatch)), expected)
 
 
 class CountsCalls(TorchDispatchMode):
