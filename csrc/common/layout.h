@@ -37,6 +37,25 @@ inline torch::stable::Tensor as(const torch::stable::Tensor& x, bool last) {
   return torch::stable::contiguous(x, format(last));
 }
 
+// Values from a pixel to the next of a channels-last image, or of one that is some of the channels of such an image; else 0.
+inline int64_t pitch_of(const torch::stable::Tensor& x) {
+  int64_t pitch = x.size(1);
+  for (const int axis : {3, 2, 0})
+    if (x.size(axis) > 1) {
+      pitch = x.stride(axis) / (axis == 3 ? 1 : axis == 2 ? x.size(3) : x.size(2) * x.size(3));
+      break;
+    }
+  const bool dense = x.size(1) == 1 || x.stride(1) == 1;
+  const bool rows = x.size(3) == 1 || x.stride(3) == pitch, columns = x.size(2) == 1 || x.stride(2) == pitch * x.size(3);
+  const bool samples = x.size(0) == 1 || x.stride(0) == pitch * x.size(3) * x.size(2);
+  return dense && rows && columns && samples && pitch >= x.size(1) && pitch < (int64_t{1} << 31) ? pitch : 0;
+}
+
+// As kernels that know of pitches read it: x itself where it has the layout, or in channels-last some of an image's channels.
+inline torch::stable::Tensor in_pieces(const torch::stable::Tensor& x, bool last) {
+  return last && x.numel() > 0 && pitch_of(x) > 0 ? x : as(x, last);
+}
+
 // [N,C,H,W] in the layout, on the device of `like`. Not torch::stable::empty, which looks the op up by its name each time.
 inline torch::stable::Tensor empty(const torch::stable::Tensor& like, const std::array<int64_t, 4>& size,
                                    torch::headeronly::ScalarType type, bool last) {

@@ -28,5 +28,22 @@ inline void check_pool3x3_backward(const std::optional<Tensor>& grad_maximum, co
   if (grad_maximum) op.tensor("argmax", argmax, shape, ScalarType::Byte);
 }
 
+inline void check_pool3x3_readers_backward(const std::vector<Tensor>& maxima, const std::vector<Tensor>& averages,
+                                           const std::vector<Tensor>& others, const Tensor& argmax, int64_t height,
+                                           int64_t width, int64_t stride) {
+  check::Op op("pool3x3_readers_backward");
+  op.require(!maxima.empty() || !averages.empty(), "maxima or averages must have a gradient");
+  op.stride(stride);
+  op.require(height >= 1 && width >= 1, "height and width must be at least 1, got ", height, " and ", width);
+  const Tensor& first = maxima.empty() ? averages[0] : maxima[0];
+  op.tensor("the gradient", first,
+            {check::kAny, check::kAny, check::strided(height, stride), check::strided(width, stride)});
+  const std::vector<int64_t> shape = check::Op::shape_of(first);
+  op.tensors("maxima", maxima, shape, first.scalar_type());
+  op.tensors("averages", averages, shape, first.scalar_type());
+  op.tensors("others", others, std::vector<int64_t>{shape[0], shape[1], height, width}, first.scalar_type());
+  if (!maxima.empty()) op.tensor("argmax", argmax, shape, ScalarType::Byte);
+}
+
 }  // namespace
 }  // namespace ddarts

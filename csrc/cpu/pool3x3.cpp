@@ -468,9 +468,41 @@ Tensor pool3x3_backward(std::optional<Tensor> grad_maximum, std::optional<Tensor
   return dx;
 }
 
+// dx = what pool3x3_backward gives of the sums of the pools' gradients, + the sum of the others.
+Tensor pool3x3_readers_backward(std::vector<Tensor> maxima, std::vector<Tensor> averages, std::vector<Tensor> others,
+                                const Tensor& positions, int64_t height, int64_t width, int64_t stride, bool last) {
+  check_pool3x3_readers_backward(maxima, averages, others, positions, height, width, stride);
+  auto sum = [&](std::vector<Tensor> terms) -> std::optional<Tensor> {
+    if (terms.empty()) return std::nullopt;
+    for (Tensor& x : terms) x = layout::as(x, last);
+    if (terms.size() == 1) return terms[0];
+    const Tensor total = layout::like(terms[0], terms[0].scalar_type(), last);
+    with_dtype(total.scalar_type(), [&](auto tag) {
+      using scalar_t = decltype(tag);
+      using acc_t = accumulate_t<scalar_t>;
+      scalar_t* out = mutable_data<scalar_t>(total);
+      std::vector<const scalar_t*> from;
+      for (const Tensor& x : terms) from.push_back(data<scalar_t>(x));
+      parallel_pieces(total.numel(), 16384, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          acc_t value = 0;
+          for (const scalar_t* x : from) value += static_cast<acc_t>(x[i]);
+          out[i] = static_cast<scalar_t>(value);
+        }
+      });
+    });
+    return total;
+  };
+  Tensor dx = pool3x3_backward(sum(std::move(maxima)), sum(std::move(averages)), positions, height, width, stride, last);
+  if (others.empty()) return dx;
+  others.insert(others.begin(), dx);
+  return *sum(std::move(others));
+}
+
 }  // namespace ddarts::DDARTS_CPU_COPY
 
 DDARTS_CPU_KERNELS(m) {
   m.impl("pool3x3", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::pool3x3));
   m.impl("pool3x3_backward", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::pool3x3_backward));
+  m.impl("pool3x3_readers_backward", TORCH_BOX(&ddarts::DDARTS_CPU_COPY::pool3x3_readers_backward));
 }

@@ -30,15 +30,16 @@ Tensor channel_iim(std::vector<Tensor> maps, std::optional<Tensor> mean, std::op
   }
   std::map<std::pair<ddarts::DType, bool>, std::vector<ddarts::IimMap>> launches;
   for (int64_t k = 0; k < count; ++k) {
-    const bool last = ddarts::layout::channels_last(maps[k]);
-    maps[k] = ddarts::layout::as(maps[k], last);
+    const bool last = !maps[k].is_contiguous() && ddarts::layout::pitch_of(maps[k]) > 0;
+    maps[k] = ddarts::layout::in_pieces(maps[k], last);
     const bool normalized = given && normalize[k];
     const auto row = [&](const Tensor& t) {
       return static_cast<const char*>(t.const_data_ptr()) + k * channels * width;
     };
     launches[{ddarts::dtype_of(maps[k]), last}].push_back({maps[k].const_data_ptr(), normalized ? row(*mean) : nullptr,
                                                            normalized ? row(*rstd) : nullptr,
-                                                           static_cast<char*>(out.mutable_data_ptr()) + k * samples * width});
+                                                           static_cast<char*>(out.mutable_data_ptr()) + k * samples * width,
+                                                           last ? ddarts::layout::pitch_of(maps[k]) : 0});
   }
   ddarts::IimShape shape{samples, channels, maps[0].size(2) * maps[0].size(3), samples, count * channels, false, paper};
   if (given) shape.per_group = samples / mean->size(0);

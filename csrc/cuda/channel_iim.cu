@@ -36,15 +36,16 @@ cudaError_t channel_iim(DType dtype, const IimMap* maps, int count, const IimSha
   iim::Arguments arguments{};
   arguments.shape = shape;
   bool all_aligned = true;
+  int64_t runs = shape.channels_last ? shape.channels : shape.pixels;  // with the pitches: packets are powers of two
   for (int k = 0; k < count; ++k) {
     arguments.maps[k] = maps[k];
     all_aligned = all_aligned && aligned(maps[k].data);
+    if (shape.channels_last) runs |= maps[k].pitch;
   }
   const dim3 grid(static_cast<unsigned>(shape.samples), static_cast<unsigned>(count));
-  const int64_t run = shape.channels_last ? shape.channels : shape.pixels;
   DDARTS_DISPATCH_DTYPE(dtype, T, {
     constexpr int kPacket = 16 / static_cast<int>(sizeof(T));
-    if (all_aligned && run % kPacket == 0) {
+    if (all_aligned && runs % kPacket == 0) {
       launch<T, kPacket>(arguments, grid, stream);
     } else {
       launch<T, 1>(arguments, grid, stream);

@@ -105,8 +105,8 @@ __global__ void __launch_bounds__(kThreads) channels_last_kernel(Arguments argum
   using A = accumulate_t<T>;
   const IimShape& shape = arguments.shape;
   const IimMap& map = arguments.maps[blockIdx.y];
-  const int64_t packets = shape.channels / V;
-  const auto* x = static_cast<const Packed<T, V>*>(map.data) + blockIdx.x * shape.pixels * packets;
+  const int64_t packets = shape.channels / V, pitch = map.pitch / V;
+  const auto* x = static_cast<const Packed<T, V>*>(map.data) + blockIdx.x * shape.pixels * pitch;
   const A* mean = statistics<A>(map.mean, shape);
   const A* rstd = statistics<A>(map.rstd, shape);
   const int lane = static_cast<int>(threadIdx.x) % lanes, at_once = static_cast<int>(blockDim.x) / lanes;
@@ -128,7 +128,7 @@ __global__ void __launch_bounds__(kThreads) channels_last_kernel(Arguments argum
       const bool mine = inside && lane < packets;
       A values[V] = {};
       if (mine) {
-        const Packed<T, V> value = x[pixel * packets + lane];
+        const Packed<T, V> value = x[pixel * pitch + lane];
 #pragma unroll
         for (int v = 0; v < V; ++v) values[v] = (widen(value.v[v]) - m[v]) * r[v];
       }
@@ -141,11 +141,11 @@ __global__ void __launch_bounds__(kThreads) channels_last_kernel(Arguments argum
       for (int d = lanes / 2; d > 0; d >>= 1) square += __shfl_xor_sync(kWarp, square, d);
     } else {
       if (inside) {
-        const A start = widen(x[pixel * packets].v[0]);
+        const A start = widen(x[pixel * pitch].v[0]);
         first = mean == nullptr ? start : (start - mean[0]) * rstd[0];
 #pragma unroll 4
         for (int64_t packet = lane; packet < packets; packet += lanes) {
-          const Packed<T, V> value = x[pixel * packets + packet];
+          const Packed<T, V> value = x[pixel * pitch + packet];
 #pragma unroll
           for (int v = 0; v < V; ++v) {
             const int64_t c = packet * V + v;

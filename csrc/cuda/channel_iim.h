@@ -12,6 +12,7 @@ struct IimMap {
   const void* mean;  // [groups, ...] rows of `channels` values of the accumulation type, or null: measured raw
   const void* rstd;
   void* out;  // [samples] of the accumulation type
+  int64_t pitch;  // values from a pixel to the next in channels-last: more than there are channels where it is a part of them
 };
 
 struct IimShape {

@@ -19,22 +19,6 @@ using torch::stable::Tensor;
 
 bool aligned(const Tensor& x) { return reinterpret_cast<uintptr_t>(x.const_data_ptr()) % 16 == 0; }
 
-// Values from a pixel to the next of a channels-last image, or of one that is some of the channels of such an image; else 0.
-int64_t pitch_of(const Tensor& x) {
-  int64_t pitch = x.size(1);
-  for (const int axis : {3, 2, 0})
-    if (x.size(axis) > 1) {
-      pitch = x.stride(axis) / (axis == 3 ? 1 : axis == 2 ? x.size(3) : x.size(2) * x.size(3));
-      break;
-    }
-  const bool dense = x.size(1) == 1 || x.stride(1) == 1;
-  const bool rows = x.size(3) == 1 || x.stride(3) == pitch, columns = x.size(2) == 1 || x.stride(2) == pitch * x.size(3);
-  const bool samples = x.size(0) == 1 || x.stride(0) == pitch * x.size(3) * x.size(2);
-  return dense && rows && columns && samples && pitch >= x.size(1) && pitch < (int64_t{1} << 31) ? pitch : 0;
-}
-// As the kernels read it: x itself where it has the layout, or in channels-last some of an image's channels.
-Tensor readable(const Tensor& x, bool last) { return last && x.numel() > 0 && pitch_of(x) > 0 ? x : ddarts::layout::as(x, last); }
-
 // Branches in one layout, and what the launchers need to know of them.
 struct Node {
   std::vector<Tensor> branches;
@@ -49,7 +33,7 @@ struct Node {
     const int64_t groups = weights.size(0);
     shape = {groups, first.size(0) / groups, first.size(1), first.size(2) * first.size(3), weights.size(1), last, wide, false};
     shape.packets = ddarts::mixed_sum_packets(shape);
-    for (const Tensor& x : given) add(readable(x, last));
+    for (const Tensor& x : given) add(ddarts::layout::in_pieces(x, last));
   }
   void add(const Tensor& x) {
     branches.push_back(x);
@@ -57,7 +41,7 @@ struct Node {
   }
   bool whole(const Tensor& x) const { return aligned(x) && pitch(x) % (shape.wide ? 2 : 4) == 0; }
   int32_t pitch(const Tensor& x) const {
-    return static_cast<int32_t>(shape.channels_last && x.numel() > 0 ? pitch_of(x) : shape.channels_last ? shape.channels : 0);
+    return static_cast<int32_t>(shape.channels_last && x.numel() > 0 ? ddarts::layout::pitch_of(x) : shape.channels_last ? shape.channels : 0);
   }
   Tensor like(ScalarType dtype) const {
     return ddarts::layout::like(branches[0], dtype, shape.channels_last);
@@ -145,7 +129,7 @@ std::tuple<std::vector<Tensor>, Tensor> mixed_sum_backward(Tensor grad, std::vec
   const ScalarType weights_dtype = weights.scalar_type();
   const MixedShape& shape = node.shape;
   weights = node.table(weights), mean = node.table(mean), rstd = node.table(rstd);
-  grad = readable(grad, shape.channels_last);
+  grad = ddarts::layout::in_pieces(grad, shape.channels_last);
   node.shape.packets = shape.packets && node.whole(grad);
   std::vector<bool> centred(branches.size()), summed(branches.size());
   for (size_t k = 0; k < branches.size(); ++k) {

@@ -56,15 +56,24 @@ void forward(const T* x, T* maximum, T* average, uint8_t* argmax, const PoolShap
   launch(kernels, s, s.out_height, s.out_width, N, all_aligned, stream, x, maximum, average, argmax);
 }
 
+// Whether all of it can be read in packets of n values; of one channel with a pitch these would be of one pixel.
+bool whole(const PoolGradients& g, int64_t values, int n) {
+  bool found = true;
+  for (int r = 0; r < g.maxima; ++r) found = found && aligned(g.maximum[r]);
+  for (int r = 0; r < g.averages; ++r) found = found && aligned(g.average[r]);
+  for (int r = 0; r < g.others; ++r) found = found && aligned(g.other[r]) && (values == 1 ? g.pitch[r] == 1 : g.pitch[r] % n == 0);
+  return found;
+}
+
 template <typename T, bool kMax, bool kAvg>
-void backward(const T* gm, const T* ga, const uint8_t* argmax, T* dx, const PoolShape& s, cudaStream_t stream) {
+void backward(const PoolGradients& g, const uint8_t* argmax, T* dx, const PoolShape& s, cudaStream_t stream) {
   constexpr int N = 16 / sizeof(T);
-  const bool all_aligned = aligned(gm) && aligned(ga) && aligned(dx) && aligned(argmax, N);
+  const bool all_aligned = whole(g, s.values, N) && aligned(dx) && aligned(argmax, N);
   const Kernels<decltype(&pool3x3_backward_pixels<T, N, kMax, kAvg>)> kernels{
       {&pool3x3_backward_rows<T, N, 1, kMax, kAvg>, &pool3x3_backward_rows<T, N, 2, kMax, kAvg>},
       &pool3x3_backward_pixels<T, N, kMax, kAvg>,
       &pool3x3_backward_pixels<T, 1, kMax, kAvg>};
-  launch(kernels, s, s.height, s.width, N, all_aligned, stream, gm, ga, argmax, dx);
+  launch(kernels, s, s.height, s.width, N, all_aligned, stream, g, argmax, dx);
 }
 
 }  // namespace
@@ -78,13 +87,13 @@ cudaError_t pool3x3(DType dtype, const void* x, void* maximum, void* average, ui
   return cudaGetLastError();
 }
 
-cudaError_t pool3x3_backward(DType dtype, const void* grad_maximum, const void* grad_average, const uint8_t* argmax,
-                             void* dx, const PoolShape& shape, cudaStream_t stream) {
+cudaError_t pool3x3_backward(DType dtype, const PoolGradients& gradients, const uint8_t* argmax, void* dx,
+                             const PoolShape& shape, cudaStream_t stream) {
   DDARTS_DISPATCH_DTYPE(dtype, T, {
-    const auto run = grad_maximum && grad_average ? &backward<T, true, true>
-                     : grad_maximum               ? &backward<T, true, false>
-                                                  : &backward<T, false, true>;
-    run(static_cast<const T*>(grad_maximum), static_cast<const T*>(grad_average), argmax, static_cast<T*>(dx), shape, stream);
+    const auto run = gradients.maxima && gradients.averages ? &backward<T, true, true>
+                     : gradients.maxima                     ? &backward<T, true, false>
+                                                            : &backward<T, false, true>;
+    run(gradients, argmax, static_cast<T*>(dx), shape, stream);
   });
   return cudaGetLastError();
 }

@@ -7,7 +7,8 @@
 // width allows aligned loads). Grid: x strides over rows of all planes, y over the items of a row; a block is
 // 2^k items x 256/2^k rows, so that short rows still fill it.
 // DRAM traffic: forward reads x once (the overlap of the windows hits L1) and writes each output and one byte of argmax;
-// backward reads each gradient and argmax once and writes dx. Memory-bound; no shared memory, no atomics: the backward
+// backward reads each gradient and argmax once and writes dx. An output that many ops read has many gradients, which are
+// summed where they are read, in their order; so are those of x itself. Memory-bound; no shared memory, no atomics: the backward
 // gathers from the up to 9 windows of a pixel in row order, so both are deterministic. 256 threads:
 // small enough that a last, partly filled wave of blocks costs little, large enough to fill a multiprocessor with 4 to 8.
 #pragma once
@@ -174,10 +175,29 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
   });
 }
 
+// to[j] += the values at `from` of all gradients of one output.
+template <typename T, int N, typename A>
+__device__ __forceinline__ void add_all(const void* const (&gradients)[kPoolReaders], int count, int64_t from, A (&to)[N]) {
+  for (int r = 0; r < count; ++r) {
+    const Packed<T, N> in = load<T, N>(static_cast<const T*>(gradients[r]) + from);
+#pragma unroll
+    for (int j = 0; j < N; ++j) to[j] += widen(in.v[j]);
+  }
+}
+// The same of what reads x itself, at a pixel of which c is the first value.
+template <typename T, int N, typename A>
+__device__ __forceinline__ void add_others(const PoolGradients& g, int64_t pixel, int64_t c, A (&to)[N]) {
+  for (int r = 0; r < g.others; ++r) {
+    const Packed<T, N> in = load<T, N>(static_cast<const T*>(g.other[r]) + pixel * g.pitch[r] + c);
+#pragma unroll
+    for (int j = 0; j < N; ++j) to[j] += widen(in.v[j]);
+  }
+}
+
 template <typename T, int N, bool kMax, bool kAvg>
 __global__ void __launch_bounds__(kPoolThreads, 2)
-    pool3x3_backward_pixels(const T* __restrict__ grad_maximum, const T* __restrict__ grad_average,
-                            const uint8_t* __restrict__ argmax, T* dx, PoolShape s, Divisor rows, Divisor parts) {
+    pool3x3_backward_pixels(PoolGradients g, const uint8_t* __restrict__ argmax, T* dx, PoolShape s, Divisor rows,
+                            Divisor parts) {
   using A = accumulate_t<T>;
   over_items(s.planes, rows, s.width * parts.by, [&](int64_t plane, int64_t h, int64_t item) {
     const int64_t w = parts.divide(item), c = (item - w * parts.by) * N;
@@ -195,20 +215,24 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
         if (w + 1 < column || ow * s.stride != w + 1 - column || ow >= s.out_width) continue;
         const int64_t at = ((plane * s.out_height + oh) * s.out_width + ow) * s.values + c;
         if constexpr (kMax) {
-          const Packed<T, N> grad = load<T, N>(grad_maximum + at);
           const Packed<uint8_t, N> code = load<uint8_t, N>(argmax + at);
+          A grad[N] = {};
+          add_all<T, N>(g.maximum, g.maxima, at, grad);
 #pragma unroll
-          for (int j = 0; j < N; ++j) sum[j] += code.v[j] == 3 * row + column ? static_cast<A>(widen(grad.v[j])) : A(0);
+          for (int j = 0; j < N; ++j) sum[j] += code.v[j] == 3 * row + column ? grad[j] : A(0);
         }
         if constexpr (kAvg) {
-          const Packed<T, N> grad = load<T, N>(grad_average + at);
           const A scale = by_rows * reciprocal<A>(inside(ow, s.stride, s.width));
+          A grad[N] = {};
+          add_all<T, N>(g.average, g.averages, at, grad);
 #pragma unroll
-          for (int j = 0; j < N; ++j) sum[j] += widen(grad.v[j]) * scale;
+          for (int j = 0; j < N; ++j) sum[j] += grad[j] * scale;
         }
       }
     }
-    store<T, N>(dx + ((plane * s.height + h) * s.width + w) * s.values + c, sum);
+    const int64_t pixel = (plane * s.height + h) * s.width + w;
+    add_others<T, N>(g, pixel, c, sum);
+    store<T, N>(dx + pixel * s.values + c, sum);
   });
 }
 
@@ -223,10 +247,24 @@ __device__ __forceinline__ void load_columns(const T* from, bool has_left, bool 
   to[kLeft + kMiddle] = has_right ? static_cast<V>(widen_or_code(from[kLeft + kMiddle])) : outside;
 }
 
+// The same of the sum of all gradients of one output.
+template <int kLeft, int kMiddle, typename T, typename A>
+__device__ __forceinline__ void add_columns(const void* const (&gradients)[kPoolReaders], int count, int64_t from,
+                                            bool has_left, bool has_right, A (&to)[kLeft + kMiddle + 1]) {
+#pragma unroll
+  for (int j = 0; j < kLeft + kMiddle + 1; ++j) to[j] = A(0);
+  for (int r = 0; r < count; ++r) {
+    A in[kLeft + kMiddle + 1];
+    load_columns<kLeft, kMiddle>(static_cast<const T*>(gradients[r]) + from, has_left, has_right, A(0), in);
+#pragma unroll
+    for (int j = 0; j < kLeft + kMiddle + 1; ++j) to[j] += in[j];
+  }
+}
+
 template <typename T, int N, int kStride, bool kMax, bool kAvg>
 __global__ void __launch_bounds__(kPoolThreads, 2)
-    pool3x3_backward_rows(const T* __restrict__ grad_maximum, const T* __restrict__ grad_average,
-                          const uint8_t* __restrict__ argmax, T* dx, PoolShape s, Divisor rows, Divisor parts) {
+    pool3x3_backward_rows(PoolGradients g, const uint8_t* __restrict__ argmax, T* dx, PoolShape s, Divisor rows,
+                          Divisor parts) {
   using A = accumulate_t<T>;
   constexpr int kLeft = kStride == 1 ? 1 : 0, kMiddle = N / kStride, kColumns = kLeft + kMiddle + 1;
   over_items(s.planes, rows, s.width / N, [&](int64_t plane, int64_t h, int64_t item) {
@@ -243,11 +281,11 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
       A most[kColumns], share[kColumns];
       int code[kColumns];
       if constexpr (kMax) {
-        load_columns<kLeft, kMiddle>(grad_maximum + at, has_left, has_right, A(0), most);
+        add_columns<kLeft, kMiddle, T>(g.maximum, g.maxima, at, has_left, has_right, most);
         load_columns<kLeft, kMiddle>(argmax + at, has_left, has_right, 255, code);
       }
       if constexpr (kAvg) {
-        load_columns<kLeft, kMiddle>(grad_average + at, has_left, has_right, A(0), share);
+        add_columns<kLeft, kMiddle, T>(g.average, g.averages, at, has_left, has_right, share);
         const A by_rows = reciprocal<A>(inside(oh, kStride, s.height));
 #pragma unroll
         for (int j = 0; j < kColumns; ++j) share[j] *= by_rows * reciprocal<A>(inside(first + j, kStride, s.width));
@@ -263,7 +301,9 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
         }
       }
     }
-    store<T, N>(dx + (plane * s.height + h) * s.width + w, sum);
+    const int64_t pixel = (plane * s.height + h) * s.width + w;
+    add_others<T, N>(g, pixel, 0, sum);
+    store<T, N>(dx + pixel, sum);
   });
 }
 

@@ -15,8 +15,18 @@ struct PoolShape {
 cudaError_t pool3x3(DType dtype, const void* x, void* maximum, void* average, uint8_t* argmax, const PoolShape& shape,
                     cudaStream_t stream);
 
-// Gradients that are null count as zero; argmax goes with grad_maximum.
-cudaError_t pool3x3_backward(DType dtype, const void* grad_maximum, const void* grad_average, const uint8_t* argmax,
-                             void* dx, const PoolShape& shape, cudaStream_t stream);
+constexpr int kPoolReaders = 16;  // of each kind, in one launch
+
+// What is read of the gradients of all that read x: of its maximum, of its average, and of x itself.
+struct PoolGradients {
+  const void *maximum[kPoolReaders], *average[kPoolReaders], *other[kPoolReaders];
+  int32_t pitch[kPoolReaders];  // of each other: from a pixel to the next, at least `values`; 1 where values is 1
+  int maxima, averages, others;
+};
+
+// dx = the gradient of the pools, of the sums of their gradients, + the sum of the others; argmax goes with maxima. At least
+// one maximum or average.
+cudaError_t pool3x3_backward(DType dtype, const PoolGradients& gradients, const uint8_t* argmax, void* dx,
+                             const PoolShape& shape, cudaStream_t stream);
 
 }  // namespace ddarts

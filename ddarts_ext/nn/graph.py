@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from ddarts_ext.nn.forward_pass import NodeKey, Pass
 from ddarts_ext.nn.idle_bias import with_idle_biases
-from ddarts_ext.nn.mixed import Launch, MixedNode, PartialSum, launches
+from ddarts_ext.nn.mixed import Launch, MixedNode, PartialSum, launches, run_all
 from ddarts_ext.nn.outgoing import Entry, Outgoing, applies, split
 from ddarts_ext.nn.primitives import Primitive, Style, primitive
-from ddarts_ext.nn.readers import readers
 from ddarts_ext.spaces import Space
 
 
@@ -73,11 +72,9 @@ class SearchGraph(nn.Module):
         for source, together in enumerate(plan.together):
             if together is not None:
                 together.run(states[source], tables[source], nodes, sums, p)
-            *parts, states[source] = readers(states[source], sum(launch.reads for launch in plan.launches[source]) + 1)
-            for launch in plan.launches[source]:
-                own, parts = parts[: launch.reads], parts[launch.reads :]
-                for (node, slot), branch in launch.run(own, p):
-                    branches[node][slot] = branch
+            outputs, states[source] = run_all(plan.launches[source], states[source], p)
+            for (node, slot), branch in outputs:
+                branches[node][slot] = branch
             node = source + 1 - self.space.inputs
             if node >= 0:
                 slots = plan.rest[node]

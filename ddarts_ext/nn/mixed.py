@@ -13,7 +13,8 @@ from ddarts_ext import ops
 from ddarts_ext.nn.forward_pass import NodeKey, Pass
 from ddarts_ext.nn.idle_bias import with_idle_biases
 from ddarts_ext.nn.norm import RunningStatistics, elements_per_group
-from ddarts_ext.nn.primitives import SEARCH, Primitive, Style, primitive
+from ddarts_ext.nn.primitives import SEARCH, Pool, Primitive, Style, primitive
+from ddarts_ext.nn.readers import readers
 from ddarts_ext.ops._columns import take_columns
 
 Slot = TypeVar("Slot", bound=Hashable)
@@ -48,6 +49,24 @@ def launches(entries: Iterable[tuple[Slot, Primitive]]) -> tuple[Launch[Slot], .
         Launch(family, tuple(op for _, op in found), tuple(slot for slot, _ in found))
         for family, found in families.items()
     )
+
+
+def run_all(launched: Sequence[Launch[Slot]], x: Tensor, p: Pass) -> tuple[list[tuple[Slot, Tensor]], Tensor]:
+    """The outputs of all ops on the state ``x``, with their slots, and ``x`` for what reads it later."""
+    pools = [launch for launch in launched if launch.family is Pool]
+    others = [launch for launch in launched if launch.family is not Pool]
+    count = sum(launch.reads for launch in others) + 1
+    found: list[tuple[Slot, Tensor]] = []
+    if pools:
+        pooled, parts = Pool.run_beside(pools[0].members, x, count)
+        found += zip(pools[0].slots, pooled, strict=True)
+    else:
+        parts = readers(x, count)
+    read = 0
+    for launch in others:
+        found += launch.run(parts[read : read + launch.reads], p)
+        read += launch.reads
+    return found, parts[-1]
 
 
 @dataclass

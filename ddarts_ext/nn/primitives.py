@@ -19,7 +19,7 @@ from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.idle_bias import Biased
 from ddarts_ext.nn.norm import GroupedNorm, elements_per_group, given_together, record_together
 from ddarts_ext.nn.pointwise import biased, conv2d, conv_bias, conv_weight, pointwise
-from ddarts_ext.nn.readers import readers
+from ddarts_ext.nn.readers import readers, readers_and_pools
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Primitive(Biased):
 
     @classmethod
     def stacked(cls, members: Sequence[Primitive]) -> Iterable[list[nn.Parameter]]:
-        """The weights of several ops that ``run`` needs side by side where every launch counts."""
+        """Weights of several ops that are best side by side where every launch counts: ``run`` stacks them, or their
+        gradients come so."""
         return ()
 
     def forward(self, x: Tensor, p: Pass) -> Tensor:
@@ -97,17 +98,24 @@ class Pool(Primitive):
 
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
+        return cls.run_beside(members, x, 0)[0]
+
+    @staticmethod
+    def run_beside(members: Sequence[Primitive], x: Tensor, count: int) -> tuple[list[Tensor], Sequence[Tensor]]:
+        """The outputs of all members, and the input for each of ``count`` other ops that read it."""
         pools = cast(Sequence[Pool], members)
-        pooled = ops.pool3x3(
-            x,
-            stride=pools[0].stride,
-            maximum=any(op.maximum for op in pools),
-            average=not all(op.maximum for op in pools),
-        )
-        count = sum(op.maximum for op in pools)
-        maxima = iter(() if pooled.maximum is None else readers(pooled.maximum, count))
-        averages = iter(() if pooled.average is None else readers(pooled.average, len(pools) - count))
-        return [next(maxima if op.maximum else averages) for op in pools]
+        stride, most = pools[0].stride, sum(op.maximum for op in pools)
+        found = readers_and_pools(x, count, stride=stride, maxima=most, averages=len(pools) - most)
+        if found is None:
+            *others, own = readers(x, count + 1)
+            pooled = ops.pool3x3(own, stride=stride, maximum=most > 0, average=most < len(pools))
+            found = (
+                others,
+                () if pooled.maximum is None else readers(pooled.maximum, most),
+                () if pooled.average is None else readers(pooled.average, len(pools) - most),
+            )
+        parts, maxima, averages = found[0], iter(found[1]), iter(found[2])
+        return [next(maxima if op.maximum else averages) for op in pools], parts
 
 
 class _Stage(Biased):
@@ -173,6 +181,13 @@ class DepthwiseConv(Primitive):
             outputs[i] = y
         return outputs
 
+    @classmethod
+    def stacked(cls, members: Sequence[Primitive]) -> Iterable[list[nn.Parameter]]:
+        convs = cast(Sequence[DepthwiseConv], members)
+        for stages in ([op.first for op in convs], [op.second for op in convs if op.second is not None]):
+            # The order in which one call gives their gradients.
+            yield [stage.depthwise for stage in stages] + [stage.pointwise for stage in stages]
+
 
 class FactorizedReduce(Primitive):
     """ReLU, then two stride-2 1x1 convolutions on pixels one apart, side by side.
@@ -216,68 +231,88 @@ class ReluFirst(Primitive):
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
         outputs: dict[int, Tensor] = {}
-        places, convs = PointwiseConv.among(members)
-        together = len(members) > 1 and bool(convs) and PointwiseConv.together(convs, x)
-        if not together:
-            outputs |= {place: op.alone(x) for place, op in zip(places, convs, strict=True)}
-        rest = [place for place in range(len(members)) if place not in places]
-        if rest or together:
-            rectified = iter(readers(x.relu(), len(rest) + together))
-            outputs |= {place: cast(ReluFirst, members[place]).after_relu(next(rectified), p) for place in rest}
-            if together:
-                outputs |= zip(places, stacked.pointwise(convs, next(rectified)), strict=True)
+        calls: list[list[int]] = []
+        for group in _alike(members):
+            calls += [group] if ReluConv.together(_at(members, group), x) else [[place] for place in group]
+        for call, rectified in zip(calls, readers(x.relu(), len(calls)), strict=True):
+            if len(call) > 1:
+                convs = cast(Sequence[ReluConv], _at(members, call))
+                outputs |= zip(call, stacked.convolved(convs, rectified), strict=True)
+            else:
+                outputs[call[0]] = cast(ReluFirst, members[call[0]]).after_relu(rectified, p)
         return [outputs[place] for place in range(len(members))]
 
     @classmethod
     def stacked(cls, members: Sequence[Primitive]) -> Iterable[list[nn.Parameter]]:
-        _, convs = PointwiseConv.among(members)
-        return ([op.weight for op in convs],) if convs else ()
+        return [
+            [cast(ReluConv, op).weight for op in _at(members, group)] for group in _alike(members) if len(group) > 1
+        ]
 
     def after_relu(self, x: Tensor, p: Pass) -> Tensor:
         raise NotImplementedError
 
 
-class PointwiseConv(ReluFirst):
-    """ReLU, then a 1x1 convolution: ``simple_conv_1x1``, ``nor_conv_1x1`` and the preprocessing of a cell.
-
-    On its own it is one op with its ReLU; off the CPU all that read one state are one product.
-    """
-
-    def __init__(self, channels_in: int, channels: int, stride: int, style: Style) -> None:
-        super().__init__()
-        self.stride = stride
-        self.weight = conv_weight(channels, channels_in, 1, 1)
-        style.add_bias(self, channels, channels_in)
-
-    @staticmethod
-    def among(members: Sequence[Primitive]) -> tuple[list[int], list[PointwiseConv]]:
-        """The places of those among the members, and they."""
-        found = [(place, op) for place, op in enumerate(members) if isinstance(op, PointwiseConv)]
-        return [place for place, _ in found], [op for _, op in found]
-
-    @staticmethod
-    def together(members: Sequence[PointwiseConv], x: Tensor) -> bool:
-        """Whether they are one product of a state like x."""
-        plain = all(op.stride == 1 and op.acting("bias") is None for op in members)
-        return plain and stacked.rectifies(x, [op.weight for op in members])
-
-    def alone(self, x: Tensor) -> Tensor:
-        """The output of this op, of a state that is not rectified."""
-        return biased(ops.relu_pointwise_conv2d(x, [self.weight], stride=self.stride), self.acting("bias"))
-
-
 class ReluConv(ReluFirst):
-    """ReLU, then a square convolution: ``simple_conv_3x3`` and ``nor_conv_3x3``."""
+    """ReLU, then a square convolution: ``simple_conv_3x3`` and ``nor_conv_3x3``.
+
+    Off the CPU all of one size that read one state are one call of the library.
+    """
 
     def __init__(self, channels_in: int, channels: int, kernel: int, stride: int, style: Style) -> None:
         super().__init__()
-        self.stride = stride
+        self.stride, self.mixed = stride, not style.affine
         self.weight = conv_weight(channels, channels_in, kernel, kernel)
         style.add_bias(self, channels, channels_in * kernel * kernel)
+
+    @staticmethod
+    def together(members: Sequence[Primitive], x: Tensor) -> bool:
+        """Whether ``members``, several convolutions of one size, are one call on a state like x."""
+        convs = cast(Sequence[ReluConv], members)
+        # A sum over branches reads channels of an image where they are; a norm of an op's own would copy them.
+        plain = len(convs) > 1 and all(op.mixed and op.acting("bias") is None for op in convs)
+        return plain and stacked.rectifies(x, [op.weight for op in convs])
 
     def after_relu(self, x: Tensor, p: Pass) -> Tensor:
         pad = self.weight.shape[-1] // 2
         return conv2d(x, self.weight, self.acting("bias"), (self.stride, self.stride), (pad, pad))
+
+
+def _alike(members: Sequence[Primitive]) -> list[list[int]]:
+    """The places of convolutions of one size and stride, and of every other op on its own."""
+    groups: dict[object, list[int]] = {}
+    for place, op in enumerate(members):
+        kind: object = (op.stride, tuple(op.weight.shape)) if isinstance(op, ReluConv) else place
+        groups.setdefault(kind, []).append(place)
+    return list(groups.values())
+
+
+def _at(members: Sequence[Primitive], places: Sequence[int]) -> list[Primitive]:
+    return [members[place] for place in places]
+
+
+class PointwiseConv(Primitive):
+    """ReLU, then a 1x1 convolution: ``simple_conv_1x1``, ``nor_conv_1x1`` and the preprocessing of a cell.
+
+    One op with its ReLU; off the CPU all that read one state are one op.
+    """
+
+    def __init__(self, channels_in: int, channels: int, stride: int, style: Style) -> None:
+        super().__init__()
+        self.stride, self.mixed = stride, not style.affine
+        self.weight = conv_weight(channels, channels_in, 1, 1)
+        style.add_bias(self, channels, channels_in)
+
+    @classmethod
+    def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
+        convs = cast(Sequence[PointwiseConv], members)
+        plain = len(convs) > 1 and all(op.mixed and op.stride == 1 and op.acting("bias") is None for op in convs)
+        if plain and stacked.rectifies(x, [op.weight for op in convs]):
+            return stacked.pointwise(convs, x)
+        return [biased(ops.relu_pointwise_conv2d(x, [op.weight], stride=op.stride), op.acting("bias")) for op in convs]
+
+    @classmethod
+    def stacked(cls, members: Sequence[Primitive]) -> Iterable[list[nn.Parameter]]:
+        return ([op.weight for op in cast(Sequence[PointwiseConv], members)],)
 
 
 class SplitConv(ReluFirst):

@@ -1,19 +1,21 @@
-"""1x1 convolutions and factorised reductions of one state where every launch counts: those of a kind run as one."""
+"""Convolutions and factorised reductions of one state where every launch counts: those of a kind run as one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol, cast
 
+import torch
 from torch import Tensor, nn
 
 from ddarts_ext import ops
-from ddarts_ext.nn.pointwise import in_channels_last
+from ddarts_ext.nn.pointwise import conv2d, in_channels_last
 from ddarts_ext.ops import _stacked
+from ddarts_ext.ops.relu_pointwise_conv2d import WIDEST
 
 
-class Pointwise(Protocol):
-    """What is read of a 1x1 convolution."""
+class Convolution(Protocol):
+    """What is read of a convolution."""
 
     @property
     def weight(self) -> Tensor: ...
@@ -39,16 +41,29 @@ def _off_the_cpu(x: Tensor) -> bool:
 
 
 def rectifies(x: Tensor, parameters: Iterable[Tensor]) -> bool:
-    """Whether ops on a state like x share its ReLU, and 1x1 convolutions of it run as one."""
+    """Whether convolutions of a state like x, all of one kind, run as one."""
     return _off_the_cpu(x) and in_channels_last(x) and _stacked.stacks(x, *parameters)
 
 
-def pointwise(members: Sequence[Pointwise], x: Tensor) -> list[Tensor]:
-    """The 1x1 convolutions of x, a channels-last image, at stride 1 and without biases."""
+def pointwise(members: Sequence[Convolution], x: Tensor) -> list[Tensor]:
+    """ReLU and the 1x1 convolutions of x, a channels-last image, at stride 1 and without biases."""
     n, channels, h, w = x.shape
-    rows = x.permute(0, 2, 3, 1).reshape(n * h * w, channels)
+    outputs = sum(op.weight.shape[0] for op in members)
+    if channels <= WIDEST[0] and outputs <= WIDEST[1]:
+        weight = _stacked.stacked([op.weight for op in members]).flatten(0, 1)
+        return list(torch.split(ops.relu_pointwise_conv2d(x, [weight], stride=1), outputs // len(members), 1))
+    rows = x.relu().permute(0, 2, 3, 1).reshape(n * h * w, channels)
     found = _stacked.shared_products(rows, _stacked.stacked([op.weight for op in members]).flatten(2))
     return [out.view(n, h, w, -1).permute(0, 3, 1, 2) for out in found]
+
+
+def convolved(members: Sequence[Convolution], x: Tensor) -> list[Tensor]:
+    """The square convolutions of x, a rectified channels-last image, all of one size and without biases, as channels of
+    one image: one call of the library."""
+    weight = _stacked.joined([op.weight for op in members])
+    stride, pad = members[0].stride, weight.shape[-1] // 2
+    out = conv2d(x, weight, None, (stride, stride), (pad, pad))
+    return list(torch.split(out, weight.shape[0] // len(members), 1))
 
 
 def weights_of_reductions(members: Sequence[Reduction]) -> list[nn.Parameter]:

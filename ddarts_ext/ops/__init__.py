@@ -7,6 +7,7 @@ from ddarts_ext.ops.grouped_batch_norm import GroupedNorm, grouped_batch_norm
 from ddarts_ext.ops.mixed_edges import MixedEdges, mixed_edges
 from ddarts_ext.ops.mixed_sum import MixedSum, mixed_sum
 from ddarts_ext.ops.pool3x3 import Pooled, pool3x3
+from ddarts_ext.ops.pool3x3_readers import pool3x3_readers_backward
 from ddarts_ext.ops.recurrent_node import ACTIVATIONS, recurrent_node
 from ddarts_ext.ops.relu_depthwise_conv2d import ReluDepthwise, relu_depthwise_conv2d
 from ddarts_ext.ops.relu_pointwise_conv2d import relu_pointwise_conv2d
@@ -34,6 +35,7 @@ __all__ = [
     "mixed_edges",
     "mixed_sum",
     "pool3x3",
+    "pool3x3_readers_backward",
     "recurrent_node",
     "relu_depthwise_conv2d",
     "relu_pointwise_conv2d",

@@ -22,11 +22,10 @@ def in_layout(x: Tensor | None, layout: torch.memory_format) -> int:
 
 def in_pieces(x: Tensor, layout: torch.memory_format) -> int:
     """The same where some of the channels of a channels-last image are read as they are."""
-    if layout == torch.channels_last and x.numel() and x[0, 0].numel() > 1:
-        c, h, w = x.shape[1:]
-        pitch = x.stride(3) if w > 1 else x.stride(2)
-        expected = (h * w * pitch, 1, w * pitch, pitch)
-        strides = zip(x.shape, x.stride(), expected, strict=True)
+    if layout == torch.channels_last and x.numel():
+        _, c, h, w = x.shape
+        pitch = next((x.stride(axis) // step for axis, step in ((3, 1), (2, w), (0, h * w)) if x.shape[axis] > 1), c)
+        strides = zip(x.shape, x.stride(), (h * w * pitch, 1, w * pitch, pitch), strict=True)
         if pitch >= c and all(size == 1 or stride == wanted for size, stride, wanted in strides):
             return 0
     return in_layout(x, layout)

@@ -49,6 +49,23 @@ def _pool_backward(
     return 1 + sum(in_layout(image, layout) for image in (grad_maximum, grad_average, positions))
 
 
+def _pool_readers_backward(
+    maxima: Sequence[Tensor],
+    averages: Sequence[Tensor],
+    others: Sequence[Tensor],
+    argmax: Tensor,
+    height: int,
+    width: int,
+    stride: int,
+    channels_last: bool,
+) -> int:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    if (*maxima, *averages)[0].numel() == 0:
+        return 0
+    copies = sum(in_layout(image, layout) for image in (*maxima, *averages, argmax if maxima else None))
+    return 1 + copies + sum(in_pieces(image, layout) for image in others)
+
+
 def _mixed_sum(
     branches: Sequence[Tensor],
     weights: Tensor,
@@ -136,10 +153,12 @@ def _iim(
     maps: Sequence[Tensor], mean: Tensor | None, rstd: Tensor | None, normalize: Sequence[bool], paper: bool
 ) -> int:
     kinds: dict[tuple[torch.dtype, torch.memory_format], int] = {}
+    count = 0
     for image in maps:
-        kind = image.dtype, memory_format_of(image)
+        part = not image.is_contiguous() and in_pieces(image, torch.channels_last) == 0
+        kind = image.dtype, torch.channels_last if part else memory_format_of(image)
         kinds[kind] = kinds.get(kind, 0) + 1
-    count = sum(in_layout(image, memory_format_of(image)) for image in maps)
+        count += in_pieces(image, kind[1])
     count += sum(dense(row, row.dtype) for row in (mean, rstd) if row is not None)
     return count + (sum(batches(n, MOST_MAPS) for n in kinds.values()) if maps[0].shape[0] else 0)
 
@@ -185,6 +204,7 @@ LAUNCHES: dict[str, Callable[..., Any]] = {
     "relu_pointwise_conv2d_backward": pointwise_backward,
     "pool3x3": _pool,
     "pool3x3_backward": _pool_backward,
+    "pool3x3_readers_backward": _pool_readers_backward,
     "mixed_sum": _mixed_sum,
     "mixed_sum_backward": _mixed_sum_backward,
     "grouped_batch_norm": _norm,

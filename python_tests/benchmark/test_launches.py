@@ -36,6 +36,35 @@ def test_no_step_waits_for_the_device(name: str) -> None:
     assert found.own > 0 or name == "augmentation"
 
 
+CEILINGS = {
+    "augmentation": (27, 18),
+    "weight step": (1587, 863),
+    "architecture step": (2881, 2049),
+    "architecture step, little memory": (4525, 3350),
+    "architecture step, first order": (1511, 793),
+    "judging": (380, 364),
+    "IS-DARTS weight step": (1114, 872),
+    "IS-DARTS measure": (512, 459),
+    "NAS-Bench-201 weight step": (1752, 973),
+    "NAS-Bench-201 measure": (857, 523),
+}
+"""Dispatched ops and launches of every step at the published sizes, as docs/kernels/launches.md has them."""
+
+
+@pytest.mark.parametrize("name", CEILINGS)
+def test_steps_launch_no_more_than_they_did(name: str) -> None:
+    with meta_as_gpu():
+        step = launches.STEPS[name](launches.Sizes())
+    found = launches.count(step)
+    calls, total = CEILINGS[name]
+    assert sum(found.calls.values()) <= calls
+    assert found.total <= total
+
+
+def test_every_step_has_a_ceiling() -> None:
+    assert set(CEILINGS) == set(launches.STEPS)
+
+
 def reads_a_value() -> None:
     meta(1).item()
 

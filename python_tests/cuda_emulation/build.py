@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 NAMESPACE = "ddarts_ext_emulated"
 ORDERS = ("forward", "reverse", "random")
-_OWNERS = {"relu_pointwise_conv2d": "relu_separable_conv2d"}
+_OWNERS = {"relu_pointwise_conv2d": "relu_separable_conv2d", "pool3x3_readers": "pool3x3"}
 """Ops that run on the kernels of another, in whose library they are."""
 _CALLED = {"relu_separable_conv2d": ("mixed_sum",)}
 """Ops that call launchers of others."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddarts_ext import ops
+from ddarts_ext.nn.readers import pooled_apart
 
 BATCH, CHANNELS, SIDE = 4, 32, 16
 
@@ -38,6 +39,8 @@ def cases(dtype: torch.dtype, format_: torch.memory_format) -> Iterator[Case]:
         yield Case("relu_pointwise_conv2d", f"stride {stride}", _pointwise(dtype, format_, stride))
     for stride in (1, 2):
         yield Case("pool3x3", f"stride {stride}", _pool(dtype, format_, stride))
+    for stride in (1, 2):
+        yield Case("pool3x3", f"stride {stride}, many readers", _pool_readers(dtype, format_, stride))
     yield Case("mixed_sum", "8 branches", _mixed_sum(dtype, format_))
     yield Case("grouped_batch_norm", "2 groups", _norm(dtype, format_))
     yield Case("channel_iim", "3 maps", _iim(dtype, format_))
@@ -91,6 +94,15 @@ def _pool(dtype: torch.dtype, format_: torch.memory_format, stride: int) -> Call
     def run() -> None:
         found = ops.pool3x3(_image(dtype, format_), stride=stride)
         _backward([out for out in found if out is not None], format_)
+
+    return run
+
+
+def _pool_readers(dtype: torch.dtype, format_: torch.memory_format, stride: int) -> Callable[[], None]:
+    def run() -> None:
+        x = _image(dtype, format_)
+        parts, maxima, averages = pooled_apart(x * 1, 3, stride=stride, maxima=4, averages=4)
+        _backward([*parts, *maxima, *averages], format_)
 
     return run
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddarts_ext import ops
-from ddarts_ext.ops import _convolution_launches, _launches
+from ddarts_ext.ops import _convolution_launches, _launches, pool3x3_readers
 from ddarts_ext.ops.recurrent_node import MOST_STATES
 
 VARIANTS = (
@@ -97,6 +97,12 @@ def unusual() -> Iterator[tuple[str, Sequence[Any]]]:
     for source in (strided, empty):
         yield "pool3x3", (source, 2, True, False)
         yield "pool3x3", (source, 1, True, True)
+        for stride in (1, 2):
+            pooled = [source[:, :, ::stride, ::stride] for _ in range(2)]
+            where = torch.zeros(pooled[0].shape, dtype=torch.uint8)
+            for last in (True, False):
+                yield "pool3x3_readers_backward", (pooled, pooled[:1], [source] * 3, where, 6, 6, stride, last)
+                yield "pool3x3_readers_backward", ([], pooled, [image(*source.shape)], where, 6, 6, stride, last)
         yield "grouped_batch_norm", (source, torch.ones(4).double(), None, *given, 1, 1e-5, False)
         yield "grouped_batch_norm", (source, None, torch.ones(4), None, None, 1, 1e-5, True)
         rows = torch.zeros(1, 4), torch.ones(1, 4)
@@ -107,6 +113,11 @@ def unusual() -> Iterator[tuple[str, Sequence[Any]]]:
         yield "spawn_group", (None, source, 2, 1, True)
         yield "spawn_group_backward", (source, 12, 12, 2, 2)
     yield "channel_iim", ([x] * 70 + [image(2, 4, 6, 6, last=False)], None, None, [False] * 71, True)
+    for sides in ((6, 6), (1, 1)):  # channels of an image, of one pixel too
+        wide = image(2, 9, *sides)
+        parts = [wide[:, :4], wide[:, 4:8]]
+        yield "channel_iim", ([*parts, image(2, 4, *sides)], None, None, [False] * 3, False)
+        yield "mixed_sum", ([image(2, 4, *sides), *parts], torch.ones(1, 3), [False] * 3, None, None, 1e-5)
     yield "spawn_group", (strided, x, 1, 1, False)
     for rows, weights in itertools.product((torch.randn(5, 8), torch.randn(8, 5).t(), torch.randn(0, 8)), (1, 2)):
         mixing = torch.rand(2, 8)[:, : 4 * weights : weights].double()
@@ -161,6 +172,7 @@ def test_every_op_with_kernels_declares_its_launches() -> None:
         ("mixed_sum", "kMixedBranches", _launches.MOST_BRANCHES),
         ("mixed_sum", "kMixedBranches", _convolution_launches.MOST_INPUTS),
         ("channel_iim", "kIimMaps", _launches.MOST_MAPS),
+        ("pool3x3", "kPoolReaders", pool3x3_readers.MOST_READERS),
         ("recurrent_node", "kRecurrentRows", MOST_STATES),
     ],
 )

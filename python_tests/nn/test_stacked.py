@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from ddarts_ext import spaces
-from ddarts_ext.nn import NASBench201Supernet, Pass, Supernet, graph, primitives, stacked
+from ddarts_ext.nn import NASBench201Supernet, Pass, Supernet, graph, mixed, primitives, stacked
 from ddarts_ext.nn.layout import lay_out
-from ddarts_ext.nn.primitives import SEARCH, FactorizedReduce, primitive
-from ddarts_ext.nn.readers import apart
+from ddarts_ext.nn.primitives import EVALUATION, SEARCH, FactorizedReduce, PointwiseConv, ReluConv, Style, primitive
+from ddarts_ext.nn.readers import apart, pooled_apart
 from ddarts_ext.ops import _stacked
 from ddarts_ext.runs.optimizers import state_of, take_up
 
@@ -36,6 +37,68 @@ def test_reductions_equal_one_by_one(count: int, size: tuple[int, int]) -> None:
         torch.testing.assert_close(parameter.grad, other.grad)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("laid", [True, False], ids=["side by side", "anyhow"])
+def test_square_convolutions_equal_one_by_one(stride: int, laid: bool) -> None:
+    convs = nn.ModuleList(ReluConv(4, 4, 3, stride, SEARCH) for _ in range(3)).double()
+    others, x = copy.deepcopy(convs), image(2, 4, 5, 6)
+    if laid:
+        flat = torch.stack([op.weight.detach().permute(0, 2, 3, 1) for op in convs])
+        for op, row in zip(convs, flat, strict=True):
+            op.weight.data = row.permute(0, 3, 1, 2)
+    y = x.detach().clone().requires_grad_()
+    found = stacked.convolved(list(convs), x)
+    expected = [op.after_relu(y, Pass()) for op in others]
+    waves = [torch.randn_like(out) for out in expected]
+    torch.testing.assert_close(found, expected)
+    torch.autograd.backward(found, waves)
+    torch.autograd.backward(expected, waves)
+    torch.testing.assert_close(x.grad, y.grad)
+    for op, other in zip(convs, others, strict=True):
+        torch.testing.assert_close(op.weight.grad, other.weight.grad)
+
+
+@pytest.mark.parametrize("channels", [4, 48])
+def test_pointwise_convolutions_equal_one_by_one(channels: int) -> None:
+    """As one op, and where that has too many channels as one product."""
+    convs = nn.ModuleList(PointwiseConv(channels, channels, 1, SEARCH) for _ in range(3)).double()
+    others, x = copy.deepcopy(convs), image(2, channels, 5, 6)
+    y = x.detach().clone().requires_grad_()
+    found, expected = stacked.pointwise(list(convs), x), PointwiseConv.run(list(others), y, Pass())
+    waves = [torch.randn_like(out) for out in expected]
+    torch.testing.assert_close(found, expected)
+    torch.autograd.backward(found, waves)
+    torch.autograd.backward(expected, waves)
+    torch.testing.assert_close(x.grad, y.grad)
+    for op, other in zip(convs, others, strict=True):
+        torch.testing.assert_close(op.weight.grad, other.weight.grad)
+
+
+@pytest.mark.parametrize("kind", [ReluConv, PointwiseConv])
+@pytest.mark.parametrize("style", [SEARCH, EVALUATION], ids=["search", "evaluation"])
+def test_only_what_a_sum_mixes_shares_an_image(monkeypatch: pytest.MonkeyPatch, kind: Any, style: Style) -> None:
+    """A norm of an op's own would copy its channels out of one."""
+    forced(monkeypatch)
+    sizes = (4, 4, 3, 1) if kind is ReluConv else (4, 4, 1)
+    found = kind.run([kind(*sizes, style).double() for _ in range(2)], image(2, 4, 5, 6), Pass())
+    storages = {out.untyped_storage().data_ptr() for out in found}
+    assert len(storages) == (1 if style is SEARCH else 2)
+
+
+def test_a_joined_weight_is_a_view_where_that_can_be() -> None:
+    flat = torch.randn(3, 2, 3, 3, 4).permute(0, 1, 4, 2, 3)  # channels-last weights, side by side
+    weights = list(flat.unbind(0))
+    found = _stacked.joined(weights)
+    assert found.data_ptr() == flat.data_ptr()
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, torch.cat(weights), rtol=0, atol=0)
+    assert _stacked.joined(weights[::-1]).data_ptr() != flat.data_ptr()
+    torch.testing.assert_close(_stacked.joined(weights[::-1]), torch.cat(weights[::-1]), rtol=0, atol=0)
+    leaves = [weight.double().requires_grad_() for weight in weights]
+    assert torch.autograd.gradcheck(lambda *w: _stacked.joined(w), leaves)
+    assert torch.autograd.gradgradcheck(lambda *w: _stacked.joined(w), leaves)
+
+
 def test_readers_of_a_state_give_the_sum_of_their_gradients() -> None:
     x = image(2, 3, 4, 6)
     parts = apart(x, 6)
@@ -53,8 +116,14 @@ def test_readers_of_a_state_give_the_sum_of_their_gradients() -> None:
 def forced(monkeypatch: pytest.MonkeyPatch) -> None:
     """States are summed node by node, and whatever can be stacked is, as on a GPU."""
     monkeypatch.setattr(graph, "applies", lambda x, p: False)
-    for module in (graph, primitives):
+    for module in (mixed, primitives):
         monkeypatch.setattr(module, "readers", lambda x, count: apart(x, count) if x.requires_grad else [x] * count)
+    pools = primitives.readers_and_pools
+    monkeypatch.setattr(
+        primitives,
+        "readers_and_pools",
+        lambda x, *a, **k: pooled_apart(x, *a, **k) if x.requires_grad else pools(x, *a, **k),
+    )
     monkeypatch.setattr(stacked, "_off_the_cpu", lambda x: True)
 
 
@@ -100,14 +169,17 @@ def test_weights_that_lie_side_by_side_are_not_copied(monkeypatch: pytest.Monkey
     net.load_state_dict(plain.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), net.parameters(), strict=True))
     copied: list[int] = []
-    stack = torch.stack
 
-    def counting(tensors: list[Tensor], dim: int = 0) -> Tensor:
-        copied.extend(len(tensors) for t in tensors[:1] if any(isinstance(u, nn.Parameter) for u in tensors))
-        return stack(tensors, dim)
+    def counting(function: Any) -> Any:
+        def counted(tensors: list[Tensor], dim: int = 0) -> Tensor:
+            copied.extend(len(tensors) for t in tensors[:1] if any(isinstance(u, nn.Parameter) for u in tensors))
+            return function(tensors, dim)
+
+        return counted
 
     forced(monkeypatch)
-    monkeypatch.setattr(torch, "stack", counting)
+    for name in ("stack", "cat"):
+        monkeypatch.setattr(torch, name, counting(getattr(torch, name)))
     e, o = net.cells[0].present().shape
     for module in (net, plain):
         copied.clear()

@@ -43,6 +43,7 @@ def valid_calls(dtype: torch.dtype = torch.float32, shape: tuple[int, int, int, 
     calls["recurrent_node_backward"] = [rows[2], *calls["recurrent_node"]]
     maximum, average, argmax = ops.pool3x3(*calls["pool3x3"])
     calls["pool3x3_backward"] = [maximum, average, argmax, h, w, 2, False]
+    calls["pool3x3_readers_backward"] = [[maximum, average], [average], [x], argmax, h, w, 2, False]
     out, *rows = ops.grouped_batch_norm(*calls["grouped_batch_norm"])
     calls["grouped_batch_norm_backward"] = [out, *calls["grouped_batch_norm"][:3], *rows, True, 2, True]
     out, *rows = ops.mixed_sum(*calls["mixed_sum"])

@@ -208,6 +208,21 @@ def test_emulated_cuda_kernel_splits_many_maps(emulated: Any) -> None:
     assert_close(emulated.op("channel_iim")(maps, None, None, [False] * 140, False), expected, torch.float32)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_emulated_cuda_kernel_reads_channels_of_an_image_where_they_are(emulated: Any, dtype: torch.dtype) -> None:
+    """As a convolution leaves them that stands for several: parts of one channels-last image."""
+    for channels, side in ((8, 5), (3, 4), (136, 3), (4, 1)):
+        image = torch.randn(4, 3 * channels + 1, side, side).to(dtype).contiguous(memory_format=torch.channels_last)
+        maps = [image[:, k * channels : (k + 1) * channels] for k in range(3)] + [image[:, -channels:]]
+        rows = torch.randn(2, 4, channels), torch.rand(2, 4, channels) + 0.5
+        rows = tuple(row.double() if dtype == torch.float64 else row for row in rows)  # type: ignore[assignment]
+        flags = [True, False, True, True]
+        expected = channel_iim_reference([x.double() for x in maps], rows[0].double(), rows[1].double(), flags, False)
+        for _ in emulated.orders():
+            found = emulated.op("channel_iim")(maps, *rows, flags, False)
+            assert_close(found, expected, found.dtype)
+
+
 def test_emulated_cuda_kernel_stays_inside_its_tensors(emulated: Any) -> None:
     emulated.check_addresses(
         "channel_iim",
@@ -218,5 +233,8 @@ for dtype in (torch.float32, torch.float16):
             x = torch.randn(shape).to(dtype).contiguous(memory_format=format_)
             s = torch.ones(1, 1, shape[1])
             ops.channel_iim([x], s, s.clone(), [True], False)
+            wide = torch.randn(shape[0], 2 * shape[1], *shape[2:]).to(dtype).contiguous(memory_format=format_)
+            s = torch.ones(1, 2, shape[1])
+            ops.channel_iim([wide[:, : shape[1]], wide[:, shape[1] :]], s, s.clone(), [True, False], False)
 """,
     )

@@ -63,6 +63,7 @@ def refused(name: str, place: int, value: Any) -> str:
     [
         ("pool3x3", 1, 0, "pool3x3: stride must be 1 or 2, got 0"),
         ("pool3x3_backward", 3, 1000, "pool3x3_backward: the gradient must be [*,*,500,3], got [4,3,3,3]"),
+        ("pool3x3_readers_backward", 2, [torch.ones(4, 3, 3, 3)], "others must be [4,3,6,5], got [4,3,3,3]"),
         ("grouped_batch_norm", 5, 0, "grouped_batch_norm: groups must be at least 1, got 0"),
         ("grouped_batch_norm", 1, torch.ones(2), "grouped_batch_norm: weight must be [3], got [2]"),
         ("mixed_sum", 2, [True], "mixed_sum: normalize must be 2 entries, got 1"),
@@ -181,8 +182,8 @@ def test_eps_is_finite_and_not_negative(eps: float) -> None:
 
 
 EMULATED = [
-    *("pool3x3", "grouped_batch_norm", "mixed_sum", "spawn_group", "channel_iim", "relu_depthwise_conv2d"),
-    *("relu_separable_conv2d", "relu_pointwise_conv2d", "recurrent_node"),
+    *("pool3x3", "pool3x3_readers", "grouped_batch_norm", "mixed_sum", "spawn_group", "channel_iim"),
+    *("relu_depthwise_conv2d", "relu_separable_conv2d", "relu_pointwise_conv2d", "recurrent_node"),
 ]
 
 
@@ -192,6 +193,7 @@ def test_emulated_kernels_ask_the_same(emulated: Any, op: str) -> None:
     wrong: dict[str, tuple[int, Any]] = {
         "pool3x3": (1, 0),
         "pool3x3_backward": (3, 1000),
+        "pool3x3_readers_backward": (2, [torch.ones(4, 3, 3, 3)]),
         "grouped_batch_norm": (5, 0),
         "grouped_batch_norm_backward": (0, calls["grouped_batch_norm_backward"][0].double()),
         "mixed_sum": (2, [True]),
