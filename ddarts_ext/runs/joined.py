@@ -107,7 +107,9 @@ def _counts_launches(x: Tensor) -> bool:
 
 
 def _made(parameters: Sequence[Tensor], places: list[Place], kept: Sequence[Tensor | None] | None) -> _Buffers:
-    order = sorted(range(len(parameters)), key=places.__getitem__)
+    # Memories in the order of their first parameters: their addresses differ from run to run, and sums with them.
+    memories = {memory: number for number, (memory, _) in reversed(list(enumerate(places)))}
+    order = sorted(range(len(parameters)), key=lambda i: (memories[places[i][0]], places[i][1]))
     sizes = [parameters[i].numel() for i in order]
     first = parameters[0]
     momenta: dict[int, Tensor] = {}
