@@ -25,7 +25,8 @@ def search(
         str | None,
         typer.Option(
             help="darts, fairdarts, ddarts, dartopti, isdarts, da2s, gdas, drnas, snas, reinmax, sdarts-rs, "
-            "sdarts-adv, beta-darts, darts-es, darts-minus, single-level, random; --list says more. [default: ddarts]"
+            "sdarts-adv, pcdarts, beta-darts, darts-es, darts-minus, single-level, random; --list says more. "
+            "[default: ddarts]"
         ),
     ] = None,
     given: dict[str, Any] = {},  # noqa: B006  # what OPTIONS declare
@@ -130,6 +131,8 @@ def _mixed(method: methods.Method) -> str:
         f" drawn by {how.sampler}": how.sampler != "none",
         " with an auxiliary skip": how.auxiliary_skip > 0,
         f" perturbed ({how.perturbation})": how.perturbation != "none",
+        f" on 1/{how.partial_channels} of the channels": how.partial_channels > 1,
+        " with normalised edges": how.edge_normalisation,
     }
     return "".join(words for words, holds in said.items() if holds)
 
@@ -140,6 +143,8 @@ def _parts() -> list[str]:
     return [
         *samplers,
         *perturbations,
+        "partial_channels=4: ops see a quarter of the channels, the others pass them by (1907.05737)",
+        "edge_normalisation=true: the edges into a node are weighted by a softmax (1907.05737)",
         "auxiliary_skip=1: a skip connection beside the ops of every edge, whose weight falls to 0 (2009.01027)",
         "beta_decay_weight=50: ln sum exp of the alphas of an edge is added to the loss of the alphas (2203.01665)",
         "anchor_weight=0.001: the distance of the Dirichlet distributions from the uniform one is added (2006.10355)",

@@ -12,6 +12,7 @@ from ddarts_ext.nn.forward_pass import NodeKey, Pass
 from ddarts_ext.nn.idle_bias import with_idle_biases
 from ddarts_ext.nn.mixed import Launch, MixedNode, PartialSum, launches
 from ddarts_ext.nn.outgoing import Entry, Outgoing, applies, split
+from ddarts_ext.nn.partial import Passing, check_partial
 from ddarts_ext.nn.primitives import Primitive, Style, primitive
 from ddarts_ext.nn.readers import readers
 from ddarts_ext.spaces import Space
@@ -42,11 +43,17 @@ class SearchGraph(nn.Module):
     """Every op on every edge of a cell; node j = sum of all branches of its incoming edges, in one op.
 
     All ops on all edges that leave one state run together, by family, as soon as the state is there.
+    partial: k, of which ops see every k-th part of the channels and the rest passes them by (see :mod:`.partial`).
     """
 
-    def __init__(self, space: Space, channels: int, *, reduction: bool = False, index: int = 0) -> None:
+    def __init__(
+        self, space: Space, channels: int, *, reduction: bool = False, index: int = 0, partial: int = 1
+    ) -> None:
         super().__init__()
+        check_partial(type(self).__name__, channels, partial)
         self.space, self.channels, self.reduction, self.index = space, channels, reduction, index
+        self.partial = partial
+        channels //= partial
         style = search_style(space)
         self.edges = nn.ModuleList()
         for edge in space.edges:
@@ -70,10 +77,14 @@ class SearchGraph(nn.Module):
         branches: list[dict[int, Tensor]] = [{} for _ in nodes]
         sums = [PartialSum() for _ in nodes]
         states = list(inputs)
+        passing = self._passing(weights, p)
         for source, together in enumerate(plan.together):
+            seen = states[source] if passing is None else passing.take(states[source])
             if together is not None:
-                together.run(states[source], tables[source], nodes, sums, p)
-            *parts, states[source] = readers(states[source], sum(launch.reads for launch in plan.launches[source]) + 1)
+                together.run(seen, tables[source], nodes, sums, p)
+            *parts, seen = readers(seen, sum(launch.reads for launch in plan.launches[source]) + 1)
+            if passing is None:
+                states[source] = seen
             for launch in plan.launches[source]:
                 own, parts = parts[: launch.reads], parts[launch.reads :]
                 for (node, slot), branch in launch.run(own, p):
@@ -82,9 +93,8 @@ class SearchGraph(nn.Module):
             if node >= 0:
                 slots = plan.rest[node]
                 found = [branches[node].pop(slot) for slot in slots]
-                states.append(
-                    self._sum(node, sums[node], slots, found, tables[len(plan.together) + node], p, inputs[0])
-                )
+                total = self._sum(node, sums[node], slots, found, tables[len(plan.together) + node], p, inputs[0])
+                states.append(total if passing is None else passing.join(node, total))
         if self.space.conv_bias:
             states[-1] = with_idle_biases(states[-1], self)
         return states
@@ -107,7 +117,14 @@ class SearchGraph(nn.Module):
             out: Tensor = mixed(branches, weights, p, NodeKey(self.index, self.space.nodes[node], self._columns[node]))
             return out
         stride = 2 if self.reduction else 1
-        return torch.zeros_like(like[:, :, ::stride, ::stride])
+        return torch.zeros_like(like[:, : self.channels // self.partial, ::stride, ::stride])
+
+    def _passing(self, weights: Tensor, p: Pass) -> Passing | None:
+        """What passes the ops by, where they see some of the channels."""
+        if self.partial == 1:
+            return None
+        how = {"reduction": self.reduction, "weights": weights, "groups": p.groups}
+        return Passing(self.space, self.channels, self.partial, **how)  # type: ignore[arg-type]
 
     def prune(self, mask: Tensor | Sequence[Sequence[bool]]) -> None:
         """Remove the ops where ``mask`` [E, O] is false; they are not computed any more and have no parameters.

@@ -140,6 +140,14 @@ class ArchitectureParameters(nn.Module):
         """The weights of the ops of every edge by themselves, [rows, edges, ops], without gradient."""
         return self.relax(self.table.detach())
 
+    def read_weights(self) -> Tensor:
+        """What the result is read from, [rows, edges, ops]: with normalised edges, op weights times those of their
+        edges."""
+        found = self.op_weights()
+        if self.edge_table is None or self.edge_weights is None or not self.edge_weights.normalised:
+            return found
+        return found * self.edge_weights.weights(self.edge_table.detach()).unsqueeze(-1)
+
     def by_cell(self, rows: Tensor) -> Tensor:
         """What is known per row [rows, ...], per cell [cells, ...]."""
         return rows if self.individual else rows.index_select(0, self.rows)

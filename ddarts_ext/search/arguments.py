@@ -35,6 +35,7 @@ MethodName = Literal[
     "reinmax",
     "snas",
     "drnas",
+    "pcdarts",
 ]
 
 ShrinkingName = Literal["isdarts"]
@@ -146,6 +147,8 @@ class SearchArguments(TypedDict, total=False):
     perturbation_first: float | None
     perturbation_radius: float | None
     perturbation_steps: int | None
+    partial_channels: int | None
+    edge_normalisation: bool | None
     order: int | None
     hessian: Literal["fd", "exact"] | None
     alpha_lr: float | None

@@ -322,7 +322,7 @@ class Searcher:
     def _moves_alphas(self, epoch: int) -> bool:
         """Whether there are architecture steps; with edge weights there are, and alphas that rest have a rate of 0."""
         method = self.config.method
-        return epoch >= method.architect.alpha_start or method.edge_relaxation is not None
+        return epoch >= method.architect.alpha_start or method.edges_move_first
 
     def _rows(self, part: torch.Tensor, state: SearchState) -> list[torch.Tensor]:
         """The training batches of an epoch, as :func:`permuted` groups them."""
@@ -413,8 +413,8 @@ class Searcher:
             first = architect.alpha_start
             alpha_lr = cosine(alpha_lr, architect.alpha_lr_min, max(0, epoch - first), method.epochs - first)
         rates = {"weight_lr": weight_lr, "alpha_lr": alpha_lr}
-        if method.edge_relaxation is not None:
-            resting = epoch < architect.alpha_start
+        if method.edges_by is not None:
+            resting = method.edges_move_first and epoch < architect.alpha_start
             rates |= {"alpha_lr": 0.0 if resting else alpha_lr, "edge_lr": alpha_lr}
         own = self._optimizers
         if own.weights is None:
@@ -506,7 +506,7 @@ class Searcher:
     def _result(self, state: SearchState) -> SearchResult:
         architecture = state.architecture
         reading = read(
-            architecture.op_weights().double().cpu(),
+            architecture.read_weights().double().cpu(),
             state.space,
             self.config.method.discretisation,
             architecture.owner,

@@ -189,12 +189,23 @@ def _check(config: SearchSettings) -> None:
         raise ValueError(f"search: data must be text (text:PATH) for space {config.method.space}, got images")
     if config.method.channels % 2:
         raise ValueError(f"search: channels must be even, as reductions halve them, got {config.method.channels}")
+    _check_partial(config.method)
     _check_indices(config.reductions, config.method.cells)
     _check_start(config)
     if config.method.space == "nasbench201":
         _check_nasbench201(config)
     elif config.table is not None:
         raise ValueError(f"search: table must not be given for space {config.method.space}: it is one of nasbench201")
+
+
+def _check_partial(method: Method) -> None:
+    k = method.mixing.partial_channels
+    # Skip connections halve the channels that they see where they halve the size.
+    part, why = (k, "") if method.space == "nasbench201" else (2 * k, ", whose ops see an even number of them")
+    if k > 1 and method.channels % part:
+        raise ValueError(
+            f"search: channels must be a multiple of {part} with partial_channels={k}{why}, got {method.channels}"
+        )
 
 
 def _check_start(config: SearchSettings) -> None:

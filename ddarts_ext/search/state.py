@@ -138,13 +138,16 @@ State = TypeVar("State", bound=SearchState)
 def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet:
     """The whole supernet of the space of a search; ``cells`` counts all cells."""
     method, classes = settings.method, len(dataset.classes)
+    partial = method.mixing.partial_channels
     if method.text is not None:
         text = method.text
         rates = (text.dropout_output, text.dropout_hidden, text.dropout_inputs)
         dropout = recurrent.Dropout(*rates, text.dropout_embedding, text.dropout_words)
         return cast(Supernet, recurrent.supernet(settings.space(), classes, method.channels, dropout))
     if settings.space().selection == "every_edge":
-        net = NASBench201Supernet(method.channels, method.cells // 3, classes, in_channels=dataset.channels)
+        net = NASBench201Supernet(
+            method.channels, method.cells // 3, classes, in_channels=dataset.channels, partial=partial
+        )
         # The loop asks nothing of a supernet but its parameters, its reductions and its forward, which both kinds have.
         return cast(Supernet, net)
     return Supernet(
@@ -155,6 +158,7 @@ def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet:
         in_channels=dataset.channels,
         stem=settings.stem,
         reductions=settings.reductions,
+        partial=partial,
     )
 
 
@@ -170,8 +174,8 @@ def initial_state(
     with DrawsFrom(torch.Generator().manual_seed(settings.seed)):
         net = build_supernet(settings, dataset)
         edge_weights = None
-        if method.edge_relaxation is not None:
-            edge_weights = EdgeWeights(space, method.discretisation.configuration, method.edge_relaxation)
+        if method.edges_by is not None:
+            edge_weights = EdgeWeights(space, method.discretisation.configuration, method.edges_by)
         architecture = ArchitectureParameters(
             len(space.edges),
             len(space.ops),

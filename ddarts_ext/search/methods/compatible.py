@@ -13,21 +13,28 @@ def check(
     mixing: Mixing,
     architect: Architect,
     *,
-    edge_weights: bool,
+    edge_weights: str | None,
     shrinks: bool,
     stops_by_curvature: bool,
 ) -> None:
     """Raise ValueError, naming method ``name`` and the part, where parts contradict each other."""
     normalised = relaxation in NORMALISED
+    partial = mixing.partial_channels > 1
     sampled, perturbed = mixing.sampler != "none", mixing.perturbation != "none"
     other = f"must be 0 with {relaxation} weights"
     draws, moves = f"with sampler {mixing.sampler}", f"with perturbation {mixing.perturbation}"
     end = mixing.temperature if mixing.temperature_end is None else mixing.temperature_end
     coldest = min(mixing.temperature, end)
     faults = {
+        f"edge_normalisation must be false with {edge_weights} weights of edges": mixing.edge_normalisation
+        and edge_weights is not None,
         f"op_entropy_weight {other}, whose sum is not one": objectives.op_entropy_weight and not normalised,
-        "edge_entropy_weight must be 0, as the method has no edge weights": objectives.edge_entropy_weight
-        and not edge_weights,
+        "edge_entropy_weight must be 0, as the method has no edge weights with a target": objectives.edge_entropy_weight
+        and (edge_weights is None or mixing.edge_normalisation),
+        f"partial_channels must be 1 with {relaxation} weights, whose sum is not one": partial and not normalised,
+        f"ablation_inactive must be bypass or zero with partial_channels, got {objectives.ablation_inactive!r}": partial
+        and objectives.ablation_weight
+        and objectives.ablation_inactive not in ("bypass", "zero"),
         "zero_one_weight must be 0 with softmax weights, which cannot all be 0 or 1": objectives.zero_one_weight
         and normalised,
         f"beta_decay_weight {other}, whose ops do not compete": objectives.beta_decay_weight and not normalised,
@@ -48,6 +55,8 @@ def check(
         and stops_by_curvature,
         "sampler, perturbation and auxiliary_skip must be left out, as the method shrinks": shrinks
         and (sampled or perturbed or mixing.auxiliary_skip),
+        "partial_channels and edge_normalisation must be left out, as the method shrinks": shrinks
+        and (partial or mixing.edge_normalisation),
         "curvature_stop must be false, as the method shrinks": shrinks and stops_by_curvature,
     }
     for fault, holds in faults.items():

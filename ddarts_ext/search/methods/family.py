@@ -82,11 +82,20 @@ _named(
 _DRNAS = _named(
     "drnas",
     "op weights drawn from Dirichlet(elu(a) + 1) in every pass",
-    "DrNAS, 2006.10355, and its implementation, without its partial channels and stages",
+    "DrNAS, 2006.10355, and its implementation, without its stages and partial channels",
     space="darts",
     mixing=Mixing(sampler="dirichlet"),
     architect=Architect(alpha_init=1e-3, alpha_lr=6e-4, alpha_start=10),
     weights=Weights(weight_lr=0.1, weight_lr_min=0.0),
+)
+_PC = _named(
+    "pcdarts",
+    "DARTS whose ops see a quarter of the channels, with weighted edges; alphas rest for 15 epochs",
+    "PC-DARTS, 1907.05737, section 4 and its implementation",
+    mixing=Mixing(partial_channels=4, edge_normalisation=True),
+    architect=Architect(alpha_init=1e-3, alpha_lr=6e-4, alpha_start=15),
+    weights=Weights(weight_lr=0.1, weight_lr_min=0.0),
+    batch=256,
 )
 
 IN_SPACE.update(

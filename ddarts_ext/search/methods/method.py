@@ -34,7 +34,8 @@ from ddarts_ext.search.shrinking.steps import Shrinking
 class Method:
     """A search method.
 
-    edge_relaxation: how betas become the weights of edges; without it a node is the plain sum of its edges.
+    edge_relaxation: how betas become the weights of edges; without it a node is the plain sum of its edges, unless
+    ``edge_normalisation`` of ``mixing`` asks for them.
     parts: names of what runs between epochs, see parts/. random: nothing is searched, the result is drawn uniformly
     from what the first rule can produce. shrinking: how the supernet loses ops, for methods that the
     Shrinker runs. text: what a search on text has beside. source: where the settings are from.
@@ -86,10 +87,20 @@ class Method:
             self.objectives,
             self.mixing,
             self.architect,
-            edge_weights=self.edge_relaxation is not None,
+            edge_weights=self.edge_relaxation,
             shrinks=self.shrinking is not None,
             stops_by_curvature=self.curvature.curvature_stop,
         )
+
+    @property
+    def edges_by(self) -> str | None:
+        """How edges are weighted, a name in :data:`.EDGE_RELAXATIONS`, or None."""
+        return "softmax" if self.mixing.edge_normalisation else self.edge_relaxation
+
+    @property
+    def edges_move_first(self) -> bool:
+        """Whether there are weights of edges that move while alphas rest."""
+        return self.edges_by is not None and not EDGE_RELAXATIONS[self.edges_by].normalised
 
     def with_settings(self, **settings: Any) -> Method:
         """A copy with other settings, named by the fields of its parts (``weight_lr=0.05``); names are checked."""
@@ -136,6 +147,7 @@ _AT_LEAST_ONE = (
     "shrink_steps",
     "shrink_interval",
     "bptt",
+    "partial_channels",
 )
 
 

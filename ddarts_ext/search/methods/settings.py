@@ -89,6 +89,9 @@ class Mixing:
     perturbation: in the steps of the weights alone, see :mod:`.perturbation`. perturbation_first,
     perturbation_radius: how far each weight may move, in the first epoch and (linearly) at the end.
     perturbation_steps: of the gradient, for ``adversarial``.
+    partial_channels: k, of which ops see one part in k of the channels of a state while the others pass them by, see
+    :mod:`ddarts_ext.nn.partial` (PC-DARTS, 1907.05737). edge_normalisation: the edges into a node are weighted by a
+    softmax of betas, which move as alphas do.
     """
 
     sampler: str = option("none", choices=("none", *SAMPLERS))
@@ -99,6 +102,8 @@ class Mixing:
     perturbation_first: float = 0.03
     perturbation_radius: float = 0.3
     perturbation_steps: int = 7
+    partial_channels: int = 1
+    edge_normalisation: bool = False
 
     def scheduled(self, epoch: int, epochs: int) -> dict[str, float]:
         """What changes from epoch to epoch, as far as it is used, in epoch ``epoch`` (from 1)."""

@@ -40,7 +40,8 @@ def preset(
     found["batch"] = 32
     epochs = said.get("epochs", method.epochs)
     waiting = max(method.architect.alpha_start, min(2, epochs // 4))
-    if method.objectives.op_entropy_weight or method.mixing.sampler != "none":
+    timed = method.mixing.sampler != "none" or method.mixing.partial_channels > 1
+    if method.objectives.op_entropy_weight or timed:
         # The strength of the terms is told in parts of the whole search, and so is when they begin.
         waiting = min(waiting, round(method.architect.alpha_start * epochs / method.epochs))
     found["alpha_start"] = waiting
