@@ -25,7 +25,7 @@ def search(
         str | None,
         typer.Option(
             help="darts, fairdarts, ddarts, dartopti, isdarts, da2s, gdas, drnas, snas, reinmax, sdarts-rs, "
-            "sdarts-adv, pcdarts, beta-darts, darts-es, darts-minus, single-level, random; --list says more. "
+            "sdarts-adv, pcdarts, darts-pt, beta-darts, darts-es, darts-minus, single-level, random; --list says more. "
             "[default: ddarts]"
         ),
     ] = None,
@@ -154,5 +154,6 @@ def _parts() -> list[str]:
         "ablation_weight=0.5: cells are rewarded for what they add (2108.09306)",
         "order=2: the gradient at weights that are unrolled by one step (1806.09055)",
         "curvature_stop=true: the search ends when the loss around the alphas is too curved (1909.09656)",
+        "selection=perturbation: what stays is what the trained supernet misses most (2108.04392)",
         "early_stop=true: the search ends when the distance to its start has settled (2108.09306)",
     ]

@@ -36,6 +36,7 @@ MethodName = Literal[
     "snas",
     "drnas",
     "pcdarts",
+    "darts-pt",
 ]
 
 ShrinkingName = Literal["isdarts"]
@@ -185,6 +186,10 @@ class SearchArguments(TypedDict, total=False):
     curvature_delay: int | None
     curvature_ratio: float | None
     curvature_steps: int | None
+    selection: Literal["none", "perturbation"] | None
+    selection_measure: Literal["metric", "loss"] | None
+    selection_every: int | None
+    selection_lr: float | None
     shrink_steps: int | None
     shrink_interval: int | None
     shrink_by: Literal["measure", "alphas"] | None

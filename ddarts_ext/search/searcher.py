@@ -146,7 +146,7 @@ class Searcher:
             self.progress.say,
             changeable=MAY_CHANGE,
             # Steps of shrinking are spread over the epochs: with more of them those taken would have come elsewhere.
-            epochs=None if self._shrinks else "method.epochs",
+            epochs=None if self._shrinks or self.config.method.removes else "method.epochs",
         )
         self._given = tuple(parts)
         runs = autocast(self.device, self.config.precision)
@@ -333,9 +333,9 @@ class Searcher:
         weight_part, alpha_part = self._divided
         steps = self._steps(weight_part)
         iterations = self._iterations(self._stepper(state, method))
-        self.progress.start("search", method.epochs, steps, state.epoch, len(weight_part))
+        self.progress.start("search", self.config.epochs, steps, state.epoch, len(weight_part))
         judged = Sums()
-        while state.epoch < method.epochs and not state.stopped:
+        while state.epoch < self.config.epochs and not state.stopped:
             began = time.perf_counter()
             epoch = state.epoch
             rates = self._set_rates(state, epoch)
@@ -344,7 +344,7 @@ class Searcher:
             judged.clear()
             with self.keeping.interruptible(state, UnreadableImage):
                 self._train(iterations, weight_part, alpha_part, epoch)
-                if (epoch + 1) % self.config.judge_every == 0 or epoch + 1 == method.epochs:
+                if (epoch + 1) % self.config.judge_every == 0 or epoch + 1 in (method.epochs, self.config.epochs):
                     self._judge(iterations, alpha_part, judged)
             with interrupts.held():
                 self._finish_epoch(state, epoch, rates, judged, began)
@@ -406,7 +406,14 @@ class Searcher:
     def _set_rates(self, state: SearchState, epoch: int) -> Mapping[str, float]:
         method = self.config.method
         architect, weights = method.architect, method.weights
+        tuned = epoch - method.epochs
         weight_lr = cosine(weights.weight_lr, weights.weight_lr_min, epoch, method.epochs)
+        if tuned >= 0:
+            weight_lr = cosine(
+                method.selection.selection_lr, weights.weight_lr_min, tuned, self.config.epochs - method.epochs
+            )
+            # What follows a schedule stays as it was at its end.
+            epoch = method.epochs - 1
         alpha_lr = architect.alpha_lr
         if architect.alpha_lr_min is not None:
             # The alphas' cosine begins with their first step, the weights' with the pre-training.

@@ -81,8 +81,15 @@ class SearchSettings:
         start = None if self.start is None else self.start.to_json()
         said = {"version": 1, "command": "search", **asdict(self), "start": start}
         # As before there was a choice: such runs go on.
+        if self.epochs != self.method.epochs:
+            said["epochs_in_all"] = self.epochs
         usual: dict[str, Any] = {"loss": "cross-entropy", "metric": "accuracy", "class_weights": None, "own": {}}
         return {name: value for name, value in said.items() if name not in usual or value != usual[name]}
+
+    @property
+    def epochs(self) -> int:
+        """All epochs: those of the method, and those between the decisions of a selection."""
+        return self.method.epochs + self.method.selection.tuning_epochs(self.space())
 
     def space(self) -> spaces.Space:
         return spaces.get(self.method.space, steps=self.steps)
@@ -134,6 +141,7 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
     asked = {
         "distance": chosen.distance.track_distance or chosen.distance.early_stop,
         "curvature": chosen.curvature.curvature_stop,
+        "selection": chosen.selection.selection != "none",
     }
     added = tuple(name for name, holds in asked.items() if holds and name not in chosen.parts)
     chosen = replace(chosen, parts=(*chosen.parts, *added))
@@ -192,6 +200,7 @@ def _check(config: SearchSettings) -> None:
     _check_partial(config.method)
     _check_indices(config.reductions, config.method.cells)
     _check_start(config)
+    _check_selection(config)
     if config.method.space == "nasbench201":
         _check_nasbench201(config)
     elif config.table is not None:
@@ -237,6 +246,20 @@ def _check_start(config: SearchSettings) -> None:
             raise ValueError(f"search: {name} must be {expected!r} as in the start, got {determined[name]!r}")
     owner = owners(method.sharing, method.cells, config.reductions or (), config.sequence)
     config.start.table(config.space(), owner)
+
+
+def _check_selection(config: SearchSettings) -> None:
+    method, space = config.method, config.space()
+    if method.selection.selection == "none":
+        return
+    if space.selection not in ("two_edges", "every_edge"):
+        raise ValueError(
+            f"search: selection must be none in space {space.name}, whose nodes have no two edges of one op each"
+        )
+    if "configuration" in method.discretisation.rules:
+        raise ValueError("search: rules must not be configuration with selection=perturbation, which keeps two edges")
+    if method.distance.early_stop:
+        raise ValueError("search: early_stop must be false with selection=perturbation, which comes at the end")
 
 
 def _check_indices(reductions: Sequence[int] | None, cells: int) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ddarts_ext.data import Dataset
 from ddarts_ext.nn import recurrent
+from ddarts_ext.nn.graph import SearchGraph
 from ddarts_ext.nn.layout import lay_out
 from ddarts_ext.nn.nasbench201 import NASBench201Supernet
 from ddarts_ext.nn.supernet import Supernet
@@ -75,6 +77,23 @@ class SearchState:
         else:
             self.held[name] = value.detach().clone()
 
+    @property
+    def mask(self) -> Tensor:
+        """Bool [rows, E, O], on the CPU: the ops that are left, of a search that removes some."""
+        if self.architecture.mask is None:
+            raise TypeError("search: state must be of a search that removes ops, got one that does not")
+        return self.architecture.mask.cpu()
+
+    def shrink(self, mask: Tensor) -> None:
+        """Keep the ops in ``mask`` [rows, E, O] alone: others have no weights and no momentum, and are not computed."""
+        assert self.architecture.mask is not None
+        self.architecture.mask.copy_(mask)
+        for cell, row in zip(self.net.cells, self.architecture.owner, strict=True):
+            cast(SearchGraph, cell).prune(mask[row])
+        if self.architecture.table.device.type != "cpu":
+            lay_out(self.net)
+        forget(self.weight_optimizer, self.net.parameters())
+
     def checkpoint(self) -> dict[str, Any]:
         """All of it but the history, of things that ``torch.load(weights_only=True)`` reads."""
         return {
@@ -93,6 +112,7 @@ class SearchState:
             "held": self.held,
             "budget": None if self.budget is None else [self.budget.memory, self.budget.keep],
             "parts": [part.state_dict() for part in self.parts],
+            **({} if self.architecture.mask is None else {"mask": self.mask}),
         }
 
     def restore(self, checkpoint: dict[str, Any], history: list[dict[str, Any]]) -> None:
@@ -102,7 +122,11 @@ class SearchState:
                 f"search: parts must be the {len(checkpoint['parts'])} of the run to resume, got {len(self.parts)}"
             )
         device = self.architecture.table.device
-        # Parts first: they may have changed the network (shrinking), which must have that shape to take the weights.
+        if self.architecture.mask is not None:
+            if "mask" not in checkpoint:
+                raise ValueError("search: checkpoint must be of a search that removes ops, got one without masks")
+            # The network takes the shape it had before it takes the weights; so may parts change it.
+            self.shrink(checkpoint["mask"])
         for part, state in zip(self.parts, checkpoint["parts"], strict=True):
             part.load_state_dict(state)
         self.net.load_state_dict(checkpoint["net"])
@@ -133,6 +157,16 @@ class Optimizers:
 
 
 State = TypeVar("State", bound=SearchState)
+
+
+def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Let an optimiser keep the state of ``parameters`` alone, in the order they had."""
+    left = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in left:
+                optimizer.state.pop(parameter, None)
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) in left]
 
 
 def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet:
@@ -184,6 +218,7 @@ def initial_state(
             initial_scale=method.architect.alpha_init,
             edge_weights=edge_weights,
             sampler=method.mixing.sampler,
+            masked=method.removes,
             skip=space.op_index("skip_connect") if method.mixing.auxiliary_skip else None,
         )
     if settings.start is not None:

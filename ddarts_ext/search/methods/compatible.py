@@ -16,6 +16,7 @@ def check(
     edge_weights: str | None,
     shrinks: bool,
     stops_by_curvature: bool,
+    selects: bool,
 ) -> None:
     """Raise ValueError, naming method ``name`` and the part, where parts contradict each other."""
     normalised = relaxation in NORMALISED
@@ -58,6 +59,12 @@ def check(
         "partial_channels and edge_normalisation must be left out, as the method shrinks": shrinks
         and (partial or mixing.edge_normalisation),
         "curvature_stop must be false, as the method shrinks": shrinks and stops_by_curvature,
+        "selection must be none, as the method shrinks": shrinks and selects,
+        f"selection must be none with {edge_weights} weights of edges, which choose edges themselves": selects
+        and edge_weights is not None
+        and not mixing.edge_normalisation,
+        "curvature_stop must be false with selection=perturbation, which comes at the end": selects
+        and stops_by_curvature,
     }
     for fault, holds in faults.items():
         if holds:

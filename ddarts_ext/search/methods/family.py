@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ddarts_ext.search.methods.catalogue import IN_SPACE, get, register
+from ddarts_ext.search.methods.choosing import Selection
 from ddarts_ext.search.methods.method import Method
 from ddarts_ext.search.methods.settings import Architect, Curvature, Mixing, Objectives, Weights
 
@@ -97,6 +98,13 @@ _PC = _named(
     weights=Weights(weight_lr=0.1, weight_lr_min=0.0),
     batch=256,
 )
+_PT = _named(
+    "darts-pt",
+    "DARTS whose result is chosen by what the trained supernet misses most, op by op, and tuned in between",
+    "DARTS-PT, 2108.04392, and its implementation (10 epochs between decisions, nasbench201: 5; weights 0.0025)",
+    space="darts",
+    selection=Selection(selection="perturbation"),
+)
 
 IN_SPACE.update(
     {
@@ -104,6 +112,7 @@ IN_SPACE.update(
         for method, settings in (
             (_BETA, {"epochs": 100}),
             (_GDAS, {"batch": 64}),
+            (_PT, {"epochs": 100, "selection": Selection(selection="perturbation", selection_every=5)}),
             (_DRNAS, {"epochs": 100, "architect": Architect(alpha_init=1e-3), "weights": Weights()}),
         )
     }

@@ -14,6 +14,7 @@ from typing import Any, get_args
 from ddarts_ext.runs.options import Option, declared, option, unknown_setting
 from ddarts_ext.search.architecture import SHARINGS
 from ddarts_ext.search.edge_weights import EDGE_RELAXATIONS
+from ddarts_ext.search.methods.choosing import Selection
 from ddarts_ext.search.methods.compatible import check
 from ddarts_ext.search.methods.settings import (
     RULES,
@@ -60,6 +61,7 @@ class Method:
     discretisation: Discretisation = field(default_factory=Discretisation)
     distance: Distance = field(default_factory=Distance)
     curvature: Curvature = field(default_factory=Curvature)
+    selection: Selection = field(default_factory=Selection)
     shrinking: Shrinking | None = None
     text: Text | None = None
     epochs: int = option(50, "Epochs.", shown="the method's")
@@ -90,7 +92,13 @@ class Method:
             edge_weights=self.edge_relaxation,
             shrinks=self.shrinking is not None,
             stops_by_curvature=self.curvature.curvature_stop,
+            selects=self.selection.selection != "none",
         )
+
+    @property
+    def removes(self) -> bool:
+        """Whether ops of the supernet are removed as it goes on, by other than shrinking."""
+        return self.selection.selection != "none"
 
     @property
     def edges_by(self) -> str | None:
@@ -129,6 +137,7 @@ SETTINGS: dict[str, dict[str, Option]] = {
         ("discretisation", Discretisation),
         ("distance", Distance),
         ("curvature", Curvature),
+        ("selection", Selection),
         ("shrinking", Shrinking),
         ("text", Text),
     )

@@ -38,6 +38,8 @@ def preset(
     cells = 3 if method.space == "nasbench201" else 4
     found: dict[str, Any] = {"cells": cells, "channels": 8} if small else {}
     found["batch"] = 32
+    if method.selection.selection != "none":
+        found["selection_every"] = 1
     epochs = said.get("epochs", method.epochs)
     waiting = max(method.architect.alpha_start, min(2, epochs // 4))
     timed = method.mixing.sampler != "none" or method.mixing.partial_channels > 1

@@ -87,6 +87,7 @@ def _check(method: Method) -> None:
         or method.distance.early_stop
         or method.curvature.curvature_stop,
         "edge weights must be none": method.edges_by is not None,
+        "selection must be none": method.selection.selection != "none",
         "partial_channels must be 1": method.mixing.partial_channels > 1,
         "rules must be darts": set(method.discretisation.rules) != {"darts"},
     }
