@@ -48,7 +48,8 @@ from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts import PARTS, Part, Surroundings
 from ddarts_ext.search.result import Reading, SearchResult, read
 from ddarts_ext.search.settings import MAY_CHANGE, OPTIONS, SearchSettings, resolve
-from ddarts_ext.search.state import Optimizers, SearchState, initial_state
+from ddarts_ext.search.start import initial_state
+from ddarts_ext.search.state import Optimizers, SearchState
 from ddarts_ext.search.step import Stepper
 from ddarts_ext.tables.nasbench201 import Figures, NASBench201Table
 from ddarts_ext.training.demand import announce

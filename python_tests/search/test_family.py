@@ -18,7 +18,7 @@ from ddarts_ext.search import methods
 from ddarts_ext.search.architecture import ArchitectureParameters
 from ddarts_ext.search.methods import Mixing
 from ddarts_ext.search.searcher import Searcher
-from ddarts_ext.search.state import initial_state
+from ddarts_ext.search.start import initial_state
 from ddarts_ext.search.step import Stepper
 from ddarts_ext.search.terms import beta_decay, terms
 

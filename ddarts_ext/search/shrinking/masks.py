@@ -12,7 +12,8 @@ from ddarts_ext.data import Dataset
 from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.settings import SearchSettings
-from ddarts_ext.search.state import Kept, Optimizers, SearchState, assembled, build_supernet
+from ddarts_ext.search.start import assembled, build_supernet
+from ddarts_ext.search.state import Kept, Optimizers, SearchState
 from ddarts_ext.spaces import Space
 
 

@@ -176,13 +176,14 @@ def test_a_kill_between_two_decisions_changes_nothing(tmp_path: Path) -> None:
         assert found.genotype == expected.genotype
 
 
+def test_methods_that_shrink_are_not_selected_from() -> None:
+    with pytest.raises(ValueError, match="method isdarts: selection must be none, as the method shrinks"):
+        methods.get("isdarts").with_settings(selection="perturbation")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
-            {"method": "isdarts", "selection": "perturbation"},
-            "method isdarts: selection must be none, as the method sh",
-        ),
         ({"method": "da2s", "selection": "perturbation"}, "method da2s: selection must be none with clamped_softmax"),
         ({"method": "darts-es", "selection": "perturbation"}, "method darts-es: curvature_stop must be false with sel"),
         ({"method": "darts-pt", "early_stop": True}, "search: early_stop must be false with selection=perturbation"),
@@ -193,6 +194,4 @@ def test_a_kill_between_two_decisions_changes_nothing(tmp_path: Path) -> None:
 )
 def test_what_does_not_go_together_is_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        if settings["method"] == "isdarts":
-            methods.get("isdarts").with_settings(selection="perturbation")
         search(**settings)
