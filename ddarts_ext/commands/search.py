@@ -25,8 +25,8 @@ def search(
         str | None,
         typer.Option(
             help="darts, fairdarts, ddarts, dartopti, isdarts, da2s, gdas, drnas, snas, reinmax, sdarts-rs, "
-            "sdarts-adv, pcdarts, darts-pt, beta-darts, darts-es, darts-minus, single-level, random; --list says more. "
-            "[default: ddarts]"
+            "sdarts-adv, pcdarts, darts-pt, oles, beta-darts, darts-es, darts-minus, single-level, random; "
+            "--list says more. [default: ddarts]"
         ),
     ] = None,
     given: dict[str, Any] = {},  # noqa: B006  # what OPTIONS declare
@@ -155,5 +155,6 @@ def _parts() -> list[str]:
         "order=2: the gradient at weights that are unrolled by one step (1806.09055)",
         "curvature_stop=true: the search ends when the loss around the alphas is too curved (1909.09656)",
         "selection=perturbation: what stays is what the trained supernet misses most (2108.04392)",
+        "op_stop=true: an op stops training when its gradients on both halves of the images differ (OLES)",
         "early_stop=true: the search ends when the distance to its start has settled (2108.09306)",
     ]

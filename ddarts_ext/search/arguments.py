@@ -35,6 +35,7 @@ MethodName = Literal[
     "reinmax",
     "snas",
     "drnas",
+    "oles",
     "pcdarts",
     "darts-pt",
 ]
@@ -190,6 +191,9 @@ class SearchArguments(TypedDict, total=False):
     selection_measure: Literal["metric", "loss"] | None
     selection_every: int | None
     selection_lr: float | None
+    op_stop: bool | None
+    op_stop_similarity: float | None
+    op_stop_window: int | None
     shrink_steps: int | None
     shrink_interval: int | None
     shrink_by: Literal["measure", "alphas"] | None

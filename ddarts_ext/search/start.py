@@ -16,6 +16,7 @@ from ddarts_ext.runs.optimizers import OptimizerFactory, capturable, own_optimiz
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.edge_weights import EdgeWeights
 from ddarts_ext.search.methods import Architect, Weights
+from ddarts_ext.search.op_stop import OpStop
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.search.state import SCHEDULED, Kept, Optimizers, SearchState
 
@@ -90,7 +91,7 @@ def assembled(
     own: Optimizers,
 ) -> State:
     """A supernet and its alphas on their device, with their optimisers and the sources of randomness."""
-    method = settings.method
+    method, stops = settings.method, settings.method.stopping
     net, architecture = net.to(device), architecture.to(device)
     if device.type != "cpu":
         lay_out(net)
@@ -109,6 +110,7 @@ def assembled(
             "temperature": architecture.temperature,
             "auxiliary_skip": architecture.auxiliary,
         },
+        op_stop=None if not stops.op_stop else OpStop(net.cells, stops.op_stop_similarity, stops.op_stop_window),
     )
     if device.type == "cuda":
         for optimizer in (state.weight_optimizer, state.alpha_optimizer):

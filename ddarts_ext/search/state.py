@@ -17,6 +17,7 @@ from ddarts_ext.runs.optimizers import OptimizerFactory, state_of, take_up
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architecture import ArchitectureParameters
 from ddarts_ext.search.contributions.budget import Budget
+from ddarts_ext.search.op_stop import OpStop
 from ddarts_ext.spaces import Space
 
 SCHEDULED = ("op_entropy", "edge_entropy", "beta_decay", "anchor", "radius")
@@ -41,7 +42,7 @@ class SearchState:
     has ended the search. held: the last ablation loss, reused between computations, [rows] value and contributions and
     [rows, E, O] gradient. budget: memory of contributions, as it was chosen; another one gives other roundings.
     strengths: what follows a schedule, as it is in this epoch, [] each: factors of terms by the names of their sums,
-    and what :meth:`.Mixing.scheduled` names.
+    and what :meth:`.Mixing.scheduled` names. op_stop: which ops have stopped training, where single ones may.
     """
 
     space: Space
@@ -61,6 +62,7 @@ class SearchState:
     held: dict[str, Tensor] = field(default_factory=dict)
     budget: Budget | None = None
     strengths: dict[str, Tensor] = field(default_factory=dict)
+    op_stop: OpStop | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def hold(self, name: str, value: Tensor) -> None:
@@ -106,6 +108,7 @@ class SearchState:
             "budget": None if self.budget is None else [self.budget.memory, self.budget.keep],
             "parts": [part.state_dict() for part in self.parts],
             **({} if self.architecture.mask is None else {"mask": self.mask}),
+            **({} if self.op_stop is None else {"op_stop": self.op_stop.state_dict()}),
         }
 
     def restore(self, checkpoint: dict[str, Any], history: list[dict[str, Any]]) -> None:
@@ -127,6 +130,8 @@ class SearchState:
             self.architecture.table.copy_(checkpoint["alphas"])
             if self.architecture.edge_table is not None:
                 self.architecture.edge_table.copy_(checkpoint["betas"])
+        if self.op_stop is not None:
+            self.op_stop.load_state_dict(checkpoint["op_stop"])
         take_up(self.weight_optimizer, checkpoint["weight_optimizer"])
         take_up(self.alpha_optimizer, checkpoint["alpha_optimizer"])
         self.order.set_state(checkpoint["order"])

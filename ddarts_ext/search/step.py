@@ -89,10 +89,16 @@ class Stepper:
         if leaf.grad is not None:
             held = state.held.get("left")
             state.held["left"] = leaf.grad if held is None else held + leaf.grad
+        stops, before = state.op_stop, None
+        if stops is not None:
+            stops.training()
+            before = stops.before()
         norm: Tensor | None = None
         if self.method.weights.clip:
             norm = nn.utils.clip_grad_norm_(state.net.parameters(), self.method.weights.clip)
         state.weight_optimizer.step()
+        if stops is not None and before is not None:
+            stops.put_back(before)
         if accumulates:
             state.weight_optimizer.zero_grad(set_to_none=True)
         self.objective.judge(sums, "train", logits.detach(), labels, loss)
@@ -150,10 +156,13 @@ class Stepper:
         state = self.state
         images, labels = valid
         leaf = state.architecture.leaf()
-        with frozen(state.net), self.autocast():
+        compared = [] if state.op_stop is None else state.op_stop.parameters
+        with frozen(state.net, but=compared), self.autocast():
             logits = state.net(images, state.architecture.drawn(leaf, state.augmentation), Pass())
             loss = self.objective.loss(logits, labels)
-            gradient = torch.autograd.grad(loss, leaf)[0]
+            gradient, *others = torch.autograd.grad(loss, [leaf, *compared])
+        if state.op_stop is not None:
+            state.op_stop.validation(others)
         self.objective.judge(sums, "architecture", logits.detach(), labels, loss)
         return gradient
 

@@ -24,11 +24,12 @@ from ddarts_ext.search.terms import beta_decay, terms
 
 FAMILY = (
     "single-level", "beta-darts", "darts-minus", "darts-es", "sdarts-rs", "sdarts-adv", "gdas", "reinmax", "snas",
-    "drnas", "pcdarts", "darts-pt",
+    "drnas", "pcdarts", "darts-pt", "oles",
 )  # fmt: skip
 NEEDS: dict[str, dict[str, Any]] = {
     "pcdarts": {"partial_channels": 2, "channels": 4},
     "darts-pt": {"steps": 2, "selection_every": 1},
+    "oles": {"op_stop_window": 2},
 }
 """What the smallest searches of a method are with."""
 

@@ -37,3 +37,16 @@ class Selection:
     def tuning_epochs(self, space: Space) -> int:
         """Epochs between the first decision and the last."""
         return self.selection_every * max(0, self.decisions(space) - 1)
+
+
+@dataclass(frozen=True)
+class OpStopping:
+    """When single ops stop training (OLES), see :class:`ddarts_ext.search.op_stop.OpStop`.
+
+    op_stop: an op stops once the mean over ``op_stop_window`` steps of the cosine between its gradients on training and
+    on judging images is below ``op_stop_similarity``.
+    """
+
+    op_stop: bool = False
+    op_stop_similarity: float = 0.4
+    op_stop_window: int = 20

@@ -17,6 +17,7 @@ def check(
     shrinks: bool,
     stops_by_curvature: bool,
     selects: bool,
+    stops_ops: bool,
 ) -> None:
     """Raise ValueError, naming method ``name`` and the part, where parts contradict each other."""
     normalised = relaxation in NORMALISED
@@ -60,6 +61,13 @@ def check(
         and (partial or mixing.edge_normalisation),
         "curvature_stop must be false, as the method shrinks": shrinks and stops_by_curvature,
         "selection must be none, as the method shrinks": shrinks and selects,
+        "op_stop must be false, as the method shrinks": shrinks and stops_ops,
+        "op_stop must be false with selection=perturbation, which removes ops": selects and stops_ops,
+        "op_stop must be false with order=2, an ablation loss or reference_accumulate, whose gradients on the judging "
+        "images are others": stops_ops
+        and (architect.order != 1 or objectives.ablation_weight > 0 or architect.reference_accumulate),
+        "op_stop must be false with alpha_images=training: it compares both halves of the images": stops_ops
+        and architect.alpha_images == "training",
         f"selection must be none with {edge_weights} weights of edges, which choose edges themselves": selects
         and edge_weights is not None
         and not mixing.edge_normalisation,

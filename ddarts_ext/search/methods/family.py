@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ddarts_ext.search.methods.catalogue import IN_SPACE, get, register
-from ddarts_ext.search.methods.choosing import Selection
+from ddarts_ext.search.methods.choosing import OpStopping, Selection
 from ddarts_ext.search.methods.method import Method
 from ddarts_ext.search.methods.settings import Architect, Curvature, Mixing, Objectives, Weights
 
@@ -88,6 +88,12 @@ _DRNAS = _named(
     mixing=Mixing(sampler="dirichlet"),
     architect=Architect(alpha_init=1e-3, alpha_lr=6e-4, alpha_start=10),
     weights=Weights(weight_lr=0.1, weight_lr_min=0.0),
+)
+_named(
+    "oles",
+    "DARTS whose ops stop training one by one, when they learn what the held-out images do not bear out",
+    "OLES, Jiang et al., NeurIPS 2023, and its implementation (0.4 over 20 steps)",
+    stopping=OpStopping(op_stop=True),
 )
 _PC = _named(
     "pcdarts",

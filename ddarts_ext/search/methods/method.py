@@ -14,7 +14,7 @@ from typing import Any, get_args
 from ddarts_ext.runs.options import Option, declared, option, unknown_setting
 from ddarts_ext.search.architecture import SHARINGS
 from ddarts_ext.search.edge_weights import EDGE_RELAXATIONS
-from ddarts_ext.search.methods.choosing import Selection
+from ddarts_ext.search.methods.choosing import OpStopping, Selection
 from ddarts_ext.search.methods.compatible import check
 from ddarts_ext.search.methods.settings import (
     RULES,
@@ -62,6 +62,7 @@ class Method:
     distance: Distance = field(default_factory=Distance)
     curvature: Curvature = field(default_factory=Curvature)
     selection: Selection = field(default_factory=Selection)
+    stopping: OpStopping = field(default_factory=OpStopping)
     shrinking: Shrinking | None = None
     text: Text | None = None
     epochs: int = option(50, "Epochs.", shown="the method's")
@@ -93,6 +94,7 @@ class Method:
             shrinks=self.shrinking is not None,
             stops_by_curvature=self.curvature.curvature_stop,
             selects=self.selection.selection != "none",
+            stops_ops=self.stopping.op_stop,
         )
 
     @property
@@ -138,6 +140,7 @@ SETTINGS: dict[str, dict[str, Option]] = {
         ("distance", Distance),
         ("curvature", Curvature),
         ("selection", Selection),
+        ("stopping", OpStopping),
         ("shrinking", Shrinking),
         ("text", Text),
     )
@@ -157,6 +160,7 @@ _AT_LEAST_ONE = (
     "shrink_interval",
     "bptt",
     "partial_channels",
+    "op_stop_window",
 )
 
 

@@ -88,6 +88,7 @@ def _check(method: Method) -> None:
         or method.curvature.curvature_stop,
         "edge weights must be none": method.edges_by is not None,
         "selection must be none": method.selection.selection != "none",
+        "op_stop must be false": method.stopping.op_stop,
         "partial_channels must be 1": method.mixing.partial_channels > 1,
         "rules must be darts": set(method.discretisation.rules) != {"darts"},
     }
