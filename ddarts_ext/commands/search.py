@@ -25,7 +25,7 @@ def search(
         str | None,
         typer.Option(
             help="darts, fairdarts, ddarts, dartopti, isdarts, da2s, gdas, drnas, snas, reinmax, sdarts-rs, "
-            "sdarts-adv, pcdarts, darts-pt, oles, beta-darts, darts-es, darts-minus, single-level, random; "
+            "sdarts-adv, pcdarts, pdarts, darts-pt, oles, beta-darts, darts-es, darts-minus, single-level, random; "
             "--list says more. [default: ddarts]"
         ),
     ] = None,
@@ -155,6 +155,9 @@ def _parts() -> list[str]:
         "order=2: the gradient at weights that are unrolled by one step (1806.09055)",
         "curvature_stop=true: the search ends when the loss around the alphas is too curved (1909.09656)",
         "selection=perturbation: what stays is what the trained supernet misses most (2108.04392)",
+        "stage_cells=[0,6,12] with stage_ops=[5,3]: stages of more cells and fewer ops on an edge (1904.12760)",
+        "skip_dropout=[0.3], one rate for each stage: skip connections are dropped out in training (1904.12760)",
+        "max_skips=2: so many skip connections may stay in normal cells (1904.12760)",
         "op_stop=true: an op stops training when its gradients on both halves of the images differ (OLES)",
         "early_stop=true: the search ends when the distance to its start has settled (2108.09306)",
     ]

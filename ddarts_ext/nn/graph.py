@@ -18,9 +18,11 @@ from ddarts_ext.nn.readers import readers
 from ddarts_ext.spaces import Space
 
 
-def search_style(space: Space) -> Style:
+def search_style(space: Space, *, drop_skips: bool = False) -> Style:
     """The layers of the search network of a space."""
-    return Style(pool_norm=space.pool_norm, conv_bias=space.conv_bias, track=space.track_statistics)
+    return Style(
+        pool_norm=space.pool_norm, conv_bias=space.conv_bias, track=space.track_statistics, drop_skips=drop_skips
+    )
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,25 @@ class SearchGraph(nn.Module):
 
     All ops on all edges that leave one state run together, by family, as soon as the state is there.
     partial: k, of which ops see every k-th part of the channels and the rest passes them by (see :mod:`.partial`).
+    drop_skips: skip connections at stride 1 are dropped out where a pass says so.
     """
 
     def __init__(
-        self, space: Space, channels: int, *, reduction: bool = False, index: int = 0, partial: int = 1
+        self,
+        space: Space,
+        channels: int,
+        *,
+        reduction: bool = False,
+        index: int = 0,
+        partial: int = 1,
+        drop_skips: bool = False,
     ) -> None:
         super().__init__()
         check_partial(type(self).__name__, channels, partial)
         self.space, self.channels, self.reduction, self.index = space, channels, reduction, index
         self.partial = partial
         channels //= partial
-        style = search_style(space)
+        style = search_style(space, drop_skips=drop_skips)
         self.edges = nn.ModuleList()
         for edge in space.edges:
             stride = space.stride(edge, reduction)

@@ -18,7 +18,7 @@ class Supernet(nn.Module):
 
     space: from ``ddarts_ext.spaces.get``. reductions: indices of the reduction cells, {cells//3, 2*cells//3} when left
     out. stem: ``cifar``, ``imagenet`` or ``imagenet_stride4``. partial: ops see one part in so many of the channels,
-    see :mod:`.partial`. Raises ValueError for impossible sizes.
+    see :mod:`.partial`. drop_skips: see :class:`.SearchGraph`. Raises ValueError for impossible sizes.
     """
 
     def __init__(
@@ -32,6 +32,7 @@ class Supernet(nn.Module):
         stem: str = "cifar",
         reductions: Sequence[int] | None = None,
         partial: int = 1,
+        drop_skips: bool = False,
     ) -> None:
         super().__init__()
         check_network("Supernet", cells=cells, channels=channels, classes=classes, in_channels=in_channels)
@@ -46,7 +47,8 @@ class Supernet(nn.Module):
         for i in range(cells):
             reduction = i in self.reductions
             channels *= 2 if reduction else 1
-            how = {"reduction": reduction, "previous_reduction": halved, "index": i, "partial": partial}
+            how = {"reduction": reduction, "previous_reduction": halved, "index": i}
+            how |= {"partial": partial, "drop_skips": drop_skips}
             cell = Cell(space, previous, current, channels, **how)  # type: ignore[arg-type]
             previous, current, halved = current, cell.out_channels, reduction
             self.cells.append(cell)

@@ -37,6 +37,7 @@ MethodName = Literal[
     "drnas",
     "oles",
     "pcdarts",
+    "pdarts",
     "darts-pt",
 ]
 
@@ -175,6 +176,7 @@ class SearchArguments(TypedDict, total=False):
     edges_per_node: Sequence[int] | None
     edges_per_cell: int | None
     ops_per_edge: int | None
+    max_skips: int | None
     track_distance: bool | None
     early_stop: bool | None
     stop_tolerance: float | None
@@ -194,6 +196,9 @@ class SearchArguments(TypedDict, total=False):
     op_stop: bool | None
     op_stop_similarity: float | None
     op_stop_window: int | None
+    stage_cells: Sequence[int] | None
+    stage_ops: Sequence[int] | None
+    skip_dropout: Sequence[float] | None
     shrink_steps: int | None
     shrink_interval: int | None
     shrink_by: Literal["measure", "alphas"] | None

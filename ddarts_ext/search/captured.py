@@ -152,6 +152,8 @@ class CapturedIterations(Iterations):
         if now != self._before:
             self._steps.forget()
             self._pool = None
+            for optimizer in (self.stepper.state.weight_optimizer, self.stepper.state.alpha_optimizer):
+                rates_as_tensors(optimizer)  # they may be others
         self._before = now
 
     def _addresses(self) -> tuple[object, ...]:

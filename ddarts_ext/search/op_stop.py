@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ class OpStop:
     of ops that have stopped are computed all the same.
     """
 
-    def __init__(self, cells: Sequence[nn.Module], similarity: float, window: int) -> None:
+    def __init__(self, cells: Iterable[nn.Module], similarity: float, window: int) -> None:
         self.similarity, self.window = similarity, window
         self.names: list[tuple[int, int, str]] = []
         """Per op that has weights its cell, its edge, and what it is."""
@@ -72,8 +72,9 @@ class OpStop:
         """Give ops that have stopped the weights that they had ``before`` the step."""
         still = self.stopped.repeat_interleave(self._sizes, output_size=len(before))
         kept = torch.where(still, before, self.before())
-        views = [part.view_as(p) for part, p in zip(kept.split(self._shapes), self.parameters, strict=True)]
-        torch._foreach_copy_(self.parameters, views)
+        parts = torch.split(kept, self._shapes)
+        views = [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
+        torch._foreach_copy_(list[Tensor](self.parameters), views)
 
     def _cosines(self, one: Tensor, other: Tensor) -> Tensor:
         sums = [self._sum(one * other), self._sum(one * one), self._sum(other * other)]

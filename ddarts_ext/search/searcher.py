@@ -48,6 +48,7 @@ from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts import PARTS, Part, Surroundings
 from ddarts_ext.search.result import Reading, SearchResult, read
 from ddarts_ext.search.settings import MAY_CHANGE, OPTIONS, SearchSettings, resolve
+from ddarts_ext.search.stages import initial_staged_state
 from ddarts_ext.search.start import initial_state
 from ddarts_ext.search.state import Optimizers, SearchState
 from ddarts_ext.search.step import Stepper
@@ -313,7 +314,8 @@ class Searcher:
         )
 
     def _initial(self) -> SearchState:
-        return initial_state(self.config, self.dataset, self.device, self._parts, self._optimizers)
+        begin = initial_staged_state if self.config.method.stages.count > 1 else initial_state
+        return begin(self.config, self.dataset, self.device, self._parts, self._optimizers)
 
     @functools.cached_property
     def _divided(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -323,7 +325,8 @@ class Searcher:
     def _moves_alphas(self, epoch: int) -> bool:
         """Whether there are architecture steps; with edge weights there are, and alphas that rest have a rate of 0."""
         method = self.config.method
-        return epoch >= method.architect.alpha_start or method.edges_move_first
+        _, at, _ = method.stages.place(epoch, method.epochs)
+        return at >= method.architect.alpha_start or method.edges_move_first
 
     def _rows(self, part: torch.Tensor, state: SearchState) -> list[torch.Tensor]:
         """The training batches of an epoch, as :func:`permuted` groups them."""
@@ -408,18 +411,19 @@ class Searcher:
         method = self.config.method
         architect, weights = method.architect, method.weights
         tuned = epoch - method.epochs
-        weight_lr = cosine(weights.weight_lr, weights.weight_lr_min, epoch, method.epochs)
+        stage, epoch, epochs = method.stages.place(epoch, method.epochs)
+        weight_lr = cosine(weights.weight_lr, weights.weight_lr_min, epoch, epochs)
         if tuned >= 0:
             weight_lr = cosine(
                 method.selection.selection_lr, weights.weight_lr_min, tuned, self.config.epochs - method.epochs
             )
             # What follows a schedule stays as it was at its end.
-            epoch = method.epochs - 1
+            epoch = epochs - 1
         alpha_lr = architect.alpha_lr
         if architect.alpha_lr_min is not None:
             # The alphas' cosine begins with their first step, the weights' with the pre-training.
             first = architect.alpha_start
-            alpha_lr = cosine(alpha_lr, architect.alpha_lr_min, max(0, epoch - first), method.epochs - first)
+            alpha_lr = cosine(alpha_lr, architect.alpha_lr_min, max(0, epoch - first), epochs - first)
         rates = {"weight_lr": weight_lr, "alpha_lr": alpha_lr}
         if method.edges_by is not None:
             resting = method.edges_move_first and epoch < architect.alpha_start
@@ -435,8 +439,10 @@ class Searcher:
         else:
             parts = [_part(rate, architect.alpha_lr) for rate in moving]
             rates["alpha_lr"] = scale_rates(state.alpha_optimizer, *parts)
-        strengths = method.objectives.strengths(epoch + 1, method.epochs, architect.alpha_start)
-        scheduled = method.mixing.scheduled(epoch + 1, method.epochs)
+        strengths = method.objectives.strengths(epoch + 1, epochs, architect.alpha_start)
+        scheduled = method.mixing.scheduled(epoch + 1, epochs)
+        if any(method.stages.skip_dropout):
+            scheduled["skip_dropout"] = method.stages.dropout(stage, epoch, epochs, architect.alpha_start)
         for name, value in (strengths | scheduled).items():
             state.strengths[name].fill_(value)
         return rates | {f"{name}_strength": value for name, value in strengths.items()} | scheduled
@@ -448,7 +454,8 @@ class Searcher:
         state.drawn = state.order.get_state()
         rows, valid_rows, steps = self._batches(weight_part, alpha_part, state)
         first = method.architect.alpha_start
-        decides = epoch >= first + method.objectives.zero_one_start * (method.epochs - first)
+        _, at, epochs = method.stages.place(epoch, method.epochs)
+        decides = at >= first + method.objectives.zero_one_start * (epochs - first)
         moving = valid_rows if self._moves_alphas(epoch) else None
         for iteration in iterations.epoch(rows, moving, number=epoch * steps, decides=decides):
             with interrupts.held():

@@ -26,7 +26,7 @@ State = TypeVar("State", bound=SearchState)
 def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet:
     """The whole supernet of the space of a search; ``cells`` counts all cells."""
     method, classes = settings.method, len(dataset.classes)
-    partial = method.mixing.partial_channels
+    partial, drops = method.mixing.partial_channels, any(method.stages.skip_dropout)
     if method.text is not None:
         text = method.text
         rates = (text.dropout_output, text.dropout_hidden, text.dropout_inputs)
@@ -34,7 +34,12 @@ def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet:
         return cast(Supernet, recurrent.supernet(settings.space(), classes, method.channels, dropout))
     if settings.space().selection == "every_edge":
         net = NASBench201Supernet(
-            method.channels, method.cells // 3, classes, in_channels=dataset.channels, partial=partial
+            method.channels,
+            method.cells // 3,
+            classes,
+            in_channels=dataset.channels,
+            partial=partial,
+            drop_skips=drops,
         )
         # The loop asks nothing of a supernet but its parameters, its reductions and its forward, which both kinds have.
         return cast(Supernet, net)
@@ -47,6 +52,7 @@ def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet:
         stem=settings.stem,
         reductions=settings.reductions,
         partial=partial,
+        drop_skips=drops,
     )
 
 

@@ -20,7 +20,7 @@ from ddarts_ext.search.contributions.budget import Budget
 from ddarts_ext.search.op_stop import OpStop
 from ddarts_ext.spaces import Space
 
-SCHEDULED = ("op_entropy", "edge_entropy", "beta_decay", "anchor", "radius")
+SCHEDULED = ("op_entropy", "edge_entropy", "beta_decay", "anchor", "radius", "skip_dropout")
 """What follows a schedule, beside what the alphas hold themselves."""
 
 

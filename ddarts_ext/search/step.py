@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.nn.forward_pass import Pass, SkipDropout
 from ddarts_ext.runs.objective import Objective
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architect import unrolled_gradient
@@ -67,6 +67,13 @@ class Stepper:
         state.alpha_optimizer.step()
         state.architecture.take_gradient(None)
 
+    def training_pass(self) -> Pass:
+        """How the network runs on the batch of a step."""
+        state = self.state
+        if not any(self.method.stages.skip_dropout):
+            return Pass()
+        return Pass(skip_dropout=SkipDropout(state.strengths["skip_dropout"], state.augmentation))
+
     def computes(self, step: int) -> bool:
         """Whether an architecture step computes contributions, or uses those that are held, if any."""
         objectives = self.method.objectives
@@ -81,7 +88,7 @@ class Stepper:
         leaf = state.architecture.leaf(accumulates)
         weights = self._weights_trained_with(leaf, batch)
         with self.autocast():
-            logits = state.net(images, weights, Pass())
+            logits = state.net(images, weights, self.training_pass())
             loss = self.objective.loss(logits, labels)
         if not accumulates:
             state.weight_optimizer.zero_grad(set_to_none=True)
@@ -158,7 +165,8 @@ class Stepper:
         leaf = state.architecture.leaf()
         compared = [] if state.op_stop is None else state.op_stop.parameters
         with frozen(state.net, but=compared), self.autocast():
-            logits = state.net(images, state.architecture.drawn(leaf, state.augmentation), Pass())
+            weights = state.architecture.drawn(leaf, state.augmentation)
+            logits = state.net(images, weights, self.training_pass())
             loss = self.objective.loss(logits, labels)
             gradient, *others = torch.autograd.grad(loss, [leaf, *compared])
         if state.op_stop is not None:

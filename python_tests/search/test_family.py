@@ -25,11 +25,13 @@ from ddarts_ext.search.terms import beta_decay, terms
 FAMILY = (
     "single-level", "beta-darts", "darts-minus", "darts-es", "sdarts-rs", "sdarts-adv", "gdas", "reinmax", "snas",
     "drnas", "pcdarts", "darts-pt", "oles",
+    "pdarts",
 )  # fmt: skip
 NEEDS: dict[str, dict[str, Any]] = {
     "pcdarts": {"partial_channels": 2, "channels": 4},
     "darts-pt": {"steps": 2, "selection_every": 1},
     "oles": {"op_stop_window": 2},
+    "pdarts": {"epochs": 3},
 }
 """What the smallest searches of a method are with."""
 
@@ -229,7 +231,7 @@ def test_the_smallest_search_of_the_digits(name: str) -> None:
     # At a temperature that falls to 0.1 within two epochs, draws change more than the weights learn.
     how: dict[str, Any] = {"temperature_end": 1.0} if name == "snas" else {}
     how |= {"perturbation_steps": 2, "curvature_steps": 1, "channels": 2, **NEEDS.get(name, {})}
-    result = Searcher("digits", name, epochs=2, cells=3, batch=64, **how).search()
+    result = Searcher("digits", name, **{"epochs": 2, "cells": 3, "batch": 64, **how}).search()
     # The training loss of an adversary is that of a box which grows.
     part = "valid" if name == "sdarts-adv" else "train"
     first, last = (record[part]["loss"] for record in (result.history[0], result.history[-1]))

@@ -42,6 +42,7 @@ SEARCHES: dict[str, Callable[..., Any]] = {
         method="reinmax", beta_decay_weight=5.0, auxiliary_skip=1.0, **s
     ),
     "oles": lambda **s: search(method="oles", op_stop_window=2, **s),
+    "pdarts": lambda **s: search(method="pdarts", **s),
     "pcdarts": lambda **s: search(method="pcdarts", **{"partial_channels": 2, "channels": 4, **s}),
     "sdarts-rs": lambda **s: search(method="sdarts-rs", **s),
     "sdarts-adv": lambda **s: search(method="sdarts-adv", perturbation_steps=2, **s),

@@ -2,7 +2,7 @@
 
 from ddarts_ext.search.methods import family as _family  # noqa: F401  # it registers methods
 from ddarts_ext.search.methods.catalogue import IN_SPACE, METHODS, get, register, variant
-from ddarts_ext.search.methods.choosing import OpStopping, Selection
+from ddarts_ext.search.methods.choosing import OpStopping, Selection, Stages
 from ddarts_ext.search.methods.method import Method, setting_names
 from ddarts_ext.search.methods.settings import Architect, Discretisation, Distance, Mixing, Objectives, Text, Weights
 from ddarts_ext.search.methods.small_data import preset
@@ -18,6 +18,7 @@ __all__ = [
     "Objectives",
     "OpStopping",
     "Selection",
+    "Stages",
     "Text",
     "Weights",
     "get",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp
 
 from ddarts_ext.runs.options import option
 from ddarts_ext.spaces import Space
@@ -50,3 +51,36 @@ class OpStopping:
     op_stop: bool = False
     op_stop_similarity: float = 0.4
     op_stop_window: int = 20
+
+
+@dataclass(frozen=True)
+class Stages:
+    """Stages in which the supernet grows deeper as edges lose ops (P-DARTS, 1904.12760): of the part ``stages``.
+
+    stage_cells: how many cells more than ``cells`` each stage has; none for a search without stages. ``epochs`` are
+    those of all stages, of equal length; in each the weights, the alphas, their rates and ``alpha_start`` begin anew.
+    stage_ops: how many ops stay on every edge after each stage but the last: those of the largest weights.
+    skip_dropout: of what comes through a skip connection, this share is dropped in training, one rate for each stage
+    (P-DARTS). It falls linearly while alphas rest, by (L - 1 - e) / L in epoch e of L, and is rate exp(-(e - s) / 5)
+    from the epoch s on in which they move.
+    """
+
+    stage_cells: tuple[int, ...] = ()
+    stage_ops: tuple[int, ...] = ()
+    skip_dropout: tuple[float, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """How many stages there are."""
+        return max(1, len(self.stage_cells))
+
+    def place(self, epoch: int, epochs: int) -> tuple[int, int, int]:
+        """The stage of an epoch, both from 0, which of its epochs it is, and how many it has."""
+        begins = [stage * epochs // self.count for stage in range(self.count + 1)]
+        stage = max(stage for stage in range(self.count) if begins[stage] <= min(epoch, epochs - 1))
+        return stage, epoch - begins[stage], begins[stage + 1] - begins[stage]
+
+    def dropout(self, stage: int, epoch: int, epochs: int, start: int) -> float:
+        """The rate in epoch ``epoch`` of the ``epochs`` of a stage, whose alphas move from ``start`` on."""
+        rate = self.skip_dropout[stage]
+        return rate * (epochs - 1 - epoch) / epochs if epoch < start else rate * exp(-(epoch - start) / 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ddarts_ext.search.methods.choosing import Stages
 from ddarts_ext.search.methods.settings import Architect, Mixing, Objectives
 from ddarts_ext.search.relaxation import NORMALISED
 
@@ -18,6 +19,7 @@ def check(
     stops_by_curvature: bool,
     selects: bool,
     stops_ops: bool,
+    limited: bool,
 ) -> None:
     """Raise ValueError, naming method ``name`` and the part, where parts contradict each other."""
     normalised = relaxation in NORMALISED
@@ -62,6 +64,8 @@ def check(
         "curvature_stop must be false, as the method shrinks": shrinks and stops_by_curvature,
         "selection must be none, as the method shrinks": shrinks and selects,
         "op_stop must be false, as the method shrinks": shrinks and stops_ops,
+        "max_skips must be none with selection=perturbation, which leaves one op on an edge": selects and limited,
+        "max_skips must be none, as the method shrinks": shrinks and limited,
         "op_stop must be false with selection=perturbation, which removes ops": selects and stops_ops,
         "op_stop must be false with order=2, an ablation loss or reference_accumulate, whose gradients on the judging "
         "images are others": stops_ops
@@ -73,6 +77,51 @@ def check(
         and not mixing.edge_normalisation,
         "curvature_stop must be false with selection=perturbation, which comes at the end": selects
         and stops_by_curvature,
+    }
+    for fault, holds in faults.items():
+        if holds:
+            raise ValueError(f"method {name}: {fault}")
+
+
+def check_stages(
+    name: str,
+    stages: Stages,
+    objectives: Objectives,
+    architect: Architect,
+    *,
+    mixed: bool,
+    alone: bool,
+    shared: bool,
+) -> None:
+    """Raise ValueError, naming method ``name``, for stages or op dropout that cannot be. mixed: ops are mixed by
+    alphas. alone: nothing else removes ops or stops. shared: normal cells share alphas, and reduction cells do."""
+    staged, dropped = len(stages.stage_cells) > 0, any(stages.skip_dropout)
+    several = architect.order != 1 or objectives.ablation_weight > 0 or architect.reference_accumulate
+    faults = {
+        "stage_cells and skip_dropout must be left out, as ops are not mixed by alphas": (staged or dropped)
+        and not mixed,
+        f"stage_cells must be none or at least two numbers, got {len(stages.stage_cells)}": len(stages.stage_cells)
+        == 1,
+        f"stage_cells must not fall, got {list(stages.stage_cells)}": list(stages.stage_cells)
+        != sorted(stages.stage_cells),
+        f"stage_ops must be {stages.count - 1} falling numbers >= 1, one for each stage but the last, got "
+        f"{list(stages.stage_ops)}": staged
+        and (
+            len(stages.stage_ops) != stages.count - 1
+            or list(stages.stage_ops) != sorted(set(stages.stage_ops), reverse=True)
+            or min(stages.stage_ops, default=0) < 1
+        ),
+        "stage_ops must be none without stage_cells": not staged and len(stages.stage_ops) > 0,
+        f"skip_dropout must be none or {stages.count} rates from 0 to below 1, one for each stage, got "
+        f"{list(stages.skip_dropout)}": len(stages.skip_dropout) > 0
+        and (len(stages.skip_dropout) != stages.count or not all(0 <= rate < 1 for rate in stages.skip_dropout)),
+        "skip_dropout must be none with order=2, an ablation loss or reference_accumulate, which need the same network "
+        "in several passes": dropped and several,
+        "stage_cells must be none with an ablation loss, of other cells in each stage": staged
+        and objectives.ablation_weight > 0,
+        "stage_cells must be none with selection, op_stop and curvature_stop": staged and not alone,
+        "stage_cells must be none where cells do not share alphas, as there are more of them in each stage": staged
+        and not shared,
     }
     for fault, holds in faults.items():
         if holds:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ddarts_ext.search.methods.catalogue import IN_SPACE, get, register
-from ddarts_ext.search.methods.choosing import OpStopping, Selection
+from ddarts_ext.search.methods.choosing import OpStopping, Selection, Stages
 from ddarts_ext.search.methods.method import Method
-from ddarts_ext.search.methods.settings import Architect, Curvature, Mixing, Objectives, Weights
+from ddarts_ext.search.methods.settings import Architect, Curvature, Discretisation, Mixing, Objectives, Weights
 
 _DARTS = get("darts")
 
@@ -103,6 +103,19 @@ _PC = _named(
     architect=Architect(alpha_init=1e-3, alpha_lr=6e-4, alpha_start=15),
     weights=Weights(weight_lr=0.1, weight_lr_min=0.0),
     batch=256,
+)
+_named(
+    "pdarts",
+    "DARTS in three stages, of more cells and fewer ops each; skip connections are dropped out, two may stay",
+    "P-DARTS, 1904.12760, and its implementation (5, 11 and 17 cells; 8, 5 and 3 ops; dropout 0.1, 0.4 and 0.7)",
+    stages=Stages(stage_cells=(0, 6, 12), stage_ops=(5, 3), skip_dropout=(0.1, 0.4, 0.7)),
+    architect=Architect(alpha_init=1e-3, alpha_lr=6e-4, alpha_start=10),
+    weights=Weights(weight_lr_min=0.0),
+    discretisation=Discretisation(max_skips=2),
+    parts=("stages",),
+    epochs=75,
+    cells=5,
+    batch=96,
 )
 _PT = _named(
     "darts-pt",

@@ -14,8 +14,8 @@ from typing import Any, get_args
 from ddarts_ext.runs.options import Option, declared, option, unknown_setting
 from ddarts_ext.search.architecture import SHARINGS
 from ddarts_ext.search.edge_weights import EDGE_RELAXATIONS
-from ddarts_ext.search.methods.choosing import OpStopping, Selection
-from ddarts_ext.search.methods.compatible import check
+from ddarts_ext.search.methods.choosing import OpStopping, Selection, Stages
+from ddarts_ext.search.methods.compatible import check, check_stages
 from ddarts_ext.search.methods.settings import (
     RULES,
     Architect,
@@ -63,6 +63,7 @@ class Method:
     curvature: Curvature = field(default_factory=Curvature)
     selection: Selection = field(default_factory=Selection)
     stopping: OpStopping = field(default_factory=OpStopping)
+    stages: Stages = field(default_factory=Stages)
     shrinking: Shrinking | None = None
     text: Text | None = None
     epochs: int = option(50, "Epochs.", shown="the method's")
@@ -95,12 +96,24 @@ class Method:
             stops_by_curvature=self.curvature.curvature_stop,
             selects=self.selection.selection != "none",
             stops_ops=self.stopping.op_stop,
+            limited=self.discretisation.max_skips is not None,
+        )
+        check_stages(
+            self.name,
+            self.stages,
+            self.objectives,
+            self.architect,
+            mixed=not self.random and self.shrinking is None and self.text is None,
+            alone=not self.stopping.op_stop
+            and self.selection.selection == "none"
+            and not self.curvature.curvature_stop,
+            shared=self.sharing == "normal_reduction",
         )
 
     @property
     def removes(self) -> bool:
         """Whether ops of the supernet are removed as it goes on, by other than shrinking."""
-        return self.selection.selection != "none"
+        return self.selection.selection != "none" or self.stages.count > 1
 
     @property
     def edges_by(self) -> str | None:
@@ -141,6 +154,7 @@ SETTINGS: dict[str, dict[str, Option]] = {
         ("curvature", Curvature),
         ("selection", Selection),
         ("stopping", OpStopping),
+        ("stages", Stages),
         ("shrinking", Shrinking),
         ("text", Text),
     )
@@ -196,6 +210,12 @@ def _checked(name: str, value: Any, setting: Option) -> Any:
             len(value) == 2 and all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in value)
         ):
             raise ValueError(f"search: alpha_betas must be two numbers from 0 to below 1, got {list(value)}")
+        of = get_args(setting.kind)
+        numbers = {int: (int,), float: (int, float)}.get(of[0], ()) if of else ()
+        if numbers and any(isinstance(one, bool) or not isinstance(one, numbers) for one in value):
+            raise TypeError(
+                f"search: {name} must be a list of {'whole ' if of[0] is int else ''}numbers, got {value!r}"
+            )
         return tuple(value)
     if setting.kind is not str:
         raise TypeError(f'search: {name} must be a list, as [1, 2] or ["a"], got {value!r}')

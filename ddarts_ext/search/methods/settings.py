@@ -168,7 +168,8 @@ class Discretisation:
     result; ``darts``, which needs no threshold, stands in where none does.
 
     edges_per_node, edges_per_cell, ops_per_edge: the target configuration, which the rule ``configuration`` reads and
-    edge weights are driven to; see :class:`.Configuration`.
+    edge weights are driven to; see :class:`.Configuration`. max_skips: the result has at most so many skip connections
+    in each gene of normal cells: the weakest give way to the next best, one by one (P-DARTS).
     """
 
     rules: tuple[str, ...] = ("darts",)
@@ -176,6 +177,7 @@ class Discretisation:
     edges_per_node: tuple[int, ...] = ()
     edges_per_cell: int = 0
     ops_per_edge: int = 1
+    max_skips: int | None = None
 
     @property
     def configuration(self) -> Configuration:

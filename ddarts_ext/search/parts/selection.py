@@ -21,7 +21,7 @@ class SelectionPart(Part):
     """After the last epoch of the search itself, and every ``selection_every`` epochs from then on, one edge of every
     row keeps one op; when all edges have one, one node of every row keeps two edges. Records have ``selection``: a list
     of decisions, with ``row``, ``edge`` and ``op``, or ``node`` and ``edges``, and ``without``, the metric without each
-    of those that there were.
+    of those that there were; and ``left`` [rows, E, O], the ops that the epoch began with.
     """
 
     def __init__(self, around: Surroundings) -> None:
@@ -31,6 +31,7 @@ class SelectionPart(Part):
 
     def after_epoch(self, state: SearchState, epoch: int, record: dict[str, Any]) -> bool:
         method, every = self.around.config.method, self.how.selection_every
+        record["left"] = state.mask.int().tolist()
         after = epoch + 1 - method.epochs
         if after < 0 or (every and after % every):
             return False
