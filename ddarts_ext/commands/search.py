@@ -25,7 +25,8 @@ def search(
         str | None,
         typer.Option(
             help="darts, fairdarts, ddarts, dartopti, isdarts, da2s, gdas, drnas, snas, reinmax, sdarts-rs, "
-            "sdarts-adv, pcdarts, pdarts, darts-pt, oles, beta-darts, darts-es, darts-minus, single-level, random; "
+            "sdarts-adv, pcdarts, pdarts, darts-pt, oles, beta-darts, darts-es, darts-minus, single-level, random, "
+            "evolution; "
             "--list says more. [default: ddarts]"
         ),
     ] = None,
@@ -71,6 +72,11 @@ def search(
     last = result.history[-1] if result.history else {}
     judged = f", validation {_judged(*metric_in(last['valid']))}" if "valid" in last else ""
     typer.echo(f"rule {result.rule}{judged}")
+    if result.budget:
+        typer.echo(
+            f"best of {result.budget['architectures']} architectures, {result.budget['training_epochs']} epochs of "
+            f"training, {result.budget['seconds']:.1f} s"
+        )
     if result.figures is not None:
         typer.echo(result.figures)
     if "distance" in last:

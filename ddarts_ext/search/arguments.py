@@ -24,6 +24,7 @@ MethodName = Literal[
     "ddarts",
     "dartopti",
     "random",
+    "evolution",
     "da2s",
     "single-level",
     "beta-darts",
@@ -199,6 +200,11 @@ class SearchArguments(TypedDict, total=False):
     stage_cells: Sequence[int] | None
     stage_ops: Sequence[int] | None
     skip_dropout: Sequence[float] | None
+    evaluations: int | None
+    population: int | None
+    tournament: int | None
+    evaluation_epochs: int | None
+    evaluation_table: Literal["cifar10", "cifar100", "imagenet16"] | None
     shrink_steps: int | None
     shrink_interval: int | None
     shrink_by: Literal["measure", "alphas"] | None

@@ -109,7 +109,8 @@ class SearchResult:
     genotype: the architecture, by ``rule``; ``note`` says why another rule stood in, else empty. genotypes: by every
     rule of the method. history: one record per epoch. alphas: [cells, E, O], on the CPU. run: its folder, if any.
     figures: what a table of NAS-Bench-201 says of the architecture, where one was given. metric: the name of what
-    judged in the history.
+    judged in the history. evaluations: of a baseline, every architecture with its score, see
+    :class:`ddarts_ext.search.baseline.Evaluation`; budget: what they cost.
     """
 
     genotype: Genotype
@@ -124,6 +125,8 @@ class SearchResult:
     run: Path | None = None
     figures: Figures | None = None
     metric: str = "accuracy"
+    evaluations: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    budget: dict[str, Any] = field(default_factory=dict)
 
     def network(
         self, channels: int = 36, **options: Any
@@ -145,6 +148,7 @@ class SearchResult:
             ("read by the rule", self.rule),
             ("note", self.note),
             ("epochs", len(self.history)),
+            ("evaluated", self.budget.get("architectures")),
             ("the supernet in validation", None if judged is None else shown(self.metric, judged, 2)),
             ("NAS-Bench-201", self.figures),
             ("run", self.run),

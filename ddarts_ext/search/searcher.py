@@ -28,7 +28,7 @@ from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.graphs import own_stream
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
-from ddarts_ext.runs.losses import LossFunction, MetricFunction
+from ddarts_ext.runs.losses import LossFunction, MetricFunction, shown
 from ddarts_ext.runs.notebook import default_progress
 from ddarts_ext.runs.objective import Objective, objective_of
 from ddarts_ext.runs.optimizers import OptimizerFactory, scale_rates, set_rate, tried
@@ -39,6 +39,8 @@ from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.runs.workers import sharing
 from ddarts_ext.search.architecture import owners
+from ddarts_ext.search.baseline import ByTraining, Evaluation, Evaluator, FromTable, evaluated, top
+from ddarts_ext.search.baseline import budget as baseline_budget
 from ddarts_ext.search.captured import CapturedIterations, why_not
 from ddarts_ext.search.contributions.budget import Budget, budget
 from ddarts_ext.search.decisions import one_hot
@@ -131,6 +133,7 @@ class Searcher:
         self.objective = self._judged_by(dataset, loss, metric, settings)
         self.config: SearchSettings = replace(self._resolve(dataset, method, settings), own=own)
         self._optimizers = Optimizers(optimizer, alphas)
+        self._own = {"loss": loss, "metric": metric, "optimizer": optimizer}
         self._check_optimizers(settings)
         if (self.config.method.shrinking is not None) != self._shrinks:
             other = "Searcher" if self._shrinks else "Shrinker"
@@ -211,6 +214,9 @@ class Searcher:
 
     def search(self) -> SearchResult:
         """Run the search, or what is left of it, and read the result."""
+        if self.config.method.random and self.config.method.baseline.evaluates:
+            with self.keeping.session():
+                return self._evaluated()
         with own_state("search", self.device), repeatable(self.config.deterministic), self.keeping.session():
             if self.config.method.random:
                 return self._drawn()
@@ -237,22 +243,63 @@ class Searcher:
         """Nothing is searched: an architecture at random."""
         self.keeping.open(self._about(), resume=self.resume)
         self.keeping.begin(self._about())
+        result = self._found(self._random(torch.Generator().manual_seed(self.config.seed)))
+        self._write(result)
+        return result
+
+    def _random(self, generator: torch.Generator) -> Genotype:
         method, space = self.config.method, self.config.space()
-        rule = method.discretisation.rules[0]
         # All cells are one where a space keeps every edge (NAS-Bench-201).
         reductions = self.config.reductions or space.reductions(method.cells)
         owner = owners(method.sharing, method.cells, reductions, self.config.sequence)
-        genotype = random_genotype(
+        return random_genotype(
             space,
             (0,) if space.selection == "every_edge" else owner,
-            rule,  # type: ignore[arg-type]
-            generator=torch.Generator().manual_seed(self.config.seed),
+            method.discretisation.rules[0],  # type: ignore[arg-type]
+            generator=generator,
             reductions=self.config.reductions,
             configuration=method.discretisation.configuration,
         )
-        alphas = torch.zeros(method.cells, len(space.edges), len(space.ops))
-        result = self._outcome(Reading(genotype, rule, "", {rule: genotype}), [], alphas)
+
+    def _found(self, genotype: Genotype) -> SearchResult:
+        """The result of a search without a supernet."""
+        space, rule = self.config.space(), self.config.method.discretisation.rules[0]
+        alphas = torch.zeros(self.config.method.cells, len(space.edges), len(space.ops))
+        return self._outcome(Reading(genotype, rule, "", {rule: genotype}), [], alphas)
+
+    def _evaluated(self) -> SearchResult:
+        """Architectures are evaluated one by one, and the best is the result."""
+        self.keeping.open(self._about(), resume=self.resume)
+        self.keeping.begin(self._about())
+        how, folder = self.config.method.baseline, self.folder
+        kept = None if folder is None else folder.path / "evaluations"
+        evaluate: Evaluator
+        if self.table is not None:
+            evaluate = FromTable(self.table, how.evaluation_table)
+        else:
+            evaluate = ByTraining(self.config, self.dataset, self._divided, kept, **self._own)
+        better, name = self.objective.higher_is_better, self.objective.metric_name
+
+        def say(one: Evaluation, best: Evaluation) -> None:
+            if self.table is None or one is best:
+                found = f"{shown(name, one.score, 2)}, the best {shown(name, best.score, 2)}"
+                self.progress.say(f"search: architecture {one.number + 1} of {how.evaluations}: {found}")
+
+        done = evaluated(
+            how,
+            self.config.space(),
+            self._random,
+            evaluate,
+            self.config.seed,
+            higher_is_better=better,
+            folder=kept,
+            say=say,
+        )
+        cost = {"evaluations": [one.to_json() for one in done], "budget": baseline_budget(done)}
+        result = replace(self._found(top(done, better).genotype), **cost)  # type: ignore[arg-type]
         self._write(result)
+        if folder is not None:
+            folder.write_json("evaluations.json", cost)
         return result
 
     def _start(self) -> SearchState:

@@ -28,9 +28,9 @@ from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.methods.method import SETTINGS, SIZES
 
-MAY_CHANGE = ("device", "table", "source", "data", "graphs", "judge_every")
+MAY_CHANGE = ("device", "table", "source", "data", "graphs", "judge_every", "method.baseline.evaluations")
 """Fields of config.json that a resumed run may have otherwise: its images are known by what they are, and how steps are
-launched and how often is judged changes nothing that is searched."""
+launched and how often is judged changes nothing that is searched; more architectures follow those evaluated."""
 
 
 @dataclass(frozen=True)

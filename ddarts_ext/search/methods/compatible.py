@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ddarts_ext.search.methods.baseline import Baseline
 from ddarts_ext.search.methods.choosing import Stages
 from ddarts_ext.search.methods.settings import Architect, Mixing, Objectives
 from ddarts_ext.search.relaxation import NORMALISED
@@ -122,6 +123,23 @@ def check_stages(
         "stage_cells must be none with selection, op_stop and curvature_stop": staged and not alone,
         "stage_cells must be none where cells do not share alphas, as there are more of them in each stage": staged
         and not shared,
+    }
+    for fault, holds in faults.items():
+        if holds:
+            raise ValueError(f"method {name}: {fault}")
+
+
+def check_baseline(name: str, how: Baseline, rules: tuple[str, ...], *, random: bool) -> None:
+    """Raise ValueError, naming method ``name``, for baselines that cannot be."""
+    usual = Baseline()
+    faults = {
+        "evaluations and population must be left out, as it has a supernet": not random
+        and (how.evaluations, how.population) != (usual.evaluations, usual.population),
+        f"population must be at most the {how.evaluations} evaluations, got {how.population}": how.population
+        > how.evaluations,
+        f"rules must begin with darts with a population, which keeps one op on an edge, got {rules[0]!r}": random
+        and how.population > 0
+        and rules[0] != "darts",
     }
     for fault, holds in faults.items():
         if holds:

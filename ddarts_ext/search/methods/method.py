@@ -14,8 +14,9 @@ from typing import Any, get_args
 from ddarts_ext.runs.options import Option, declared, option, unknown_setting
 from ddarts_ext.search.architecture import SHARINGS
 from ddarts_ext.search.edge_weights import EDGE_RELAXATIONS
+from ddarts_ext.search.methods.baseline import Baseline
 from ddarts_ext.search.methods.choosing import OpStopping, Selection, Stages
-from ddarts_ext.search.methods.compatible import check, check_stages
+from ddarts_ext.search.methods.compatible import check, check_baseline, check_stages
 from ddarts_ext.search.methods.settings import (
     RULES,
     Architect,
@@ -37,9 +38,10 @@ class Method:
 
     edge_relaxation: how betas become the weights of edges; without it a node is the plain sum of its edges, unless
     ``edge_normalisation`` of ``mixing`` asks for them.
-    parts: names of what runs between epochs, see parts/. random: nothing is searched, the result is drawn uniformly
-    from what the first rule can produce. shrinking: how the supernet loses ops, for methods that the
-    Shrinker runs. text: what a search on text has beside. source: where the settings are from.
+    parts: names of what runs between epochs, see parts/. random: there is no supernet, architectures are drawn
+    uniformly from what the first rule can produce, and evaluated as ``baseline`` says.
+    shrinking: how the supernet loses ops, for methods that the Shrinker runs. text: what a search on text has beside.
+    source: where the settings are from.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Method:
     selection: Selection = field(default_factory=Selection)
     stopping: OpStopping = field(default_factory=OpStopping)
     stages: Stages = field(default_factory=Stages)
+    baseline: Baseline = field(default_factory=Baseline)
     shrinking: Shrinking | None = None
     text: Text | None = None
     epochs: int = option(50, "Epochs.", shown="the method's")
@@ -98,6 +101,7 @@ class Method:
             stops_ops=self.stopping.op_stop,
             limited=self.discretisation.max_skips is not None,
         )
+        check_baseline(self.name, self.baseline, self.discretisation.rules, random=self.random)
         check_stages(
             self.name,
             self.stages,
@@ -155,6 +159,7 @@ SETTINGS: dict[str, dict[str, Option]] = {
         ("selection", Selection),
         ("stopping", OpStopping),
         ("stages", Stages),
+        ("baseline", Baseline),
         ("shrinking", Shrinking),
         ("text", Text),
     )
@@ -175,6 +180,9 @@ _AT_LEAST_ONE = (
     "bptt",
     "partial_channels",
     "op_stop_window",
+    "evaluations",
+    "tournament",
+    "evaluation_epochs",
 )
 
 

@@ -31,7 +31,7 @@ def preset(
         return {}
     small = max(size) <= 16
     if method.random:
-        return {"cells": 4, "channels": 8} if small else {}
+        return {"cells": 3 if method.space == "nasbench201" else 4, "channels": 8} if small else {}
     if method.shrinking is not None:
         sizes = {"cells": 3 if method.space == "nasbench201" else 5, "channels": 8, "weight_lr": 0.05}
         return sizes if small else {}

@@ -1,4 +1,4 @@
-"""Stages of growing depth: what the published code does at their ends, op dropout, and the limit of skip connections."""
+"""Stages of growing depth: what the published code does at their ends, op dropout, the limit of skip connections."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_edges_keep_the_ops_of_largest_weight() -> None:
         for row in range(2):
             for edge in range(5):
                 left = [op for op in range(8) if mask[row, edge, op]]
-                dropped = sorted(left, key=lambda op: float(weights[row, edge, op]))[: len(left) - count]  # noqa: B023
+                dropped = sorted(left, key=lambda op: float(weights[row, edge, op]))[: len(left) - count]
                 assert after[row, edge].nonzero().flatten().tolist() == sorted(set(left) - set(dropped))
         mask = after
 
