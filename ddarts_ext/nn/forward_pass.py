@@ -72,6 +72,7 @@ class Pass:
     updates: where norms leave what their running buffers shall follow, for one update of them all at the end (see
     ``ddarts_ext.nn.norm.updating``); by default every norm updates its own at once.
     skip_dropout: what is dropped of skip connections, in networks that were built for it.
+    only: [cells][E][O] the ops that are computed, where the weights of all others are 0; on the host.
     """
 
     groups: int = 1
@@ -79,6 +80,7 @@ class Pass:
     observe: Observer | None = None
     updates: list[Update] | None = None
     skip_dropout: SkipDropout | None = None
+    only: Sequence[Sequence[Sequence[bool]]] | None = None
 
     def __post_init__(self) -> None:
         if self.groups < 1:

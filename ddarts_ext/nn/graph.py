@@ -81,6 +81,8 @@ class SearchGraph(nn.Module):
 
         inputs: one [groups * B, C, H, W] per input node. weights: [E, O], or [groups, E, O] where groups differ.
         """
+        if p.only is not None:
+            return self._states_of(p.only[self.index], inputs, weights, p)
         plan = self._by_edge if applies(inputs[0], p) else self._by_node
         tables = self._tables(weights, plan, p)
         nodes = [node for node in self.nodes if isinstance(node, MixedNode)]
@@ -126,6 +128,36 @@ class SearchGraph(nn.Module):
         if branches:
             out: Tensor = mixed(branches, weights, p, NodeKey(self.index, self.space.nodes[node], self._columns[node]))
             return out
+        return self._nothing(like)
+
+    def _states_of(
+        self, only: Sequence[Sequence[bool]], inputs: Sequence[Tensor], weights: Tensor, p: Pass
+    ) -> list[Tensor]:
+        """The states where the ops outside ``only`` [E][O] weigh 0: they are not computed."""
+        chosen = [flag for row in only for flag in row]
+        flat = self._flat(weights, p)
+        nodes = [node for node in self.nodes if isinstance(node, MixedNode)]
+        branches: list[dict[int, Tensor]] = [{} for _ in nodes]
+        states, passing = list(inputs), self._passing(weights, p)
+        for source, entries in enumerate(self._leaving):
+            seen = states[source] if passing is None else passing.take(states[source])
+            found = [entry for entry in entries if chosen[self._columns[entry[0][0]][entry[0][1]]]]
+            for launch in launches(found):
+                for (node, slot), branch in launch.run([seen] * launch.reads, p):
+                    branches[node][slot] = branch
+            node = source + 1 - self.space.inputs
+            if node >= 0:
+                slots = sorted(branches[node])
+                total = self._nothing(inputs[0])
+                if slots:
+                    columns = [self._columns[node][slot] for slot in slots]
+                    total = nodes[node].some(slots, [branches[node][slot] for slot in slots], flat[:, columns], p)
+                states.append(total if passing is None else passing.join(node, total))
+        if self.space.conv_bias:
+            states[-1] = with_idle_biases(states[-1], self)
+        return states
+
+    def _nothing(self, like: Tensor) -> Tensor:
         stride = 2 if self.reduction else 1
         return torch.zeros_like(like[:, : self.channels // self.partial, ::stride, ::stride])
 
@@ -194,6 +226,7 @@ class SearchGraph(nn.Module):
             self._columns.append(tuple(column for column, _ in found))
             for slot, (column, op) in enumerate(found):
                 leaving[space.edges[column // len(space.ops)].source].append(((node, slot), op))
+        self._leaving = leaving
         self._by_node = self._layout("by_node", [(None, entries) for entries in leaving])
         self._by_edge = self._layout("by_edge", [split(entries) for entries in leaving])
 
@@ -226,6 +259,15 @@ class SearchGraph(nn.Module):
 
     def _tables(self, weights: Tensor, plan: _Plan, p: Pass) -> tuple[Tensor, ...]:
         """The weights of what a plan sums together, [groups, K] each: source by source, then node by node."""
+        flat = self._flat(weights, p)
+        order = getattr(self, plan.order)
+        if order is not None:
+            assert isinstance(order, Tensor)
+            flat = flat.index_select(1, order)
+        return torch.split(flat, plan.sizes, 1)
+
+    def _flat(self, weights: Tensor, p: Pass) -> Tensor:
+        """The weights of all ops, [groups, E * O]."""
         shape = (len(self.space.edges), len(self.space.ops))
         if weights.shape[-2:] != shape or weights.dim() not in (2, 3):
             raise ValueError(f"Cell: weights must be [E,O]={list(shape)} or [G,E,O], got {list(weights.shape)}")
@@ -234,8 +276,4 @@ class SearchGraph(nn.Module):
             if flat.shape[0] != 1:
                 raise ValueError(f"Cell: weights must be for {p.groups} groups, got {flat.shape[0]}")
             flat = flat.expand(p.groups, -1)
-        order = getattr(self, plan.order)
-        if order is not None:
-            assert isinstance(order, Tensor)
-            flat = flat.index_select(1, order)
-        return torch.split(flat, plan.sizes, 1)
+        return flat

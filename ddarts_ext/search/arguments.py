@@ -146,6 +146,7 @@ class SearchArguments(TypedDict, total=False):
     sampler: Literal["none", "gumbel_hard", "concrete", "reinmax", "dirichlet"] | None
     temperature: float | None
     temperature_end: float | None
+    compute_unchosen: bool | None
     auxiliary_skip: float | None
     perturbation: Literal["none", "random", "adversarial"] | None
     perturbation_first: float | None

@@ -406,7 +406,9 @@ class Searcher:
 
     def _stepper(self, state: SearchState, method: Method) -> Stepper:
         runs = autocast(self.device, self.config.precision)
-        return Stepper(state, method, runs, state.budget or Budget(), self.objective)
+        # On a CPU to read what was drawn waits for nothing; on a GPU it would stop every step.
+        alone = method.mixing.draws_one and not method.mixing.compute_unchosen and self.device.type == "cpu"
+        return Stepper(state, method, runs, state.budget or Budget(), self.objective, chosen_alone=alone)
 
     def _iterations(self, stepper: Stepper) -> Iterations:
         """How steps are run on this device: captured as CUDA graphs, if they can be."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -32,13 +32,16 @@ Batch = tuple[Tensor, Tensor]
 @dataclass(frozen=True)
 class Stepper:
     """The two halves of a step. autocast: makes the context in which networks run. budget: of contributions. objective:
-    what both minimise; "cross-entropy" stands for its loss below."""
+    what both minimise; "cross-entropy" stands for its loss below. chosen_alone: where weights need no gradient, ops
+    that weigh 0 are not computed; which, is read on the host, so only where that does not wait and nothing is captured.
+    """
 
     state: SearchState
     method: Method
     autocast: Callable[[], AbstractContextManager[object]]
     budget: Budget = field(default_factory=Budget)
     objective: Objective = field(default_factory=Objective)
+    chosen_alone: bool = False
 
     def architecture(self, step: int, train: Batch, valid: Batch, sums: Sums, *, decides: bool = True) -> None:
         """Move every row of the table by the gradient of its own loss. ``step`` counts from the start of the search;
@@ -74,6 +77,12 @@ class Stepper:
             return Pass()
         return Pass(skip_dropout=SkipDropout(state.strengths["skip_dropout"], state.augmentation))
 
+    def _of_chosen(self, p: Pass, weights: Tensor) -> Pass:
+        """The pass, of the ops alone that have a weight."""
+        if not self.chosen_alone:
+            return p
+        return replace(p, only=weights.detach().ne(0).tolist())
+
     def computes(self, step: int) -> bool:
         """Whether an architecture step computes contributions, or uses those that are held, if any."""
         objectives = self.method.objectives
@@ -88,11 +97,16 @@ class Stepper:
         leaf = state.architecture.leaf(accumulates)
         weights = self._weights_trained_with(leaf, batch)
         with self.autocast():
-            logits = state.net(images, weights, self.training_pass())
+            logits = state.net(images, weights, self._of_chosen(self.training_pass(), weights))
             loss = self.objective.loss(logits, labels)
         if not accumulates:
             state.weight_optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        if self.chosen_alone:
+            # As where all ops are computed: decay and momentum move them all the same.
+            for parameter in state.net.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
         if leaf.grad is not None:
             held = state.held.get("left")
             state.held["left"] = leaf.grad if held is None else held + leaf.grad
@@ -116,7 +130,7 @@ class Stepper:
         """Add loss and metric of a batch of normalised images, with op weights [cells, E, O], as ``valid``."""
         images, labels = batch
         with torch.no_grad(), self.autocast():
-            logits = self.state.net(images, weights, p)
+            logits = self.state.net(images, weights, self._of_chosen(p, weights))
             loss = self.objective.loss(logits, labels)
         self.objective.judge(sums, "valid", logits, labels, loss)
 

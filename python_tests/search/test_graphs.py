@@ -36,10 +36,10 @@ def tagged() -> Dataset:
 SEARCHES: dict[str, Callable[..., Any]] = {
     "darts": lambda **s: search(method="darts", **s),
     "da2s, alphas rest first": lambda **s: search(**{"method": "da2s", "steps": 2, "alpha_start": 1, **s}),
-    "gdas": lambda **s: search(method="gdas", **s),
+    "gdas": lambda **s: search(method="gdas", compute_unchosen=True, **s),
     "drnas": lambda **s: search(method="drnas", anchor_weight=0.01, **s),
     "reinmax, beta decay, auxiliary skip": lambda **s: search(
-        method="reinmax", beta_decay_weight=5.0, auxiliary_skip=1.0, **s
+        method="reinmax", beta_decay_weight=5.0, auxiliary_skip=1.0, compute_unchosen=True, **s
     ),
     "oles": lambda **s: search(method="oles", op_stop_window=2, **s),
     "pdarts": lambda **s: search(method="pdarts", **s),

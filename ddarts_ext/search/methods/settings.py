@@ -84,6 +84,8 @@ class Mixing:
 
     sampler: draws them anew in every pass, see :mod:`.samplers`. temperature: of the draws, falling linearly from the
     first epoch to ``temperature_end`` in the last; constant where that is None.
+    compute_unchosen: ops that were not drawn are computed where nothing needs them: on a CPU they are otherwise left
+    out in the steps of the weights and in judging, by samplers that draw one op of every edge.
     auxiliary_skip: a skip connection beside the ops of every edge, of this weight in the first epoch, which falls
     linearly, by weight / epochs in every epoch (DARTS-, 2009.01027). It shares the layers of the op skip_connect.
     perturbation: in the steps of the weights alone, see :mod:`.perturbation`. perturbation_first,
@@ -97,6 +99,7 @@ class Mixing:
     sampler: str = option("none", choices=("none", *SAMPLERS))
     temperature: float = 1.0
     temperature_end: float | None = None
+    compute_unchosen: bool = False
     auxiliary_skip: float = 0.0
     perturbation: str = option("none", choices=("none", *PERTURBATIONS))
     perturbation_first: float = 0.03
@@ -104,6 +107,11 @@ class Mixing:
     perturbation_steps: int = 7
     partial_channels: int = 1
     edge_normalisation: bool = False
+
+    @property
+    def draws_one(self) -> bool:
+        """Whether one op of every edge weighs 1, and all others 0."""
+        return self.sampler in ("gumbel_hard", "reinmax")
 
     def scheduled(self, epoch: int, epochs: int) -> dict[str, float]:
         """What changes from epoch to epoch, as far as it is used, in epoch ``epoch`` (from 1)."""
