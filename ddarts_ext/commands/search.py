@@ -25,7 +25,9 @@ def search(
         str | None,
         typer.Option(
             help="darts, fairdarts, ddarts, dartopti, isdarts, da2s, gdas, drnas, snas, reinmax, sdarts-rs, "
-            "sdarts-adv, beta-darts, darts-es, darts-minus, single-level, random; --list says more. [default: ddarts]"
+            "sdarts-adv, pcdarts, pdarts, darts-pt, oles, beta-darts, darts-es, darts-minus, single-level, random, "
+            "evolution; "
+            "--list says more. [default: ddarts]"
         ),
     ] = None,
     given: dict[str, Any] = {},  # noqa: B006  # what OPTIONS declare
@@ -70,6 +72,11 @@ def search(
     last = result.history[-1] if result.history else {}
     judged = f", validation {_judged(*metric_in(last['valid']))}" if "valid" in last else ""
     typer.echo(f"rule {result.rule}{judged}")
+    if result.budget:
+        typer.echo(
+            f"best of {result.budget['architectures']} architectures, {result.budget['training_epochs']} epochs of "
+            f"training, {result.budget['seconds']:.1f} s"
+        )
     if result.figures is not None:
         typer.echo(result.figures)
     if "distance" in last:
@@ -130,6 +137,8 @@ def _mixed(method: methods.Method) -> str:
         f" drawn by {how.sampler}": how.sampler != "none",
         " with an auxiliary skip": how.auxiliary_skip > 0,
         f" perturbed ({how.perturbation})": how.perturbation != "none",
+        f" on 1/{how.partial_channels} of the channels": how.partial_channels > 1,
+        " with normalised edges": how.edge_normalisation,
     }
     return "".join(words for words, holds in said.items() if holds)
 
@@ -140,6 +149,8 @@ def _parts() -> list[str]:
     return [
         *samplers,
         *perturbations,
+        "partial_channels=4: ops see a quarter of the channels, the others pass them by (1907.05737)",
+        "edge_normalisation=true: the edges into a node are weighted by a softmax (1907.05737)",
         "auxiliary_skip=1: a skip connection beside the ops of every edge, whose weight falls to 0 (2009.01027)",
         "beta_decay_weight=50: ln sum exp of the alphas of an edge is added to the loss of the alphas (2203.01665)",
         "anchor_weight=0.001: the distance of the Dirichlet distributions from the uniform one is added (2006.10355)",
@@ -149,5 +160,10 @@ def _parts() -> list[str]:
         "ablation_weight=0.5: cells are rewarded for what they add (2108.09306)",
         "order=2: the gradient at weights that are unrolled by one step (1806.09055)",
         "curvature_stop=true: the search ends when the loss around the alphas is too curved (1909.09656)",
+        "selection=perturbation: what stays is what the trained supernet misses most (2108.04392)",
+        "stage_cells=[0,6,12] with stage_ops=[5,3]: stages of more cells and fewer ops on an edge (1904.12760)",
+        "skip_dropout=[0.3], one rate for each stage: skip connections are dropped out in training (1904.12760)",
+        "max_skips=2: so many skip connections may stay in normal cells (1904.12760)",
+        "op_stop=true: an op stops training when its gradients on both halves of the images differ (OLES)",
         "early_stop=true: the search ends when the distance to its start has settled (2108.09306)",
     ]

@@ -53,8 +53,7 @@ def random_genotype(
 def _cell(space: Space, rule: Rule, target: Configuration, generator: torch.Generator) -> Cell:
     if space.selection == "every_edge":
         return tuple(
-            Gene(space.genotype_ops[_below(len(space.ops), generator)], edge.target, edge.source)
-            for edge in space.edges
+            Gene(space.genotype_ops[below(len(space.ops), generator)], edge.target, edge.source) for edge in space.edges
         )
     if rule == "configuration":
         return _configured(space, target, generator)
@@ -98,7 +97,7 @@ def _node(space: Space, node: int, rule: Rule, generator: torch.Generator) -> li
     choices = [(chosen, size) for size in sizes for chosen in combinations(sources, size)]
     weights = torch.tensor([float(len(ops)) ** size for _, size in choices], dtype=torch.float64)
     chosen, _ = choices[int(torch.multinomial(weights, 1, generator=generator))]
-    return [Gene(ops[_below(len(ops), generator)], node, source) for source in chosen]
+    return [Gene(ops[below(len(ops), generator)], node, source) for source in chosen]
 
 
 def _drawn(items: Sequence[Item], least: int, most: int, generator: torch.Generator) -> list[Item]:
@@ -109,5 +108,5 @@ def _drawn(items: Sequence[Item], least: int, most: int, generator: torch.Genera
     return [items[i] for i in kept.tolist()]
 
 
-def _below(count: int, generator: torch.Generator) -> int:
+def below(count: int, generator: torch.Generator) -> int:
     return int(torch.randint(count, (), generator=generator))

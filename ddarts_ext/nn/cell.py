@@ -54,10 +54,12 @@ class Cell(SearchGraph):
         reduction: bool = False,
         previous_reduction: bool = False,
         index: int = 0,
+        partial: int = 1,
+        drop_skips: bool = False,
     ) -> None:
         if space.inputs != 2:
             raise ValueError(f"Cell: space must have two inputs, got {space.name} with {space.inputs}")
-        super().__init__(space, channels, reduction=reduction, index=index)
+        super().__init__(space, channels, reduction=reduction, index=index, partial=partial, drop_skips=drop_skips)
         style = search_style(space)
         self.preprocess0 = preprocessing(channels_0, channels, previous_reduction, style)
         self.preprocess1 = preprocessing(channels_1, channels, False, style)

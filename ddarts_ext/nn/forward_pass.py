@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 Statistics = Literal["update", "batch", "running"]
@@ -47,6 +48,20 @@ class Update(NamedTuple):
 
 
 @dataclass(frozen=True)
+class SkipDropout:
+    """Op dropout on skip connections. rate: [] below 1, on the device. generator: of the draws."""
+
+    rate: Tensor
+    generator: torch.Generator | None
+
+    def mask(self, like: Tensor) -> Tensor:
+        """0 with the probability ``rate``, else 1 / (1 - rate), in the shape and layout of ``like``."""
+        kept = (1 - self.rate).to(like.dtype)
+        drawn = torch.empty_like(like, requires_grad=False).uniform_(generator=self.generator)
+        return (drawn < kept).to(like.dtype) / kept
+
+
+@dataclass(frozen=True)
 class Pass:
     """One forward pass.
 
@@ -56,12 +71,16 @@ class Pass:
     observe: called at every mixed node with the very tensors that its sum reads.
     updates: where norms leave what their running buffers shall follow, for one update of them all at the end (see
     ``ddarts_ext.nn.norm.updating``); by default every norm updates its own at once.
+    skip_dropout: what is dropped of skip connections, in networks that were built for it.
+    only: [cells][E][O] the ops that are computed, where the weights of all others are 0; on the host.
     """
 
     groups: int = 1
     statistics: Statistics = "update"
     observe: Observer | None = None
     updates: list[Update] | None = None
+    skip_dropout: SkipDropout | None = None
+    only: Sequence[Sequence[Sequence[bool]]] | None = None
 
     def __post_init__(self) -> None:
         if self.groups < 1:

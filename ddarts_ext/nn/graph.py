@@ -12,13 +12,16 @@ from ddarts_ext.nn.forward_pass import NodeKey, Pass
 from ddarts_ext.nn.idle_bias import with_idle_biases
 from ddarts_ext.nn.mixed import Launch, MixedNode, PartialSum, launches, run_all
 from ddarts_ext.nn.outgoing import Entry, Outgoing, applies, split
+from ddarts_ext.nn.partial import Passing, check_partial
 from ddarts_ext.nn.primitives import Primitive, Style, primitive
 from ddarts_ext.spaces import Space
 
 
-def search_style(space: Space) -> Style:
+def search_style(space: Space, *, drop_skips: bool = False) -> Style:
     """The layers of the search network of a space."""
-    return Style(pool_norm=space.pool_norm, conv_bias=space.conv_bias, track=space.track_statistics)
+    return Style(
+        pool_norm=space.pool_norm, conv_bias=space.conv_bias, track=space.track_statistics, drop_skips=drop_skips
+    )
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,26 @@ class SearchGraph(nn.Module):
     """Every op on every edge of a cell; node j = sum of all branches of its incoming edges, in one op.
 
     All ops on all edges that leave one state run together, by family, as soon as the state is there.
+    partial: k, of which ops see every k-th part of the channels and the rest passes them by (see :mod:`.partial`).
+    drop_skips: skip connections at stride 1 are dropped out where a pass says so.
     """
 
-    def __init__(self, space: Space, channels: int, *, reduction: bool = False, index: int = 0) -> None:
+    def __init__(
+        self,
+        space: Space,
+        channels: int,
+        *,
+        reduction: bool = False,
+        index: int = 0,
+        partial: int = 1,
+        drop_skips: bool = False,
+    ) -> None:
         super().__init__()
+        check_partial(type(self).__name__, channels, partial)
         self.space, self.channels, self.reduction, self.index = space, channels, reduction, index
-        style = search_style(space)
+        self.partial = partial
+        channels //= partial
+        style = search_style(space, drop_skips=drop_skips)
         self.edges = nn.ModuleList()
         for edge in space.edges:
             stride = space.stride(edge, reduction)
@@ -63,25 +80,30 @@ class SearchGraph(nn.Module):
 
         inputs: one [groups * B, C, H, W] per input node. weights: [E, O], or [groups, E, O] where groups differ.
         """
+        if p.only is not None:
+            return self._states_of(p.only[self.index], inputs, weights, p)
         plan = self._by_edge if applies(inputs[0], p) else self._by_node
         tables = self._tables(weights, plan, p)
         nodes = [node for node in self.nodes if isinstance(node, MixedNode)]
         branches: list[dict[int, Tensor]] = [{} for _ in nodes]
         sums = [PartialSum() for _ in nodes]
         states = list(inputs)
+        passing = self._passing(weights, p)
         for source, together in enumerate(plan.together):
+            seen = states[source] if passing is None else passing.take(states[source])
             if together is not None:
-                together.run(states[source], tables[source], nodes, sums, p)
-            outputs, states[source] = run_all(plan.launches[source], states[source], p)
+                together.run(seen, tables[source], nodes, sums, p)
+            outputs, seen = run_all(plan.launches[source], seen, p)
+            if passing is None:
+                states[source] = seen
             for (node, slot), branch in outputs:
                 branches[node][slot] = branch
             node = source + 1 - self.space.inputs
             if node >= 0:
                 slots = plan.rest[node]
                 found = [branches[node].pop(slot) for slot in slots]
-                states.append(
-                    self._sum(node, sums[node], slots, found, tables[len(plan.together) + node], p, inputs[0])
-                )
+                total = self._sum(node, sums[node], slots, found, tables[len(plan.together) + node], p, inputs[0])
+                states.append(total if passing is None else passing.join(node, total))
         if self.space.conv_bias:
             states[-1] = with_idle_biases(states[-1], self)
         return states
@@ -103,8 +125,45 @@ class SearchGraph(nn.Module):
         if branches:
             out: Tensor = mixed(branches, weights, p, NodeKey(self.index, self.space.nodes[node], self._columns[node]))
             return out
+        return self._nothing(like)
+
+    def _states_of(
+        self, only: Sequence[Sequence[bool]], inputs: Sequence[Tensor], weights: Tensor, p: Pass
+    ) -> list[Tensor]:
+        """The states where the ops outside ``only`` [E][O] weigh 0: they are not computed."""
+        chosen = [flag for row in only for flag in row]
+        flat = self._flat(weights, p)
+        nodes = [node for node in self.nodes if isinstance(node, MixedNode)]
+        branches: list[dict[int, Tensor]] = [{} for _ in nodes]
+        states, passing = list(inputs), self._passing(weights, p)
+        for source, entries in enumerate(self._leaving):
+            seen = states[source] if passing is None else passing.take(states[source])
+            found = [entry for entry in entries if chosen[self._columns[entry[0][0]][entry[0][1]]]]
+            for launch in launches(found):
+                for (node, slot), branch in launch.run([seen] * launch.reads, p):
+                    branches[node][slot] = branch
+            node = source + 1 - self.space.inputs
+            if node >= 0:
+                slots = sorted(branches[node])
+                total = self._nothing(inputs[0])
+                if slots:
+                    columns = [self._columns[node][slot] for slot in slots]
+                    total = nodes[node].some(slots, [branches[node][slot] for slot in slots], flat[:, columns], p)
+                states.append(total if passing is None else passing.join(node, total))
+        if self.space.conv_bias:
+            states[-1] = with_idle_biases(states[-1], self)
+        return states
+
+    def _nothing(self, like: Tensor) -> Tensor:
         stride = 2 if self.reduction else 1
-        return torch.zeros_like(like[:, :, ::stride, ::stride])
+        return torch.zeros_like(like[:, : self.channels // self.partial, ::stride, ::stride])
+
+    def _passing(self, weights: Tensor, p: Pass) -> Passing | None:
+        """What passes the ops by, where they see some of the channels."""
+        if self.partial == 1:
+            return None
+        how = {"reduction": self.reduction, "weights": weights, "groups": p.groups}
+        return Passing(self.space, self.channels, self.partial, **how)  # type: ignore[arg-type]
 
     def prune(self, mask: Tensor | Sequence[Sequence[bool]]) -> None:
         """Remove the ops where ``mask`` [E, O] is false; they are not computed any more and have no parameters.
@@ -164,6 +223,7 @@ class SearchGraph(nn.Module):
             self._columns.append(tuple(column for column, _ in found))
             for slot, (column, op) in enumerate(found):
                 leaving[space.edges[column // len(space.ops)].source].append(((node, slot), op))
+        self._leaving = leaving
         self._by_node = self._layout("by_node", [(None, entries) for entries in leaving])
         self._by_edge = self._layout("by_edge", [split(entries) for entries in leaving])
 
@@ -196,6 +256,15 @@ class SearchGraph(nn.Module):
 
     def _tables(self, weights: Tensor, plan: _Plan, p: Pass) -> tuple[Tensor, ...]:
         """The weights of what a plan sums together, [groups, K] each: source by source, then node by node."""
+        flat = self._flat(weights, p)
+        order = getattr(self, plan.order)
+        if order is not None:
+            assert isinstance(order, Tensor)
+            flat = flat.index_select(1, order)
+        return torch.split(flat, plan.sizes, 1)
+
+    def _flat(self, weights: Tensor, p: Pass) -> Tensor:
+        """The weights of all ops, [groups, E * O]."""
         shape = (len(self.space.edges), len(self.space.ops))
         if weights.shape[-2:] != shape or weights.dim() not in (2, 3):
             raise ValueError(f"Cell: weights must be [E,O]={list(shape)} or [G,E,O], got {list(weights.shape)}")
@@ -204,8 +273,4 @@ class SearchGraph(nn.Module):
             if flat.shape[0] != 1:
                 raise ValueError(f"Cell: weights must be for {p.groups} groups, got {flat.shape[0]}")
             flat = flat.expand(p.groups, -1)
-        order = getattr(self, plan.order)
-        if order is not None:
-            assert isinstance(order, Tensor)
-            flat = flat.index_select(1, order)
-        return torch.split(flat, plan.sizes, 1)
+        return flat

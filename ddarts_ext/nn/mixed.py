@@ -120,6 +120,15 @@ class MixedNode(nn.Module):
             self.running.record(mean, rstd, elements_per_group(total, p.groups), p)
         return total
 
+    def some(self, slots: Sequence[int], branches: Sequence[Tensor], weights: Tensor, p: Pass) -> Tensor:
+        """The node where the branches of all but ``slots`` weigh nothing; weights [groups, k]: of those."""
+        mean, rstd = self.running_rows(slots) if p.statistics == "running" and self.running.track else (None, None)
+        flags = [self.normalize[slot] for slot in slots]
+        result = ops.mixed_sum(branches, weights, normalize=flags, mean=mean, rstd=rstd, eps=self.running.eps)
+        rows = torch.tensor(slots, device=weights.device)
+        self.running.record_rows(rows, result.mean, result.rstd, elements_per_group(result.out, p.groups), p)
+        return result.out
+
     def running_rows(self, slots: Sequence[int]) -> tuple[Tensor, Tensor]:
         """mean and rstd [1, k, C] of the branches of ``slots``, from the running buffers."""
         mean, rstd = self.running.given(_RUNNING)

@@ -77,16 +77,25 @@ class NASBench201Supernet(_Staged):
     """All five ops on all six edges of 3 * ``cells_per_stage`` cells, mixed by weights.
 
     IS-DARTS searches it with masks as weights, mask / 5 (its Algorithm 1). Convolutions in cells have biases, pools no
-    norm, and the norms of cells always use the statistics of their batch.
+    norm, and the norms of cells always use the statistics of their batch. partial, drop_skips: see
+    :class:`.SearchGraph`.
     """
 
     def __init__(
-        self, channels: int = 16, cells_per_stage: int = 5, classes: int = 10, *, in_channels: int = 3
+        self,
+        channels: int = 16,
+        cells_per_stage: int = 5,
+        classes: int = 10,
+        *,
+        in_channels: int = 3,
+        partial: int = 1,
+        drop_skips: bool = False,
     ) -> None:
         super().__init__("NASBench201Supernet", channels, cells_per_stage, classes, in_channels)
         self.space = get("nasbench201")
         for i in range(3 * cells_per_stage):
-            self.cells.append(SearchGraph(self.space, self.stage_channels[i // cells_per_stage], index=i))
+            width = self.stage_channels[i // cells_per_stage]
+            self.cells.append(SearchGraph(self.space, width, index=i, partial=partial, drop_skips=drop_skips))
 
     def forward(self, x: Tensor, weights: Tensor, p: Pass | None = None) -> Tensor:
         """Logits [N, classes]; weights [3 * cells_per_stage, 6, 5] or [groups, ...]."""

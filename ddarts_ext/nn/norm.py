@@ -43,6 +43,15 @@ class RunningStatistics(nn.Module):
         """Follow group 0 of a batch's statistics [G, *shape], each of them over ``elements`` values."""
         record_together([self], mean.unsqueeze(1), rstd.unsqueeze(1), elements, p)
 
+    @torch.no_grad()
+    def record_rows(self, rows: Tensor, mean: Tensor, rstd: Tensor, elements: int, p: Pass) -> None:
+        """As :meth:`record`, for some norms of a [K, C] node: mean and rstd [G, k, C] are of ``rows``."""
+        if not self.follows(p) or self.running_mean is None or self.running_var is None:
+            return
+        found = (mean[0], unbiased_variance(rstd[0], self.eps, elements))
+        for buffer, value in zip((self.running_mean, self.running_var), found, strict=True):
+            buffer[rows] = buffer[rows].lerp(value.to(buffer.dtype), self.momentum)
+
     def keep(self, rows: Tensor) -> None:
         """Drop the statistics of all norms of a [K, C] node but ``rows``."""
         if self.running_mean is not None and self.running_var is not None:

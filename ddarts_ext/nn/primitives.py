@@ -28,13 +28,15 @@ class Style:
 
     affine: norms inside an op have weight and bias (evaluation networks). pool_norm: pools await a norm (DARTS
     supernets). conv_bias: convolutions have a bias (AutoDL, whose norms are then not affine). track: norms keep
-    running statistics; without them they always use those of the batch.
+    running statistics; without them they always use those of the batch. drop_skips: what comes through skip connections
+    is dropped out where a pass says so (P-DARTS).
     """
 
     affine: bool = False
     pool_norm: bool = True
     conv_bias: bool = False
     track: bool = True
+    drop_skips: bool = False
 
     def norm(self, channels: int) -> GroupedNorm:
         """A norm inside an op."""
@@ -87,6 +89,19 @@ class Identity(Primitive):
     @classmethod
     def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
         return [x] * len(members)
+
+
+class DroppedIdentity(Primitive):
+    """``skip_connect`` at stride 1 whose elements are dropped with the rate that the pass says, the others scaled."""
+
+    normalized = False
+
+    @classmethod
+    def run(cls, members: Sequence[Primitive], x: Tensor, p: Pass) -> list[Tensor]:
+        how = p.skip_dropout
+        if how is None:
+            return [x] * len(members)
+        return [x * how.mask(x) for _ in members]
 
 
 class Pool(Primitive):
@@ -355,7 +370,9 @@ class Bottleneck(ReluFirst):
 
 
 def _skip(channels: int, stride: int, style: Style) -> Primitive:
-    return Identity() if stride == 1 else FactorizedReduce(channels, channels, style)
+    if stride == 1:
+        return DroppedIdentity() if style.drop_skips else Identity()
+    return FactorizedReduce(channels, channels, style)
 
 
 def _depthwise(kernel: int, dilation: int, stages: int) -> Callable[[int, int, Style], Primitive]:

@@ -17,7 +17,8 @@ class Supernet(nn.Module):
     """A network of ``cells`` search cells; channels double at every reduction (DARTS, section 3.1).
 
     space: from ``ddarts_ext.spaces.get``. reductions: indices of the reduction cells, {cells//3, 2*cells//3} when left
-    out. stem: ``cifar``, ``imagenet`` or ``imagenet_stride4``. Raises ValueError for impossible sizes.
+    out. stem: ``cifar``, ``imagenet`` or ``imagenet_stride4``. partial: ops see one part in so many of the channels,
+    see :mod:`.partial`. drop_skips: see :class:`.SearchGraph`. Raises ValueError for impossible sizes.
     """
 
     def __init__(
@@ -30,6 +31,8 @@ class Supernet(nn.Module):
         in_channels: int = 3,
         stem: str = "cifar",
         reductions: Sequence[int] | None = None,
+        partial: int = 1,
+        drop_skips: bool = False,
     ) -> None:
         super().__init__()
         check_network("Supernet", cells=cells, channels=channels, classes=classes, in_channels=in_channels)
@@ -44,7 +47,9 @@ class Supernet(nn.Module):
         for i in range(cells):
             reduction = i in self.reductions
             channels *= 2 if reduction else 1
-            cell = Cell(space, previous, current, channels, reduction=reduction, previous_reduction=halved, index=i)
+            how = {"reduction": reduction, "previous_reduction": halved, "index": i}
+            how |= {"partial": partial, "drop_skips": drop_skips}
+            cell = Cell(space, previous, current, channels, **how)  # type: ignore[arg-type]
             previous, current, halved = current, cell.out_channels, reduction
             self.cells.append(cell)
         self.norm = GroupedNorm(current, affine=True) if space.final_norm else None

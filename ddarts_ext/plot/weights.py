@@ -15,9 +15,13 @@ from ddarts_ext.runs.folder import Record
 Values = npt.NDArray[np.float64]
 
 
-def op_weights(alphas: Sequence[Any], config: Record) -> Values:
-    """Op weights [cells, E, O] of the alphas in a record."""
-    values = np.array(alphas, dtype=np.float64)
+def op_weights(record: Record, config: Record) -> Values:
+    """Op weights [cells, E, O] of the alphas in a record; those of ops that were removed are 0."""
+    values = np.array(record["alphas"], dtype=np.float64)
+    if "left" in record:
+        left = np.array(record["left"], dtype=bool)[record["owner"]]
+        found = op_weights({"alphas": np.where(left, values, -1e9)}, config)
+        return np.asarray(np.where(left.sum(-1, keepdims=True) == 1, left, found * left))
     if config.get("method", {}).get("relaxation") == "softmax":
         raised = np.exp(values - values.max(-1, keepdims=True))
         return np.asarray(raised / raised.sum(-1, keepdims=True))
@@ -40,8 +44,9 @@ def edge_names(config: Record, count: int) -> list[str]:
 
 def draw_alphas(pyplot: Any, history: Sequence[Record], config: Record) -> None:
     """Mean alpha of every op over the edges of a cell."""
-    first, names = _rows(history[-1])
-    values = np.array([np.array(record["alphas"])[first].mean(1) for record in history])
+    _, names = _rows(history[-1])
+    # Cells may become more from stage to stage.
+    values = np.array([np.array(record["alphas"])[_rows(record)[0]].mean(1) for record in history])
     epochs = [record["epoch"] + 1 for record in history]
     figure, axes = _panels(pyplot, names, 1.9, "epoch")
     for index, axis in enumerate(axes):
@@ -56,7 +61,7 @@ def draw_alphas(pyplot: Any, history: Sequence[Record], config: Record) -> None:
 def draw_weights(pyplot: Any, record: Record, config: Record) -> None:
     """The weights of a record as a heat map: edges down, ops across."""
     first, names = _rows(record)
-    weights = op_weights(record["alphas"], config)[first]
+    weights = op_weights(record, config)[first]
     ops = op_names(config, weights.shape[2])
     title = f"op weights after epoch {record['epoch'] + 1}"
     axes = _heat(pyplot, weights, names, config, "op", "weight", title)
@@ -66,8 +71,8 @@ def draw_weights(pyplot: Any, record: Record, config: Record) -> None:
 
 def draw_edges(pyplot: Any, history: Sequence[Record], config: Record) -> None:
     """The largest weight of every edge over epochs: edges down."""
-    first, names = _rows(history[-1])
-    largest = np.array([op_weights(record["alphas"], config)[first].max(-1) for record in history])
+    _, names = _rows(history[-1])
+    largest = np.array([op_weights(record, config)[_rows(record)[0]].max(-1) for record in history])
     panels = np.moveaxis(largest, 0, -1)
     label = "largest weight of the edge"
     axes = _heat(pyplot, panels, names, config, "epoch", label, "how the edges decide", first=0.5)

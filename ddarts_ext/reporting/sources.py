@@ -42,7 +42,9 @@ class Run:
     @property
     def epochs(self) -> Any:
         """How many it is to have."""
-        return self.config.get("epochs") if self.kind == "train" else self.method.get("epochs")
+        if self.kind == "train":
+            return self.config.get("epochs")
+        return self.config.get("epochs_in_all", self.method.get("epochs"))
 
     @property
     def finished(self) -> bool:

@@ -39,7 +39,8 @@ def look(run: str | Path) -> Watched:
     folder = RunFolder(run, "watch")
     config, history = folder.config(), folder.history()
     kind = str(config.get("command"))
-    epochs = _number(_at(config, "epochs") if kind == "train" else _at(config, "method", "epochs"))
+    of_search = _at(config, "epochs_in_all") or _at(config, "method", "epochs")
+    epochs = _number(_at(config, "epochs") if kind == "train" else of_search)
     images = _number(
         _at(config, "images", "train") if kind == "train" else _at(config, "division", "weights", "images")
     )

@@ -11,6 +11,8 @@ from ddarts_ext.search.edge_weights import EdgeWeights
 from ddarts_ext.search.relaxation import RELAXATIONS
 from ddarts_ext.search.samplers import SAMPLERS
 
+_REMOVED = -1e9
+"""The alpha of an op that was removed."""
 SHARINGS = ("individual", "normal_reduction", "sequence")
 
 
@@ -44,7 +46,8 @@ class ArchitectureParameters(nn.Module):
 
     initial_scale: standard deviation of the start values; 0 starts at zero, where every op weighs the same.
     sampler: draws op weights, see :mod:`.samplers`, at ``temperature`` []. skip: the column of the op skip_connect, to
-    whose weights ``auxiliary`` [] is added. Both are changed in place, from epoch to epoch.
+    whose weights ``auxiliary`` [] is added. Both are changed in place, from epoch to epoch. masked: ops may be removed:
+    ``mask``, bool like the table, says which are left; it is changed in place too.
 
     What is differentiated is one tensor, :meth:`leaf`: the alphas, or [rows, edges, ops + 1] with the betas last.
     """
@@ -62,12 +65,13 @@ class ArchitectureParameters(nn.Module):
         edge_weights: EdgeWeights | None = None,
         sampler: str = "none",
         skip: int | None = None,
+        masked: bool = False,
     ) -> None:
         super().__init__()
         if relaxation not in RELAXATIONS:
             raise ValueError(f"search: relaxation must be one of {', '.join(RELAXATIONS)}, got {relaxation!r}")
         self.owner = tuple(owner)
-        self.relax = RELAXATIONS[relaxation]
+        self._relaxation = RELAXATIONS[relaxation]
         shape = (max(self.owner) + 1, edges, ops)
         self.table = nn.Parameter(torch.randn(shape, generator=generator, dtype=dtype) * initial_scale)
         self.edge_weights = edge_weights
@@ -80,7 +84,9 @@ class ArchitectureParameters(nn.Module):
         self.register_buffer("auxiliary", torch.zeros((), dtype=dtype), persistent=False)
         column = None if skip is None else torch.arange(ops).eq(skip).to(dtype)
         self.register_buffer("skip", column, persistent=False)
+        self.register_buffer("mask", torch.ones(shape, dtype=torch.bool) if masked else None, persistent=False)
         self.rows: Tensor
+        self.mask: Tensor | None
         self.temperature: Tensor
         self.auxiliary: Tensor
         self.skip: Tensor | None
@@ -112,6 +118,25 @@ class ArchitectureParameters(nn.Module):
             if self.edge_table is not None:
                 self.edge_table.grad = gradient[..., -1].to(self.table.dtype).contiguous()
 
+    def left(self, alphas: Tensor) -> Tensor:
+        """Alphas [rows, edges, ops], those of removed ops so low that no other feels them."""
+        # A large finite number, not infinity: an edge may have lost all its ops, and its softmax must not be NaN.
+        return alphas if self.mask is None else alphas.masked_fill(~self.mask, _REMOVED)
+
+    def relax(self, alphas: Tensor) -> Tensor:
+        """The weights of the ops that are left on every edge, like the alphas; an op that is left alone weighs 1."""
+        if self.mask is None:
+            return self._relaxation(alphas)
+        mask = self.mask.to(alphas.dtype)
+        return torch.where(mask.sum(-1, keepdim=True) == 1, mask, self._relaxation(self.left(alphas)) * mask)
+
+    def _of_those_left(self, weights: Tensor) -> Tensor:
+        """Drawn weights, given that they are of an op that is left."""
+        if self.mask is None:
+            return weights
+        found = weights * self.mask
+        return found / found.sum(-1, keepdim=True).clamp_min(torch.finfo(found.dtype).tiny)
+
     def to_weights(self, leaf: Tensor) -> Tensor:
         """What ops are mixed by, [cells, edges, ops], from a tensor like :meth:`leaf`, without chance."""
         return self.mixing(self.relax(self.alphas(leaf)), leaf)
@@ -120,7 +145,8 @@ class ArchitectureParameters(nn.Module):
         """What ops are mixed by in one pass: as :meth:`to_weights`, or drawn by the sampler, once for every row."""
         if self.sampler is None:
             return self.to_weights(leaf)
-        return self.mixing(self.sampler.draw(self.alphas(leaf), self.temperature, generator), leaf)
+        draw = self.sampler.draw(self.left(self.alphas(leaf)), self.temperature, generator)
+        return self.mixing(self._of_those_left(draw), leaf)
 
     def mixing(self, relaxed: Tensor, leaf: Tensor) -> Tensor:
         """[cells, edges, ops] from op weights [rows, edges, ops]: with the auxiliary skip connection, times the weights
@@ -134,11 +160,21 @@ class ArchitectureParameters(nn.Module):
     def weights(self) -> Tensor:
         """What ops are mixed by when the supernet is judged, [cells, edges, ops]; never drawn."""
         leaf = self.joined()
-        return self.to_weights(leaf) if self.sampler is None else self.mixing(self.sampler.judged(self.table), leaf)
+        if self.sampler is None:
+            return self.to_weights(leaf)
+        return self.mixing(self._of_those_left(self.sampler.judged(self.left(self.table))), leaf)
 
     def op_weights(self) -> Tensor:
         """The weights of the ops of every edge by themselves, [rows, edges, ops], without gradient."""
         return self.relax(self.table.detach())
+
+    def read_weights(self) -> Tensor:
+        """What the result is read from, [rows, edges, ops]: with normalised edges, op weights times those of their
+        edges."""
+        found = self.op_weights()
+        if self.edge_table is None or self.edge_weights is None or not self.edge_weights.normalised:
+            return found
+        return found * self.edge_weights.weights(self.edge_table.detach()).unsqueeze(-1)
 
     def by_cell(self, rows: Tensor) -> Tensor:
         """What is known per row [rows, ...], per cell [cells, ...]."""

@@ -24,6 +24,7 @@ MethodName = Literal[
     "ddarts",
     "dartopti",
     "random",
+    "evolution",
     "da2s",
     "single-level",
     "beta-darts",
@@ -35,6 +36,10 @@ MethodName = Literal[
     "reinmax",
     "snas",
     "drnas",
+    "oles",
+    "pcdarts",
+    "pdarts",
+    "darts-pt",
 ]
 
 ShrinkingName = Literal["isdarts"]
@@ -141,11 +146,14 @@ class SearchArguments(TypedDict, total=False):
     sampler: Literal["none", "gumbel_hard", "concrete", "reinmax", "dirichlet"] | None
     temperature: float | None
     temperature_end: float | None
+    compute_unchosen: bool | None
     auxiliary_skip: float | None
     perturbation: Literal["none", "random", "adversarial"] | None
     perturbation_first: float | None
     perturbation_radius: float | None
     perturbation_steps: int | None
+    partial_channels: int | None
+    edge_normalisation: bool | None
     order: int | None
     hessian: Literal["fd", "exact"] | None
     alpha_lr: float | None
@@ -170,6 +178,7 @@ class SearchArguments(TypedDict, total=False):
     edges_per_node: Sequence[int] | None
     edges_per_cell: int | None
     ops_per_edge: int | None
+    max_skips: int | None
     track_distance: bool | None
     early_stop: bool | None
     stop_tolerance: float | None
@@ -182,6 +191,21 @@ class SearchArguments(TypedDict, total=False):
     curvature_delay: int | None
     curvature_ratio: float | None
     curvature_steps: int | None
+    selection: Literal["none", "perturbation"] | None
+    selection_measure: Literal["metric", "loss"] | None
+    selection_every: int | None
+    selection_lr: float | None
+    op_stop: bool | None
+    op_stop_similarity: float | None
+    op_stop_window: int | None
+    stage_cells: Sequence[int] | None
+    stage_ops: Sequence[int] | None
+    skip_dropout: Sequence[float] | None
+    evaluations: int | None
+    population: int | None
+    tournament: int | None
+    evaluation_epochs: int | None
+    evaluation_table: Literal["cifar10", "cifar100", "imagenet16"] | None
     shrink_steps: int | None
     shrink_interval: int | None
     shrink_by: Literal["measure", "alphas"] | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -49,7 +50,7 @@ class CapturedIterations(Iterations):
     def __init__(
         self, stepper: Stepper, dataset: Dataset, config: SearchSettings, failed: Callable[[Exception], None]
     ) -> None:
-        super().__init__(stepper, dataset, config)
+        super().__init__(replace(stepper, chosen_alone=False), dataset, config)
         for optimizer in (stepper.state.weight_optimizer, stepper.state.alpha_optimizer):
             rates_as_tensors(optimizer)
         self._failed = failed
@@ -152,6 +153,8 @@ class CapturedIterations(Iterations):
         if now != self._before:
             self._steps.forget()
             self._pool = None
+            for optimizer in (self.stepper.state.weight_optimizer, self.stepper.state.alpha_optimizer):
+                rates_as_tensors(optimizer)  # they may be others
         self._before = now
 
     def _addresses(self) -> tuple[object, ...]:

@@ -14,18 +14,19 @@ DOMINANT = 0.9
 DECIDED = (0.15, 0.85)
 
 
-def decisions(weights: Tensor, space: Space) -> dict[str, float]:
+def decisions(weights: Tensor, space: Space, read: Tensor | None = None) -> dict[str, float]:
     """Figures of op weights [cells, E, O], for the history.
 
     dominant: how many weights are above 0.9. decided: the share of weights below 0.15 or above 0.85. entropy: of the
     weights of an edge, scaled to sum to one, in nats, mean over all edges (ln O where all ops weigh the same). spread:
-    standard deviation of the weights. skips: skip connections in the architecture that the rule ``darts`` reads.
+    standard deviation of the weights. skips: skip connections in the architecture that the rule ``darts`` reads, from
+    ``read`` where that is other than the weights.
     """
     weights = weights.detach().double().cpu()
     share = weights / weights.sum(-1, keepdim=True).clamp_min(1e-30)
     entropy = -(share * share.clamp_min(1e-30).log()).sum(-1).mean()
     decided = (weights < DECIDED[0]) | (weights > DECIDED[1])
-    genotype = discretize(weights, space, "darts")
+    genotype = discretize(weights if read is None else read, space, "darts")
     return {
         "dominant": int((weights > DOMINANT).sum()),
         "decided": float(decided.double().mean()),

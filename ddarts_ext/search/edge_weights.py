@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,9 +11,25 @@ from torch import Tensor
 from ddarts_ext.genotype.configuration import Configuration
 from ddarts_ext.spaces import Space
 
-EDGE_RELAXATIONS: dict[str, Callable[[Tensor], Tensor]] = {"clamped_softmax": lambda b: b.clamp(max=1.0)}
-"""What comes before the softmax over the edges into a node. clamped_softmax: min(b, 1), without gradient above 1
-(DA2S)."""
+
+@dataclass(frozen=True)
+class EdgeRelaxation:
+    """How betas become weights: a softmax of ``before`` over the edges into a node.
+
+    normalised: as PC-DARTS has it: all edges compete, their weights sum to one, betas start at noise and rest as long
+    as the alphas, and an op's weight times its edge's is what the result is read from. Else as DA2S has it, see
+    :class:`EdgeWeights`.
+    """
+
+    before: Callable[[Tensor], Tensor]
+    normalised: bool
+
+
+EDGE_RELAXATIONS = {
+    "clamped_softmax": EdgeRelaxation(lambda b: b.clamp(max=1.0), normalised=False),
+    "softmax": EdgeRelaxation(lambda b: b, normalised=True),
+}
+"""clamped_softmax: of min(b, 1), without gradient above 1 (DA2S). softmax: edge normalisation (PC-DARTS)."""
 
 
 class EdgeWeights:
@@ -20,7 +37,7 @@ class EdgeWeights:
 
     The edges into a node compete where the target configuration lets some of them go: q = softmax(g(b)) over the n
     edges into the node. Edge i then weighs n q_i, so that equal edges weigh 1 as in a plain sum. Edges into other nodes
-    weigh 1, and their betas are 0 and stay so.
+    weigh 1, and their betas are 0 and stay so. With edge normalisation all edges compete, and edge i weighs q_i.
     """
 
     def __init__(self, space: Space, configuration: Configuration, relaxation: str) -> None:
@@ -28,8 +45,9 @@ class EdgeWeights:
             known = ", ".join(EDGE_RELAXATIONS)
             raise ValueError(f"search: edge_relaxation must be one of {known}, got {relaxation!r}")
         configuration.check(space, "search")
-        self.relax = EDGE_RELAXATIONS[relaxation]
-        self.competing = configuration.competing(space)
+        kind = EDGE_RELAXATIONS[relaxation]
+        self.relax, self.normalised = kind.before, kind.normalised
+        self.competing = tuple(space.nodes) if kind.normalised else configuration.competing(space)
         self._nodes = [(node, space.incoming(node)) for node in space.nodes]
         kept = dict(zip(space.nodes, configuration.kept(space), strict=True))
         self.targets = tuple(float(kept[node]) for node in self.competing)
@@ -50,6 +68,8 @@ class EdgeWeights:
         edges = self._nodes[-1][1][-1] + 1
         table = torch.zeros(rows, edges, dtype=dtype)
         noise = torch.randn(rows, edges, generator=generator, dtype=dtype) * scale
+        if self.normalised:
+            return noise
         total = sum(part.stop - part.start for part in self.slices)
         for part, target in zip(self.slices, self.targets, strict=True):
             share = target / (part.stop - part.start) if self.whole is None else self.whole / total
@@ -67,7 +87,8 @@ class EdgeWeights:
         parts = []
         for node, edges in self._nodes:
             part = slice(edges[0], edges[-1] + 1)
-            parts.append(len(edges) * next(shares) if node in self.competing else torch.ones_like(table[:, part]))
+            scale = 1 if self.normalised else len(edges)
+            parts.append(scale * next(shares) if node in self.competing else torch.ones_like(table[:, part]))
         return torch.cat(parts, 1)
 
     def count(self, table: Tensor) -> Tensor:

@@ -29,8 +29,12 @@ def figures(state: SearchState, sums: Sums, metric: str = "accuracy") -> dict[st
         if name in means:
             record[name] = means[name]
     record.update(sums.maxima())
+    if state.op_stop is not None:
+        record["op_stop"] = state.op_stop.figures()
     architecture = state.architecture
-    record["decisions"] = decisions(architecture.by_cell(architecture.op_weights()), state.space)
+    record["decisions"] = decisions(
+        architecture.by_cell(architecture.op_weights()), state.space, architecture.by_cell(architecture.read_weights())
+    )
     record["owner"] = list(architecture.owner)
     record["alphas"] = architecture.by_cell(architecture.table.detach()).tolist()
     if architecture.edge_table is not None and architecture.edge_weights is not None:

@@ -52,19 +52,9 @@ def read(
     every = space.selection == "every_edge"
     order = (0,) if every else owner
     rules = dict.fromkeys((*how.rules, "darts"))
-    found = {
-        rule: discretize(
-            weights,
-            space,
-            rule,  # type: ignore[arg-type]
-            threshold=how.threshold,
-            seq=order,
-            reductions=reductions,
-            configuration=how.configuration,
-            strengths=strengths,
-        )
-        for rule in rules
-    }
+    about = {"threshold": how.threshold, "seq": order, "reductions": reductions, "strengths": strengths}
+    about["configuration"] = how.configuration
+    found = {rule: _few_skips(weights, space, rule, how.max_skips, about) for rule in rules}
     faults = {rule: "" if every else _fault(rule, genotype, how.threshold) for rule, genotype in found.items()}
     chosen = next((rule for rule, fault in faults.items() if not fault), None)
     said = next((fault for fault in faults.values() if fault), "")
@@ -72,6 +62,31 @@ def read(
         raise ValueError(f"search: weights must leave a path through every cell, and {said}")
     note = f"{said}; {decisiveness(weights, space)}" if said else ""
     return Reading(found[chosen], chosen, note, found)
+
+
+def _few_skips(weights: Tensor, space: Space, rule: str, most: int | None, about: dict[str, Any]) -> Genotype:
+    """The genotype by a rule. While a gene of normal cells has more than ``most`` skip connections, the one of least
+    weight counts as 0, and it is read again (P-DARTS, section 3.3)."""
+    found = discretize(weights, space, rule, **about)  # type: ignore[arg-type]
+    if most is None:
+        return found
+    weights, skip = weights.clone(), space.op_index("skip_connect")
+    reductions = about["reductions"] if about["reductions"] is not None else space.reductions(len(found.seq))
+    normal = sorted({gene for cell, gene in enumerate(found.seq) if cell not in reductions})
+    for gene in normal:
+        while True:
+            edges = [
+                space.edge_index(entry.target, entry.source)
+                for entry in found.genes[gene]
+                if entry.op == space.genotype_ops[skip]
+                and weights[gene, space.edge_index(entry.target, entry.source), skip] > 0
+            ]
+            if len(edges) <= most:
+                break
+            weakest = min(edges, key=lambda edge: float(weights[gene, edge, skip]))
+            weights[gene, weakest, skip] = 0.0
+            found = discretize(weights, space, rule, **about)  # type: ignore[arg-type]
+    return found
 
 
 def _fault(rule: str, genotype: Genotype, threshold: float) -> str:
@@ -94,7 +109,8 @@ class SearchResult:
     genotype: the architecture, by ``rule``; ``note`` says why another rule stood in, else empty. genotypes: by every
     rule of the method. history: one record per epoch. alphas: [cells, E, O], on the CPU. run: its folder, if any.
     figures: what a table of NAS-Bench-201 says of the architecture, where one was given. metric: the name of what
-    judged in the history.
+    judged in the history. evaluations: of a baseline, every architecture with its score, see
+    :class:`ddarts_ext.search.baseline.Evaluation`; budget: what they cost.
     """
 
     genotype: Genotype
@@ -109,6 +125,8 @@ class SearchResult:
     run: Path | None = None
     figures: Figures | None = None
     metric: str = "accuracy"
+    evaluations: list[dict[str, Any]] = field(default_factory=list, repr=False)
+    budget: dict[str, Any] = field(default_factory=dict)
 
     def network(
         self, channels: int = 36, **options: Any
@@ -130,6 +148,7 @@ class SearchResult:
             ("read by the rule", self.rule),
             ("note", self.note),
             ("epochs", len(self.history)),
+            ("evaluated", self.budget.get("architectures")),
             ("the supernet in validation", None if judged is None else shown(self.metric, judged, 2)),
             ("NAS-Bench-201", self.figures),
             ("run", self.run),

@@ -1,6 +1,6 @@
 """Op weights that are drawn in every pass instead of computed: samplers, with the gradients that they give the alphas.
 
-Every op is computed, whether its weight is zero or not. Draws come from the generator that is handed in, and nothing
+Draws come from the generator that is handed in, and nothing
 branches on a value. Add a sampler by adding an entry.
 """
 

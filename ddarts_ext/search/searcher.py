@@ -28,7 +28,7 @@ from ddarts_ext.runs.folder import RunFolder
 from ddarts_ext.runs.graphs import own_stream
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
-from ddarts_ext.runs.losses import LossFunction, MetricFunction
+from ddarts_ext.runs.losses import LossFunction, MetricFunction, shown
 from ddarts_ext.runs.notebook import default_progress
 from ddarts_ext.runs.objective import Objective, objective_of
 from ddarts_ext.runs.optimizers import OptimizerFactory, scale_rates, set_rate, tried
@@ -39,6 +39,8 @@ from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.runs.workers import sharing
 from ddarts_ext.search.architecture import owners
+from ddarts_ext.search.baseline import ByTraining, Evaluation, Evaluator, FromTable, evaluated, top
+from ddarts_ext.search.baseline import budget as baseline_budget
 from ddarts_ext.search.captured import CapturedIterations, why_not
 from ddarts_ext.search.contributions.budget import Budget, budget
 from ddarts_ext.search.decisions import one_hot
@@ -48,7 +50,9 @@ from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts import PARTS, Part, Surroundings
 from ddarts_ext.search.result import Reading, SearchResult, read
 from ddarts_ext.search.settings import MAY_CHANGE, OPTIONS, SearchSettings, resolve
-from ddarts_ext.search.state import Optimizers, SearchState, initial_state
+from ddarts_ext.search.stages import initial_staged_state
+from ddarts_ext.search.start import initial_state
+from ddarts_ext.search.state import Optimizers, SearchState
 from ddarts_ext.search.step import Stepper
 from ddarts_ext.tables.nasbench201 import Figures, NASBench201Table
 from ddarts_ext.training.demand import announce
@@ -129,6 +133,7 @@ class Searcher:
         self.objective = self._judged_by(dataset, loss, metric, settings)
         self.config: SearchSettings = replace(self._resolve(dataset, method, settings), own=own)
         self._optimizers = Optimizers(optimizer, alphas)
+        self._own = {"loss": loss, "metric": metric, "optimizer": optimizer}
         self._check_optimizers(settings)
         if (self.config.method.shrinking is not None) != self._shrinks:
             other = "Searcher" if self._shrinks else "Shrinker"
@@ -146,7 +151,7 @@ class Searcher:
             self.progress.say,
             changeable=MAY_CHANGE,
             # Steps of shrinking are spread over the epochs: with more of them those taken would have come elsewhere.
-            epochs=None if self._shrinks else "method.epochs",
+            epochs=None if self._shrinks or self.config.method.removes else "method.epochs",
         )
         self._given = tuple(parts)
         runs = autocast(self.device, self.config.precision)
@@ -209,6 +214,9 @@ class Searcher:
 
     def search(self) -> SearchResult:
         """Run the search, or what is left of it, and read the result."""
+        if self.config.method.random and self.config.method.baseline.evaluates:
+            with self.keeping.session():
+                return self._evaluated()
         with own_state("search", self.device), repeatable(self.config.deterministic), self.keeping.session():
             if self.config.method.random:
                 return self._drawn()
@@ -235,22 +243,63 @@ class Searcher:
         """Nothing is searched: an architecture at random."""
         self.keeping.open(self._about(), resume=self.resume)
         self.keeping.begin(self._about())
+        result = self._found(self._random(torch.Generator().manual_seed(self.config.seed)))
+        self._write(result)
+        return result
+
+    def _random(self, generator: torch.Generator) -> Genotype:
         method, space = self.config.method, self.config.space()
-        rule = method.discretisation.rules[0]
         # All cells are one where a space keeps every edge (NAS-Bench-201).
         reductions = self.config.reductions or space.reductions(method.cells)
         owner = owners(method.sharing, method.cells, reductions, self.config.sequence)
-        genotype = random_genotype(
+        return random_genotype(
             space,
             (0,) if space.selection == "every_edge" else owner,
-            rule,  # type: ignore[arg-type]
-            generator=torch.Generator().manual_seed(self.config.seed),
+            method.discretisation.rules[0],  # type: ignore[arg-type]
+            generator=generator,
             reductions=self.config.reductions,
             configuration=method.discretisation.configuration,
         )
-        alphas = torch.zeros(method.cells, len(space.edges), len(space.ops))
-        result = self._outcome(Reading(genotype, rule, "", {rule: genotype}), [], alphas)
+
+    def _found(self, genotype: Genotype) -> SearchResult:
+        """The result of a search without a supernet."""
+        space, rule = self.config.space(), self.config.method.discretisation.rules[0]
+        alphas = torch.zeros(self.config.method.cells, len(space.edges), len(space.ops))
+        return self._outcome(Reading(genotype, rule, "", {rule: genotype}), [], alphas)
+
+    def _evaluated(self) -> SearchResult:
+        """Architectures are evaluated one by one, and the best is the result."""
+        self.keeping.open(self._about(), resume=self.resume)
+        self.keeping.begin(self._about())
+        how, folder = self.config.method.baseline, self.folder
+        kept = None if folder is None else folder.path / "evaluations"
+        evaluate: Evaluator
+        if self.table is not None:
+            evaluate = FromTable(self.table, how.evaluation_table)
+        else:
+            evaluate = ByTraining(self.config, self.dataset, self._divided, kept, **self._own)
+        better, name = self.objective.higher_is_better, self.objective.metric_name
+
+        def say(one: Evaluation, best: Evaluation) -> None:
+            if self.table is None or one is best:
+                found = f"{shown(name, one.score, 2)}, the best {shown(name, best.score, 2)}"
+                self.progress.say(f"search: architecture {one.number + 1} of {how.evaluations}: {found}")
+
+        done = evaluated(
+            how,
+            self.config.space(),
+            self._random,
+            evaluate,
+            self.config.seed,
+            higher_is_better=better,
+            folder=kept,
+            say=say,
+        )
+        cost = {"evaluations": [one.to_json() for one in done], "budget": baseline_budget(done)}
+        result = replace(self._found(top(done, better).genotype), **cost)  # type: ignore[arg-type]
         self._write(result)
+        if folder is not None:
+            folder.write_json("evaluations.json", cost)
         return result
 
     def _start(self) -> SearchState:
@@ -312,7 +361,8 @@ class Searcher:
         )
 
     def _initial(self) -> SearchState:
-        return initial_state(self.config, self.dataset, self.device, self._parts, self._optimizers)
+        begin = initial_staged_state if self.config.method.stages.count > 1 else initial_state
+        return begin(self.config, self.dataset, self.device, self._parts, self._optimizers)
 
     @functools.cached_property
     def _divided(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -322,7 +372,8 @@ class Searcher:
     def _moves_alphas(self, epoch: int) -> bool:
         """Whether there are architecture steps; with edge weights there are, and alphas that rest have a rate of 0."""
         method = self.config.method
-        return epoch >= method.architect.alpha_start or method.edge_relaxation is not None
+        _, at, _ = method.stages.place(epoch, method.epochs)
+        return at >= method.architect.alpha_start or method.edges_move_first
 
     def _rows(self, part: torch.Tensor, state: SearchState) -> list[torch.Tensor]:
         """The training batches of an epoch, as :func:`permuted` groups them."""
@@ -333,9 +384,9 @@ class Searcher:
         weight_part, alpha_part = self._divided
         steps = self._steps(weight_part)
         iterations = self._iterations(self._stepper(state, method))
-        self.progress.start("search", method.epochs, steps, state.epoch, len(weight_part))
+        self.progress.start("search", self.config.epochs, steps, state.epoch, len(weight_part))
         judged = Sums()
-        while state.epoch < method.epochs and not state.stopped:
+        while state.epoch < self.config.epochs and not state.stopped:
             began = time.perf_counter()
             epoch = state.epoch
             rates = self._set_rates(state, epoch)
@@ -344,7 +395,7 @@ class Searcher:
             judged.clear()
             with self.keeping.interruptible(state, UnreadableImage):
                 self._train(iterations, weight_part, alpha_part, epoch)
-                if (epoch + 1) % self.config.judge_every == 0 or epoch + 1 == method.epochs:
+                if (epoch + 1) % self.config.judge_every == 0 or epoch + 1 in (method.epochs, self.config.epochs):
                     self._judge(iterations, alpha_part, judged)
             with interrupts.held():
                 self._finish_epoch(state, epoch, rates, judged, began)
@@ -355,7 +406,9 @@ class Searcher:
 
     def _stepper(self, state: SearchState, method: Method) -> Stepper:
         runs = autocast(self.device, self.config.precision)
-        return Stepper(state, method, runs, state.budget or Budget(), self.objective)
+        # On a CPU to read what was drawn waits for nothing; on a GPU it would stop every step.
+        alone = method.mixing.draws_one and not method.mixing.compute_unchosen and self.device.type == "cpu"
+        return Stepper(state, method, runs, state.budget or Budget(), self.objective, chosen_alone=alone)
 
     def _iterations(self, stepper: Stepper) -> Iterations:
         """How steps are run on this device: captured as CUDA graphs, if they can be."""
@@ -406,15 +459,23 @@ class Searcher:
     def _set_rates(self, state: SearchState, epoch: int) -> Mapping[str, float]:
         method = self.config.method
         architect, weights = method.architect, method.weights
-        weight_lr = cosine(weights.weight_lr, weights.weight_lr_min, epoch, method.epochs)
+        tuned = epoch - method.epochs
+        stage, epoch, epochs = method.stages.place(epoch, method.epochs)
+        weight_lr = cosine(weights.weight_lr, weights.weight_lr_min, epoch, epochs)
+        if tuned >= 0:
+            weight_lr = cosine(
+                method.selection.selection_lr, weights.weight_lr_min, tuned, self.config.epochs - method.epochs
+            )
+            # What follows a schedule stays as it was at its end.
+            epoch = epochs - 1
         alpha_lr = architect.alpha_lr
         if architect.alpha_lr_min is not None:
             # The alphas' cosine begins with their first step, the weights' with the pre-training.
             first = architect.alpha_start
-            alpha_lr = cosine(alpha_lr, architect.alpha_lr_min, max(0, epoch - first), method.epochs - first)
+            alpha_lr = cosine(alpha_lr, architect.alpha_lr_min, max(0, epoch - first), epochs - first)
         rates = {"weight_lr": weight_lr, "alpha_lr": alpha_lr}
-        if method.edge_relaxation is not None:
-            resting = epoch < architect.alpha_start
+        if method.edges_by is not None:
+            resting = method.edges_move_first and epoch < architect.alpha_start
             rates |= {"alpha_lr": 0.0 if resting else alpha_lr, "edge_lr": alpha_lr}
         own = self._optimizers
         if own.weights is None:
@@ -427,8 +488,10 @@ class Searcher:
         else:
             parts = [_part(rate, architect.alpha_lr) for rate in moving]
             rates["alpha_lr"] = scale_rates(state.alpha_optimizer, *parts)
-        strengths = method.objectives.strengths(epoch + 1, method.epochs, architect.alpha_start)
-        scheduled = method.mixing.scheduled(epoch + 1, method.epochs)
+        strengths = method.objectives.strengths(epoch + 1, epochs, architect.alpha_start)
+        scheduled = method.mixing.scheduled(epoch + 1, epochs)
+        if any(method.stages.skip_dropout):
+            scheduled["skip_dropout"] = method.stages.dropout(stage, epoch, epochs, architect.alpha_start)
         for name, value in (strengths | scheduled).items():
             state.strengths[name].fill_(value)
         return rates | {f"{name}_strength": value for name, value in strengths.items()} | scheduled
@@ -440,7 +503,8 @@ class Searcher:
         state.drawn = state.order.get_state()
         rows, valid_rows, steps = self._batches(weight_part, alpha_part, state)
         first = method.architect.alpha_start
-        decides = epoch >= first + method.objectives.zero_one_start * (method.epochs - first)
+        _, at, epochs = method.stages.place(epoch, method.epochs)
+        decides = at >= first + method.objectives.zero_one_start * (epochs - first)
         moving = valid_rows if self._moves_alphas(epoch) else None
         for iteration in iterations.epoch(rows, moving, number=epoch * steps, decides=decides):
             with interrupts.held():
@@ -506,7 +570,7 @@ class Searcher:
     def _result(self, state: SearchState) -> SearchResult:
         architecture = state.architecture
         reading = read(
-            architecture.op_weights().double().cpu(),
+            architecture.read_weights().double().cpu(),
             state.space,
             self.config.method.discretisation,
             architecture.owner,

@@ -28,9 +28,9 @@ from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.methods.method import SETTINGS, SIZES
 
-MAY_CHANGE = ("device", "table", "source", "data", "graphs", "judge_every")
+MAY_CHANGE = ("device", "table", "source", "data", "graphs", "judge_every", "method.baseline.evaluations")
 """Fields of config.json that a resumed run may have otherwise: its images are known by what they are, and how steps are
-launched and how often is judged changes nothing that is searched."""
+launched and how often is judged changes nothing that is searched; more architectures follow those evaluated."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,20 @@ class SearchSettings:
         start = None if self.start is None else self.start.to_json()
         said = {"version": 1, "command": "search", **asdict(self), "start": start}
         # As before there was a choice: such runs go on.
+        if self.epochs != self.method.epochs:
+            said["epochs_in_all"] = self.epochs
         usual: dict[str, Any] = {"loss": "cross-entropy", "metric": "accuracy", "class_weights": None, "own": {}}
         return {name: value for name, value in said.items() if name not in usual or value != usual[name]}
+
+    @property
+    def epochs(self) -> int:
+        """All epochs: those of the method, and those between the decisions of a selection."""
+        return self.method.epochs + self.method.selection.tuning_epochs(self.space())
+
+    def in_stage(self, stage: int) -> SearchSettings:
+        """As they are in a stage, from 0: more cells, and other start values."""
+        more = self.method.stages.stage_cells[stage]
+        return replace(self, method=replace(self.method, cells=self.method.cells + more), seed=self.seed + stage)
 
     def space(self) -> spaces.Space:
         return spaces.get(self.method.space, steps=self.steps)
@@ -134,6 +146,8 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
     asked = {
         "distance": chosen.distance.track_distance or chosen.distance.early_stop,
         "curvature": chosen.curvature.curvature_stop,
+        "selection": chosen.selection.selection != "none",
+        "stages": chosen.stages.count > 1,
     }
     added = tuple(name for name, holds in asked.items() if holds and name not in chosen.parts)
     chosen = replace(chosen, parts=(*chosen.parts, *added))
@@ -189,12 +203,25 @@ def _check(config: SearchSettings) -> None:
         raise ValueError(f"search: data must be text (text:PATH) for space {config.method.space}, got images")
     if config.method.channels % 2:
         raise ValueError(f"search: channels must be even, as reductions halve them, got {config.method.channels}")
+    _check_partial(config.method)
     _check_indices(config.reductions, config.method.cells)
     _check_start(config)
+    _check_selection(config)
+    _check_stages(config)
     if config.method.space == "nasbench201":
         _check_nasbench201(config)
     elif config.table is not None:
         raise ValueError(f"search: table must not be given for space {config.method.space}: it is one of nasbench201")
+
+
+def _check_partial(method: Method) -> None:
+    k = method.mixing.partial_channels
+    # Skip connections halve the channels that they see where they halve the size.
+    part, why = (k, "") if method.space == "nasbench201" else (2 * k, ", whose ops see an even number of them")
+    if k > 1 and method.channels % part:
+        raise ValueError(
+            f"search: channels must be a multiple of {part} with partial_channels={k}{why}, got {method.channels}"
+        )
 
 
 def _check_start(config: SearchSettings) -> None:
@@ -212,10 +239,11 @@ def _check_start(config: SearchSettings) -> None:
     method.discretisation.configuration.check(config.space(), "search")
     if method.architect.reference_accumulate and method.architect.order == 2:
         raise ValueError("search: reference_accumulate must be false with order=2, which the published code has not")
-    if method.epochs <= method.architect.alpha_start:
+    if method.epochs // method.stages.count <= method.architect.alpha_start:
+        stage = f" of each of {method.stages.count} stages" if method.stages.count > 1 else ""
         raise ValueError(
-            f"search: epochs must be more than the {method.architect.alpha_start} before alphas move (alpha_start), "
-            f"got {method.epochs}"
+            f"search: epochs{stage} must be more than the {method.architect.alpha_start} before alphas move "
+            f"(alpha_start), got {method.epochs // method.stages.count}"
         )
     if config.start is None:
         return
@@ -226,6 +254,41 @@ def _check_start(config: SearchSettings) -> None:
             raise ValueError(f"search: {name} must be {expected!r} as in the start, got {determined[name]!r}")
     owner = owners(method.sharing, method.cells, config.reductions or (), config.sequence)
     config.start.table(config.space(), owner)
+
+
+def _check_selection(config: SearchSettings) -> None:
+    method, space = config.method, config.space()
+    if method.selection.selection == "none":
+        return
+    if space.selection not in ("two_edges", "every_edge"):
+        raise ValueError(
+            f"search: selection must be none in space {space.name}, whose nodes have no two edges of one op each"
+        )
+    if "configuration" in method.discretisation.rules:
+        raise ValueError("search: rules must not be configuration with selection=perturbation, which keeps two edges")
+    if method.distance.early_stop:
+        raise ValueError("search: early_stop must be false with selection=perturbation, which comes at the end")
+
+
+def _check_stages(config: SearchSettings) -> None:
+    method = config.method
+    if method.stages.count == 1:
+        return
+    for name, value in (("start", config.start), ("reductions", config.reductions)):
+        if value is not None:
+            raise ValueError(f"search: {name} must be left out with stages, whose cells become more, got {value}")
+    if method.distance.early_stop or method.distance.track_distance:
+        raise ValueError("search: early_stop and track_distance must be left out with stages, whose cells become more")
+    more = list(method.stages.stage_cells)
+    if method.space == "nasbench201" and any(cells % 3 for cells in more):
+        raise ValueError(f"search: stage_cells must be multiples of the 3 stages of nasbench201, got {more}")
+    if method.stages.stage_ops[0] >= len(config.space().ops):
+        raise ValueError(
+            f"search: stage_ops must be fewer than the {len(config.space().ops)} ops of space {method.space}, got "
+            f"{list(method.stages.stage_ops)}"
+        )
+    if method.cells < 3:
+        raise ValueError(f"search: cells must be at least 3 with stages, of which two reduce, got {method.cells}")
 
 
 def _check_indices(reductions: Sequence[int] | None, cells: int) -> None:

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ddarts_ext.data import Dataset
-from ddarts_ext.nn import recurrent
+from ddarts_ext.nn.graph import SearchGraph
 from ddarts_ext.nn.layout import lay_out
-from ddarts_ext.nn.nasbench201 import NASBench201Supernet
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.runs.device import restore_generator
-from ddarts_ext.runs.draws import DrawsFrom
-from ddarts_ext.runs.joined import JoinedSGD
-from ddarts_ext.runs.optimizers import OptimizerFactory, capturable, own_optimizer, rates_as_tensors, state_of, take_up
+from ddarts_ext.runs.optimizers import OptimizerFactory, state_of, take_up
 from ddarts_ext.runs.sums import Sums
-from ddarts_ext.search.architecture import ArchitectureParameters, owners
+from ddarts_ext.search.architecture import ArchitectureParameters
 from ddarts_ext.search.contributions.budget import Budget
-from ddarts_ext.search.edge_weights import EdgeWeights
-from ddarts_ext.search.methods import Architect, Weights
-from ddarts_ext.search.settings import SearchSettings
+from ddarts_ext.search.op_stop import OpStop
 from ddarts_ext.spaces import Space
 
-SCHEDULED = ("op_entropy", "edge_entropy", "beta_decay", "anchor", "radius")
+SCHEDULED = ("op_entropy", "edge_entropy", "beta_decay", "anchor", "radius", "skip_dropout")
 """What follows a schedule, beside what the alphas hold themselves."""
 
 
@@ -47,7 +42,7 @@ class SearchState:
     has ended the search. held: the last ablation loss, reused between computations, [rows] value and contributions and
     [rows, E, O] gradient. budget: memory of contributions, as it was chosen; another one gives other roundings.
     strengths: what follows a schedule, as it is in this epoch, [] each: factors of terms by the names of their sums,
-    and what :meth:`.Mixing.scheduled` names.
+    and what :meth:`.Mixing.scheduled` names. op_stop: which ops have stopped training, where single ones may.
     """
 
     space: Space
@@ -67,6 +62,7 @@ class SearchState:
     held: dict[str, Tensor] = field(default_factory=dict)
     budget: Budget | None = None
     strengths: dict[str, Tensor] = field(default_factory=dict)
+    op_stop: OpStop | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def hold(self, name: str, value: Tensor) -> None:
@@ -75,6 +71,23 @@ class SearchState:
             self.held[name].copy_(value.detach())
         else:
             self.held[name] = value.detach().clone()
+
+    @property
+    def mask(self) -> Tensor:
+        """Bool [rows, E, O], on the CPU: the ops that are left, of a search that removes some."""
+        if self.architecture.mask is None:
+            raise TypeError("search: state must be of a search that removes ops, got one that does not")
+        return self.architecture.mask.cpu()
+
+    def shrink(self, mask: Tensor) -> None:
+        """Keep the ops in ``mask`` [rows, E, O] alone: others have no weights and no momentum, and are not computed."""
+        assert self.architecture.mask is not None
+        self.architecture.mask.copy_(mask)
+        for cell, row in zip(self.net.cells, self.architecture.owner, strict=True):
+            cast(SearchGraph, cell).prune(mask[row])
+        if self.architecture.table.device.type != "cpu":
+            lay_out(self.net)
+        forget(self.weight_optimizer, self.net.parameters())
 
     def checkpoint(self) -> dict[str, Any]:
         """All of it but the history, of things that ``torch.load(weights_only=True)`` reads."""
@@ -94,6 +107,8 @@ class SearchState:
             "held": self.held,
             "budget": None if self.budget is None else [self.budget.memory, self.budget.keep],
             "parts": [part.state_dict() for part in self.parts],
+            **({} if self.architecture.mask is None else {"mask": self.mask}),
+            **({} if self.op_stop is None else {"op_stop": self.op_stop.state_dict()}),
         }
 
     def restore(self, checkpoint: dict[str, Any], history: list[dict[str, Any]]) -> None:
@@ -103,7 +118,11 @@ class SearchState:
                 f"search: parts must be the {len(checkpoint['parts'])} of the run to resume, got {len(self.parts)}"
             )
         device = self.architecture.table.device
-        # Parts first: they may have changed the network (shrinking), which must have that shape to take the weights.
+        if self.architecture.mask is not None:
+            if "mask" not in checkpoint:
+                raise ValueError("search: checkpoint must be of a search that removes ops, got one without masks")
+            # The network takes the shape it had before it takes the weights; so may parts change it.
+            self.shrink(checkpoint["mask"])
         for part, state in zip(self.parts, checkpoint["parts"], strict=True):
             part.load_state_dict(state)
         self.net.load_state_dict(checkpoint["net"])
@@ -111,6 +130,8 @@ class SearchState:
             self.architecture.table.copy_(checkpoint["alphas"])
             if self.architecture.edge_table is not None:
                 self.architecture.edge_table.copy_(checkpoint["betas"])
+        if self.op_stop is not None:
+            self.op_stop.load_state_dict(checkpoint["op_stop"])
         take_up(self.weight_optimizer, checkpoint["weight_optimizer"])
         take_up(self.alpha_optimizer, checkpoint["alpha_optimizer"])
         self.order.set_state(checkpoint["order"])
@@ -133,130 +154,11 @@ class Optimizers:
     alphas: OptimizerFactory | None = None
 
 
-State = TypeVar("State", bound=SearchState)
-
-
-def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet:
-    """The whole supernet of the space of a search; ``cells`` counts all cells."""
-    method, classes = settings.method, len(dataset.classes)
-    if method.text is not None:
-        text = method.text
-        rates = (text.dropout_output, text.dropout_hidden, text.dropout_inputs)
-        dropout = recurrent.Dropout(*rates, text.dropout_embedding, text.dropout_words)
-        return cast(Supernet, recurrent.supernet(settings.space(), classes, method.channels, dropout))
-    if settings.space().selection == "every_edge":
-        net = NASBench201Supernet(method.channels, method.cells // 3, classes, in_channels=dataset.channels)
-        # The loop asks nothing of a supernet but its parameters, its reductions and its forward, which both kinds have.
-        return cast(Supernet, net)
-    return Supernet(
-        settings.space(),
-        method.cells,
-        method.channels,
-        classes,
-        in_channels=dataset.channels,
-        stem=settings.stem,
-        reductions=settings.reductions,
-    )
-
-
-def initial_state(
-    settings: SearchSettings,
-    dataset: Dataset,
-    device: torch.device,
-    parts: tuple[Kept, ...] = (),
-    own: Optimizers | None = None,
-) -> SearchState:
-    """The start of a search: all random numbers come from the seed, and the global generators are left as they were."""
-    method, space = settings.method, settings.space()
-    with DrawsFrom(torch.Generator().manual_seed(settings.seed)):
-        net = build_supernet(settings, dataset)
-        edge_weights = None
-        if method.edge_relaxation is not None:
-            edge_weights = EdgeWeights(space, method.discretisation.configuration, method.edge_relaxation)
-        architecture = ArchitectureParameters(
-            len(space.edges),
-            len(space.ops),
-            owners(method.sharing, method.cells, net.reductions, settings.sequence),
-            method.relaxation,
-            initial_scale=method.architect.alpha_init,
-            edge_weights=edge_weights,
-            sampler=method.mixing.sampler,
-            skip=space.op_index("skip_connect") if method.mixing.auxiliary_skip else None,
-        )
-    if settings.start is not None:
-        with torch.no_grad():
-            architecture.table.copy_(settings.start.table(space, architecture.owner))
-    return assembled(SearchState, settings, net, architecture, device, parts, own or Optimizers())
-
-
-def assembled(
-    kind: type[State],
-    settings: SearchSettings,
-    net: Supernet,
-    architecture: ArchitectureParameters,
-    device: torch.device,
-    parts: tuple[Kept, ...],
-    own: Optimizers,
-) -> State:
-    """A supernet and its alphas on their device, with their optimisers and the sources of randomness."""
-    method = settings.method
-    net, architecture = net.to(device), architecture.to(device)
-    if device.type != "cpu":
-        lay_out(net)
-    state = kind(
-        space=settings.space(),
-        net=net,
-        architecture=architecture,
-        weight_optimizer=_weight_optimizer(method.weights, net, own.weights),
-        alpha_optimizer=_alpha_optimizer(method.architect, architecture, device, own.alphas),
-        order=torch.Generator().manual_seed(settings.seed),
-        # Meta tensors, by which a step is counted, have no generator and draw nothing.
-        augmentation=torch.Generator("cpu" if device.type == "meta" else device).manual_seed(settings.seed + 1),
-        parts=parts,
-        strengths={
-            **{name: torch.zeros((), device=device) for name in SCHEDULED},
-            "temperature": architecture.temperature,
-            "auxiliary_skip": architecture.auxiliary,
-        },
-    )
-    if device.type == "cuda":
-        for optimizer in (state.weight_optimizer, state.alpha_optimizer):
-            if capturable(optimizer):
-                rates_as_tensors(optimizer)
-    return state
-
-
-def _weight_optimizer(how: Weights, net: Supernet, make: OptimizerFactory | None) -> torch.optim.Optimizer:
-    if make is not None:
-        return own_optimizer("search", "optimizer", make, list(net.parameters()))
-    return JoinedSGD(
-        net.parameters(),
-        lr=how.weight_lr,
-        momentum=how.momentum,
-        weight_decay=how.weight_decay,
-        nesterov=how.nesterov,
-        fused=True,
-    )
-
-
-def _alpha_optimizer(
-    how: Architect, architecture: ArchitectureParameters, device: torch.device, make: OptimizerFactory | None
-) -> torch.optim.Optimizer:
-    """One optimiser over the table is one per row: every step is elementwise, and all rows have the same rate. Betas
-    are a group of their own, since they move before the alphas do."""
-    groups = [{"params": [parameter]} for parameter in architecture.parameters()]
-    if make is not None:
-        return own_optimizer("search", "alpha_optimizer", make, groups)
-    if how.alpha_optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, lr=how.alpha_lr, momentum=how.alpha_momentum, weight_decay=how.alpha_weight_decay, fused=True
-        )
-    return torch.optim.Adam(
-        groups,
-        lr=how.alpha_lr,
-        betas=how.alpha_betas,
-        weight_decay=how.alpha_weight_decay,
-        # Otherwise its count of steps lies on the CPU, and every step reads it.
-        fused=device.type != "cpu",
-        capturable=device.type == "cuda",
-    )
+def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Let an optimiser keep the state of ``parameters`` alone, in the order they had."""
+    left = {id(parameter) for parameter in parameters}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if id(parameter) not in left:
+                optimizer.state.pop(parameter, None)
+        group["params"] = [parameter for parameter in group["params"] if id(parameter) in left]

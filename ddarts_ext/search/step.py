@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.nn.forward_pass import Pass, SkipDropout
 from ddarts_ext.runs.joined import JoinedSGD
 from ddarts_ext.runs.objective import Objective
 from ddarts_ext.runs.sums import Sums
@@ -33,13 +33,16 @@ Batch = tuple[Tensor, Tensor]
 @dataclass(frozen=True)
 class Stepper:
     """The two halves of a step. autocast: makes the context in which networks run. budget: of contributions. objective:
-    what both minimise; "cross-entropy" stands for its loss below."""
+    what both minimise; "cross-entropy" stands for its loss below. chosen_alone: where weights need no gradient, ops
+    that weigh 0 are not computed; which, is read on the host, so only where that does not wait and nothing is captured.
+    """
 
     state: SearchState
     method: Method
     autocast: Callable[[], AbstractContextManager[object]]
     budget: Budget = field(default_factory=Budget)
     objective: Objective = field(default_factory=Objective)
+    chosen_alone: bool = False
 
     def architecture(self, step: int, train: Batch, valid: Batch, sums: Sums, *, decides: bool = True) -> None:
         """Move every row of the table by the gradient of its own loss. ``step`` counts from the start of the search;
@@ -68,6 +71,19 @@ class Stepper:
         state.alpha_optimizer.step()
         state.architecture.take_gradient(None)
 
+    def training_pass(self) -> Pass:
+        """How the network runs on the batch of a step."""
+        state = self.state
+        if not any(self.method.stages.skip_dropout):
+            return Pass()
+        return Pass(skip_dropout=SkipDropout(state.strengths["skip_dropout"], state.augmentation))
+
+    def _of_chosen(self, p: Pass, weights: Tensor) -> Pass:
+        """The pass, of the ops alone that have a weight."""
+        if not self.chosen_alone:
+            return p
+        return replace(p, only=weights.detach().ne(0).tolist())
+
     def computes(self, step: int) -> bool:
         """Whether an architecture step computes contributions, or uses those that are held, if any."""
         objectives = self.method.objectives
@@ -82,7 +98,7 @@ class Stepper:
         leaf = state.architecture.leaf(accumulates)
         weights = self._weights_trained_with(leaf, batch)
         with self.autocast():
-            logits = state.net(images, weights, Pass())
+            logits = state.net(images, weights, self._of_chosen(self.training_pass(), weights))
             loss = self.objective.loss(logits, labels)
         norm = self._moved_accumulating(loss, leaf) if accumulates else self._moved(loss)
         self.objective.judge(sums, "train", logits.detach(), labels, loss)
@@ -91,20 +107,28 @@ class Stepper:
 
     def _moved(self, loss: Tensor) -> Tensor | None:
         """Move the weights along the gradient of ``loss``; its norm, where it is clipped."""
-        optimizer, clip = self.state.weight_optimizer, self.method.weights.clip
-        if isinstance(optimizer, JoinedSGD) and optimizer.joins():
+        optimizer, clip, stops = self.state.weight_optimizer, self.method.weights.clip, self.state.op_stop
+        if stops is None and isinstance(optimizer, JoinedSGD) and optimizer.joins():
             parameters = optimizer.param_groups[0]["params"]
             return optimizer.descend(torch.autograd.grad(loss, parameters, allow_unused=True), clip)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        self._rest_of_gradients()
+        before = None
+        if stops is not None:
+            stops.training()
+            before = stops.before()
         norm = nn.utils.clip_grad_norm_(self.state.net.parameters(), clip) if clip else None
         optimizer.step()
+        if stops is not None and before is not None:
+            stops.put_back(before)
         return norm
 
     def _moved_accumulating(self, loss: Tensor, leaf: Tensor) -> Tensor | None:
         """The same with what the alphas' step has left in the gradients, and with what is left to the alphas."""
         state, clip = self.state, self.method.weights.clip
         torch.autograd.backward(loss)
+        self._rest_of_gradients()
         if leaf.grad is not None:
             held = state.held.get("left")
             state.held["left"] = leaf.grad if held is None else held + leaf.grad
@@ -113,11 +137,18 @@ class Stepper:
         state.weight_optimizer.zero_grad(set_to_none=True)
         return norm
 
+    def _rest_of_gradients(self) -> None:
+        """Of ops that were not computed: as where all are, decay and momentum move them all the same."""
+        if self.chosen_alone:
+            for parameter in self.state.net.parameters():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+
     def judge(self, batch: Batch, weights: Tensor, p: Pass, sums: Sums) -> None:
         """Add loss and metric of a batch of normalised images, with op weights [cells, E, O], as ``valid``."""
         images, labels = batch
         with torch.no_grad(), self.autocast():
-            logits = self.state.net(images, weights, p)
+            logits = self.state.net(images, weights, self._of_chosen(p, weights))
             loss = self.objective.loss(logits, labels)
         self.objective.judge(sums, "valid", logits, labels, loss)
 
@@ -164,10 +195,14 @@ class Stepper:
         state = self.state
         images, labels = valid
         leaf = state.architecture.leaf()
-        with frozen(state.net), self.autocast():
-            logits = state.net(images, state.architecture.drawn(leaf, state.augmentation), Pass())
+        compared = [] if state.op_stop is None else state.op_stop.parameters
+        with frozen(state.net, but=compared), self.autocast():
+            weights = state.architecture.drawn(leaf, state.augmentation)
+            logits = state.net(images, weights, self.training_pass())
             loss = self.objective.loss(logits, labels)
-            gradient = torch.autograd.grad(loss, leaf)[0]
+            gradient, *others = torch.autograd.grad(loss, [leaf, *compared])
+        if state.op_stop is not None:
+            state.op_stop.validation(others)
         self.objective.judge(sums, "architecture", logits.detach(), labels, loss)
         return gradient
 

@@ -26,7 +26,7 @@ def terms(architecture: ArchitectureParameters, leaf: Tensor, objectives: Object
     if objectives.edge_entropy_weight and edges is not None:
         found["edge_entropy"] = edge_entropy(edges, leaf[..., -1], objectives.edge_count_weight)
     if objectives.beta_decay_weight:
-        found["beta_decay"] = beta_decay(alphas)
+        found["beta_decay"] = beta_decay(architecture.left(alphas))
     if objectives.anchor_weight:
         found["anchor"] = anchor_divergence(alphas)
     return found

@@ -21,7 +21,7 @@ from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.settings import arguments_of
-from ddarts_ext.search.state import initial_state
+from ddarts_ext.search.start import initial_state
 
 ENDS = (Gene("max_pool_3x3", 2, 1),)
 TWO_GENES = Genotype(((Gene("skip_connect", 2, 0),), ENDS), seq=(0, 1, 0), concat=(2,), reductions=(1,))

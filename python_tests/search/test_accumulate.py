@@ -11,7 +11,8 @@ from ddarts_ext.runs.device import autocast
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.contributions.objectives import zero_one
 from ddarts_ext.search.searcher import Searcher
-from ddarts_ext.search.state import SearchState, initial_state
+from ddarts_ext.search.start import initial_state
+from ddarts_ext.search.state import SearchState
 from ddarts_ext.search.step import Stepper
 
 CPU = torch.device("cpu")

@@ -18,14 +18,22 @@ from ddarts_ext.search import methods
 from ddarts_ext.search.architecture import ArchitectureParameters
 from ddarts_ext.search.methods import Mixing
 from ddarts_ext.search.searcher import Searcher
-from ddarts_ext.search.state import initial_state
+from ddarts_ext.search.start import initial_state
 from ddarts_ext.search.step import Stepper
 from ddarts_ext.search.terms import beta_decay, terms
 
 FAMILY = (
     "single-level", "beta-darts", "darts-minus", "darts-es", "sdarts-rs", "sdarts-adv", "gdas", "reinmax", "snas",
-    "drnas",
+    "drnas", "pcdarts", "darts-pt", "oles",
+    "pdarts",
 )  # fmt: skip
+NEEDS: dict[str, dict[str, Any]] = {
+    "pcdarts": {"partial_channels": 2, "channels": 4},
+    "darts-pt": {"steps": 2, "selection_every": 1},
+    "oles": {"op_stop_window": 2},
+    "pdarts": {"epochs": 3},
+}
+"""What the smallest searches of a method are with."""
 
 
 def schedule(name: str, epoch: int, space: str | None = None) -> dict[str, float]:
@@ -67,6 +75,10 @@ def test_published_settings() -> None:
     in_201 = methods.variant("drnas", "nasbench201")
     assert (in_201.epochs, in_201.cells, in_201.architect.alpha_lr, in_201.weights.weight_lr) == (100, 15, 3e-4, 0.025)
     assert methods.variant("gdas", "nasbench201").batch == 64
+    pc = found["pcdarts"]
+    assert (pc.mixing.partial_channels, pc.mixing.edge_normalisation, pc.batch, pc.epochs) == (4, True, 256, 50)
+    assert (pc.architect.alpha_lr, pc.architect.alpha_betas, pc.architect.alpha_start) == (6e-4, (0.5, 0.999), 15)
+    assert (pc.weights.weight_lr, pc.weights.weight_lr_min, pc.weights.weight_decay) == (0.1, 0, 3e-4)
     assert found["snas"].architect.alpha_images == found["single-level"].architect.alpha_images == "training"
     for name in ("beta-darts", "darts-minus", "sdarts-rs", "sdarts-adv"):
         assert found[name].architect == methods.get("darts").architect
@@ -82,7 +94,7 @@ def test_beta_decay_has_the_gradient_of_its_closed_form() -> None:
 
 
 def stepper(method: str, **settings: Any) -> tuple[Stepper, tuple[torch.Tensor, torch.Tensor]]:
-    run = search(method=method, **settings)
+    run = search(method=method, **{**NEEDS.get(method, {}), **settings})
     state = initial_state(run.config, run.dataset, torch.device("cpu"))
     batch = (torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(2)), torch.tensor([0, 1, 0, 1]))
     return Stepper(state, run.config.method, autocast(torch.device("cpu"), "float32")), batch
@@ -173,7 +185,7 @@ def test_a_single_level_moves_alphas_by_the_batches_of_the_weights(monkeypatch: 
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_search_that_was_ended_goes_on_as_it_was(name: str, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"method": name, "perturbation_steps": 2, "curvature_steps": 1}
+    settings: dict[str, Any] = {"method": name, "perturbation_steps": 2, "curvature_steps": 1, **NEEDS.get(name, {})}
     expected = search(**settings).search()
     assert expected.network(channels=2)(torch.zeros(2, 1, 4, 4)).shape == (2, 2)
     assert expected.alphas.isfinite().all()
@@ -218,11 +230,15 @@ def test_the_smallest_search_of_the_digits(name: str) -> None:
     """Data that comes along, with the settings that suit it but for the size of the network and its epochs."""
     # At a temperature that falls to 0.1 within two epochs, draws change more than the weights learn.
     how: dict[str, Any] = {"temperature_end": 1.0} if name == "snas" else {}
-    how |= {"perturbation_steps": 2, "curvature_steps": 1}
-    result = Searcher("digits", name, epochs=2, cells=3, channels=2, batch=64, **how).search()
+    how |= {"perturbation_steps": 2, "curvature_steps": 1, "channels": 2, **NEEDS.get(name, {})}
+    if name == "pdarts":
+        how["epochs"] = 6  # two of each stage, which begins anew
+    result = Searcher("digits", name, **{"epochs": 2, "cells": 3, "batch": 64, **how}).search()
     # The training loss of an adversary is that of a box which grows.
     part = "valid" if name == "sdarts-adv" else "train"
-    first, last = (record[part]["loss"] for record in (result.history[0], result.history[-1]))
+    first, last = (
+        record[part]["loss"] for record in (result.history[-2 if name == "pdarts" else 0], result.history[-1])
+    )
     assert last < first
     assert result.note == ""
     assert {"before", "after"} < set(result.history[-1]["discretisation"])
@@ -245,6 +261,22 @@ def test_the_smallest_search_of_the_digits(name: str) -> None:
         ({"method": "reinmax", "temperature": 0.5}, "method reinmax: temperature and temperature_end must be at least"),
         ({"method": "gdas", "perturbation": "random"}, "method gdas: perturbation must be none with sampler"),
         ({"method": "ddarts", "perturbation": "random"}, "method ddarts: perturbation must be none with sigmoid"),
+        ({"method": "ddarts", "partial_channels": 2}, "method ddarts: partial_channels must be 1 with sigmoid weights"),
+        (
+            {"method": "darts", "partial_channels": 2, "ablation_weight": 0.5, "ablation_inactive": "half"},
+            "method darts: ablation_inactive must be bypass or zero with partial_channels, got 'half'",
+        ),
+        ({"method": "da2s", "edge_normalisation": True}, "edge_normalisation must be false with clamped_softmax"),
+        ({"method": "pcdarts", "edge_entropy_weight": 0.4, "channels": 8}, "edge_entropy_weight must be 0, as"),
+        (
+            {"method": "pcdarts", "channels": 4},
+            "search: channels must be a multiple of 8 with partial_channels=4, whose ops see an even number of them",
+        ),
+        (
+            {"method": "pcdarts", "space": "nasbench201", "channels": 2, "steps": None},
+            "search: channels must be a multiple of 4 with partial_channels=4, got 2",
+        ),
+        ({"method": "darts", "partial_channels": 0}, "search: partial_channels must be >= 1"),
         ({"method": "darts", "sampler": "uniform"}, "search: sampler must be one of none, gumbel_hard"),
         ({"method": "darts", "perturbation_steps": 0}, "search: perturbation_steps must be >= 1"),
     ],
@@ -257,3 +289,38 @@ def test_what_does_not_go_together_is_refused(settings: dict[str, Any], message:
 def test_methods_that_shrink_take_no_sampler() -> None:
     with pytest.raises(ValueError, match="method isdarts: sampler, perturbation and auxiliary_skip must be left out"):
         methods.get("isdarts").with_settings(sampler="dirichlet")
+    with pytest.raises(ValueError, match="method isdarts: partial_channels and edge_normalisation must be left out"):
+        methods.get("isdarts").with_settings(partial_channels=4)
+
+
+def test_normalised_edges_sum_to_one_and_are_part_of_what_is_read() -> None:
+    one, _ = stepper("pcdarts", steps=3)
+    architecture, space = one.state.architecture, one.state.space
+    assert architecture.edge_table is not None
+    assert architecture.edge_weights is not None
+    torch.nn.init.normal_(architecture.edge_table)
+    edges = architecture.edge_weights.weights(architecture.edge_table.detach())
+    for node in space.nodes:
+        into = list(space.incoming(node))
+        torch.testing.assert_close(edges[:, into], architecture.edge_table.detach()[:, into].softmax(-1))
+    read = architecture.table.detach().softmax(-1) * edges.unsqueeze(-1)
+    torch.testing.assert_close(architecture.read_weights(), read)
+    torch.testing.assert_close(architecture.weights().detach(), architecture.by_cell(read))
+
+
+def test_alphas_and_edges_rest_together() -> None:
+    records = search(method="pcdarts", epochs=3, alpha_start=2, partial_channels=2, channels=4).search().history
+    for name in ("alphas", "betas"):
+        assert records[0][name] == records[1][name] != records[2][name]
+
+
+@pytest.mark.parametrize(("method", "space"), [("gdas", "darts"), ("drnas", "nasbench201"), ("sdarts-adv", "darts")])
+def test_partial_channels_go_with_other_methods(method: str, space: str) -> None:
+    how: dict[str, Any] = {"partial_channels": 2, "channels": 4, "perturbation_steps": 1}
+    if space == "nasbench201":
+        how["steps"] = None
+    plain = search(method=method, space=space, **how).search()
+    normalised = search(method=method, space=space, edge_normalisation=True, **how).search()
+    assert not torch.equal(plain.alphas, normalised.alphas)
+    assert "betas" in normalised.history[-1]
+    assert "betas" not in plain.history[-1]

@@ -38,11 +38,14 @@ def tagged() -> Dataset:
 SEARCHES: dict[str, Callable[..., Any]] = {
     "darts": lambda **s: search(method="darts", **s),
     "da2s, alphas rest first": lambda **s: search(**{"method": "da2s", "steps": 2, "alpha_start": 1, **s}),
-    "gdas": lambda **s: search(method="gdas", **s),
+    "gdas": lambda **s: search(method="gdas", compute_unchosen=True, **s),
     "drnas": lambda **s: search(method="drnas", anchor_weight=0.01, **s),
     "reinmax, beta decay, auxiliary skip": lambda **s: search(
-        method="reinmax", beta_decay_weight=5.0, auxiliary_skip=1.0, **s
+        method="reinmax", beta_decay_weight=5.0, auxiliary_skip=1.0, compute_unchosen=True, **s
     ),
+    "oles": lambda **s: search(method="oles", op_stop_window=2, **s),
+    "pdarts": lambda **s: search(method="pdarts", **s),
+    "pcdarts": lambda **s: search(method="pcdarts", **{"partial_channels": 2, "channels": 4, **s}),
     "sdarts-rs": lambda **s: search(method="sdarts-rs", **s),
     "sdarts-adv": lambda **s: search(method="sdarts-adv", perturbation_steps=2, **s),
     "fairdarts": lambda **s: search(method="fairdarts", **s),
@@ -147,7 +150,7 @@ def test_replayed_without_python_is_the_same(name: str, monkeypatch: pytest.Monk
     run = with_graphs(SEARCHES[name](), Tape, monkeypatch)
     assert_same(whole(run), expected)
     # Two sizes of batch, each run once and recorded once, for every network and form of step.
-    networks = 1 + (run.config.method.shrinking.shrink_steps if run._shrinks else 0)
+    networks = 1 + (run.config.method.shrinking.shrink_steps if run._shrinks else run.config.method.stages.count - 1)
     # Alphas that rest while edges move have a rate of 0, in the same step.
     forms = 2 if name == "ddarts, alphas rest first" else 1
     assert calls <= 4 * networks * forms

@@ -16,7 +16,7 @@ from ddarts_ext.search.methods import Discretisation
 from ddarts_ext.search.parts.part import Part
 from ddarts_ext.search.result import read
 from ddarts_ext.search.searcher import Searcher
-from ddarts_ext.search.state import initial_state
+from ddarts_ext.search.start import initial_state
 from ddarts_ext.search.step import Stepper
 
 SMALL: dict[str, Any] = {"cells": 3, "channels": 2, "steps": 1, "batch": 4, "epochs": 1, "device": "cpu"}

@@ -19,7 +19,8 @@ from ddarts_ext.search.contributions.budget import Budget, budget
 from ddarts_ext.search.settings import SearchSettings, resolve
 from ddarts_ext.search.shrinking.masks import ShrinkState, initial_shrink_state
 from ddarts_ext.search.shrinking.measure import measured
-from ddarts_ext.search.state import SearchState, initial_state
+from ddarts_ext.search.start import initial_state
+from ddarts_ext.search.state import SearchState
 from ddarts_ext.search.step import Batch, Stepper
 
 META = torch.device("meta")

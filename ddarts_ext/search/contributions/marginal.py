@@ -194,9 +194,10 @@ def _in_row_order(groups: Sequence[AblatedGroup], losses: Sequence[Tensor]) -> T
 
 
 @contextmanager
-def frozen(net: nn.Module) -> Iterator[None]:
-    """Within it no gradient of a weight is computed: the architecture step needs none of them."""
-    held = [parameter for parameter in net.parameters() if parameter.requires_grad]
+def frozen(net: nn.Module, but: Sequence[nn.Parameter] = ()) -> Iterator[None]:
+    """Within it no gradient of a weight is computed, ``but`` of those: the architecture step needs none of them."""
+    apart = {id(parameter) for parameter in but}
+    held = [parameter for parameter in net.parameters() if parameter.requires_grad and id(parameter) not in apart]
     for parameter in held:
         parameter.requires_grad_(False)
     try:

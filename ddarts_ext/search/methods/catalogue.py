@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ddarts_ext.search.methods.baseline import Baseline
 from ddarts_ext.search.methods.method import Method
 from ddarts_ext.search.methods.settings import Architect, Discretisation, Distance, Objectives, Text, Weights
 from ddarts_ext.search.shrinking.steps import Shrinking
@@ -108,12 +109,26 @@ register(
 register(
     Method(
         name="random",
-        summary="no search: an architecture drawn uniformly from what the first rule (--set rules) can produce",
+        summary="an architecture drawn uniformly from what the first rule (--set rules) gives, or the best of some",
         source="the baseline of every search",
         space="darts",
         relaxation="sigmoid",
         sharing="individual",
         discretisation=Discretisation(rules=("darts",)),
+        epochs=1,
+        random=True,
+    )
+)
+register(
+    Method(
+        name="evolution",
+        summary="regularised evolution: mutations of the best of a few, of architectures that die of age",
+        source="Real et al., 1802.01548; evaluations, population and tournament as in NATS-Bench, 2009.00437",
+        space="darts",
+        relaxation="sigmoid",
+        sharing="normal_reduction",
+        discretisation=Discretisation(rules=("darts",)),
+        baseline=Baseline(evaluations=200, population=10, tournament=3),
         epochs=1,
         random=True,
     )
@@ -163,6 +178,8 @@ IN_SPACE = {
     )
 }
 """Methods that are another composition in another space, by name and space."""
+for _name in ("random", "evolution"):
+    IN_SPACE[_name, "nasbench201"] = replace(METHODS[_name], space="nasbench201", cells=15)
 IN_SPACE["darts", "rnn"] = Method(
     name="darts",
     summary="softmax over activations, one recurrent cell, one edge per node",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ddarts_ext.search.methods.catalogue import IN_SPACE, get, register
+from ddarts_ext.search.methods.choosing import OpStopping, Selection, Stages
 from ddarts_ext.search.methods.method import Method
-from ddarts_ext.search.methods.settings import Architect, Curvature, Mixing, Objectives, Weights
+from ddarts_ext.search.methods.settings import Architect, Curvature, Discretisation, Mixing, Objectives, Weights
 
 _DARTS = get("darts")
 
@@ -82,11 +83,46 @@ _named(
 _DRNAS = _named(
     "drnas",
     "op weights drawn from Dirichlet(elu(a) + 1) in every pass",
-    "DrNAS, 2006.10355, and its implementation, without its partial channels and stages",
+    "DrNAS, 2006.10355, and its implementation, without its stages and partial channels",
     space="darts",
     mixing=Mixing(sampler="dirichlet"),
     architect=Architect(alpha_init=1e-3, alpha_lr=6e-4, alpha_start=10),
     weights=Weights(weight_lr=0.1, weight_lr_min=0.0),
+)
+_named(
+    "oles",
+    "DARTS whose ops stop training one by one, when they learn what the held-out images do not bear out",
+    "OLES, Jiang et al., NeurIPS 2023, and its implementation (0.4 over 20 steps)",
+    stopping=OpStopping(op_stop=True),
+)
+_PC = _named(
+    "pcdarts",
+    "DARTS whose ops see a quarter of the channels, with weighted edges; alphas rest for 15 epochs",
+    "PC-DARTS, 1907.05737, section 4 and its implementation",
+    mixing=Mixing(partial_channels=4, edge_normalisation=True),
+    architect=Architect(alpha_init=1e-3, alpha_lr=6e-4, alpha_start=15),
+    weights=Weights(weight_lr=0.1, weight_lr_min=0.0),
+    batch=256,
+)
+_named(
+    "pdarts",
+    "DARTS in three stages, of more cells and fewer ops each; skip connections are dropped out, two may stay",
+    "P-DARTS, 1904.12760, and its implementation (5, 11 and 17 cells; 8, 5 and 3 ops; dropout 0.1, 0.4 and 0.7)",
+    stages=Stages(stage_cells=(0, 6, 12), stage_ops=(5, 3), skip_dropout=(0.1, 0.4, 0.7)),
+    architect=Architect(alpha_init=1e-3, alpha_lr=6e-4, alpha_start=10),
+    weights=Weights(weight_lr_min=0.0),
+    discretisation=Discretisation(max_skips=2),
+    parts=("stages",),
+    epochs=75,
+    cells=5,
+    batch=96,
+)
+_PT = _named(
+    "darts-pt",
+    "DARTS whose result is chosen by what the trained supernet misses most, op by op, and tuned in between",
+    "DARTS-PT, 2108.04392, and its implementation (10 epochs between decisions, nasbench201: 5; weights 0.0025)",
+    space="darts",
+    selection=Selection(selection="perturbation"),
 )
 
 IN_SPACE.update(
@@ -95,6 +131,7 @@ IN_SPACE.update(
         for method, settings in (
             (_BETA, {"epochs": 100}),
             (_GDAS, {"batch": 64}),
+            (_PT, {"epochs": 100, "selection": Selection(selection="perturbation", selection_every=5)}),
             (_DRNAS, {"epochs": 100, "architect": Architect(alpha_init=1e-3), "weights": Weights()}),
         )
     }

@@ -14,7 +14,9 @@ from typing import Any, get_args
 from ddarts_ext.runs.options import Option, declared, option, unknown_setting
 from ddarts_ext.search.architecture import SHARINGS
 from ddarts_ext.search.edge_weights import EDGE_RELAXATIONS
-from ddarts_ext.search.methods.compatible import check
+from ddarts_ext.search.methods.baseline import Baseline
+from ddarts_ext.search.methods.choosing import OpStopping, Selection, Stages
+from ddarts_ext.search.methods.compatible import check, check_baseline, check_stages
 from ddarts_ext.search.methods.settings import (
     RULES,
     Architect,
@@ -34,10 +36,12 @@ from ddarts_ext.search.shrinking.steps import Shrinking
 class Method:
     """A search method.
 
-    edge_relaxation: how betas become the weights of edges; without it a node is the plain sum of its edges.
-    parts: names of what runs between epochs, see parts/. random: nothing is searched, the result is drawn uniformly
-    from what the first rule can produce. shrinking: how the supernet loses ops, for methods that the
-    Shrinker runs. text: what a search on text has beside. source: where the settings are from.
+    edge_relaxation: how betas become the weights of edges; without it a node is the plain sum of its edges, unless
+    ``edge_normalisation`` of ``mixing`` asks for them.
+    parts: names of what runs between epochs, see parts/. random: there is no supernet, architectures are drawn
+    uniformly from what the first rule can produce, and evaluated as ``baseline`` says.
+    shrinking: how the supernet loses ops, for methods that the Shrinker runs. text: what a search on text has beside.
+    source: where the settings are from.
     """
 
     name: str
@@ -59,6 +63,10 @@ class Method:
     discretisation: Discretisation = field(default_factory=Discretisation)
     distance: Distance = field(default_factory=Distance)
     curvature: Curvature = field(default_factory=Curvature)
+    selection: Selection = field(default_factory=Selection)
+    stopping: OpStopping = field(default_factory=OpStopping)
+    stages: Stages = field(default_factory=Stages)
+    baseline: Baseline = field(default_factory=Baseline)
     shrinking: Shrinking | None = None
     text: Text | None = None
     epochs: int = option(50, "Epochs.", shown="the method's")
@@ -86,10 +94,40 @@ class Method:
             self.objectives,
             self.mixing,
             self.architect,
-            edge_weights=self.edge_relaxation is not None,
+            edge_weights=self.edge_relaxation,
             shrinks=self.shrinking is not None,
             stops_by_curvature=self.curvature.curvature_stop,
+            selects=self.selection.selection != "none",
+            stops_ops=self.stopping.op_stop,
+            limited=self.discretisation.max_skips is not None,
         )
+        check_baseline(self.name, self.baseline, self.discretisation.rules, random=self.random)
+        check_stages(
+            self.name,
+            self.stages,
+            self.objectives,
+            self.architect,
+            mixed=not self.random and self.shrinking is None and self.text is None,
+            alone=not self.stopping.op_stop
+            and self.selection.selection == "none"
+            and not self.curvature.curvature_stop,
+            shared=self.sharing == "normal_reduction",
+        )
+
+    @property
+    def removes(self) -> bool:
+        """Whether ops of the supernet are removed as it goes on, by other than shrinking."""
+        return self.selection.selection != "none" or self.stages.count > 1
+
+    @property
+    def edges_by(self) -> str | None:
+        """How edges are weighted, a name in :data:`.EDGE_RELAXATIONS`, or None."""
+        return "softmax" if self.mixing.edge_normalisation else self.edge_relaxation
+
+    @property
+    def edges_move_first(self) -> bool:
+        """Whether there are weights of edges that move while alphas rest."""
+        return self.edges_by is not None and not EDGE_RELAXATIONS[self.edges_by].normalised
 
     def with_settings(self, **settings: Any) -> Method:
         """A copy with other settings, named by the fields of its parts (``weight_lr=0.05``); names are checked."""
@@ -118,6 +156,10 @@ SETTINGS: dict[str, dict[str, Option]] = {
         ("discretisation", Discretisation),
         ("distance", Distance),
         ("curvature", Curvature),
+        ("selection", Selection),
+        ("stopping", OpStopping),
+        ("stages", Stages),
+        ("baseline", Baseline),
         ("shrinking", Shrinking),
         ("text", Text),
     )
@@ -136,6 +178,11 @@ _AT_LEAST_ONE = (
     "shrink_steps",
     "shrink_interval",
     "bptt",
+    "partial_channels",
+    "op_stop_window",
+    "evaluations",
+    "tournament",
+    "evaluation_epochs",
 )
 
 
@@ -171,6 +218,12 @@ def _checked(name: str, value: Any, setting: Option) -> Any:
             len(value) == 2 and all(isinstance(beta, (int, float)) and 0 <= beta < 1 for beta in value)
         ):
             raise ValueError(f"search: alpha_betas must be two numbers from 0 to below 1, got {list(value)}")
+        of = get_args(setting.kind)
+        numbers = {int: (int,), float: (int, float)}.get(of[0], ()) if of else ()
+        if numbers and any(isinstance(one, bool) or not isinstance(one, numbers) for one in value):
+            raise TypeError(
+                f"search: {name} must be a list of {'whole ' if of[0] is int else ''}numbers, got {value!r}"
+            )
         return tuple(value)
     if setting.kind is not str:
         raise TypeError(f'search: {name} must be a list, as [1, 2] or ["a"], got {value!r}')

@@ -84,21 +84,34 @@ class Mixing:
 
     sampler: draws them anew in every pass, see :mod:`.samplers`. temperature: of the draws, falling linearly from the
     first epoch to ``temperature_end`` in the last; constant where that is None.
+    compute_unchosen: ops that were not drawn are computed where nothing needs them: on a CPU they are otherwise left
+    out in the steps of the weights and in judging, by samplers that draw one op of every edge.
     auxiliary_skip: a skip connection beside the ops of every edge, of this weight in the first epoch, which falls
     linearly, by weight / epochs in every epoch (DARTS-, 2009.01027). It shares the layers of the op skip_connect.
     perturbation: in the steps of the weights alone, see :mod:`.perturbation`. perturbation_first,
     perturbation_radius: how far each weight may move, in the first epoch and (linearly) at the end.
     perturbation_steps: of the gradient, for ``adversarial``.
+    partial_channels: k, of which ops see one part in k of the channels of a state while the others pass them by, see
+    :mod:`ddarts_ext.nn.partial` (PC-DARTS, 1907.05737). edge_normalisation: the edges into a node are weighted by a
+    softmax of betas, which move as alphas do.
     """
 
     sampler: str = option("none", choices=("none", *SAMPLERS))
     temperature: float = 1.0
     temperature_end: float | None = None
+    compute_unchosen: bool = False
     auxiliary_skip: float = 0.0
     perturbation: str = option("none", choices=("none", *PERTURBATIONS))
     perturbation_first: float = 0.03
     perturbation_radius: float = 0.3
     perturbation_steps: int = 7
+    partial_channels: int = 1
+    edge_normalisation: bool = False
+
+    @property
+    def draws_one(self) -> bool:
+        """Whether one op of every edge weighs 1, and all others 0."""
+        return self.sampler in ("gumbel_hard", "reinmax")
 
     def scheduled(self, epoch: int, epochs: int) -> dict[str, float]:
         """What changes from epoch to epoch, as far as it is used, in epoch ``epoch`` (from 1)."""
@@ -163,7 +176,8 @@ class Discretisation:
     result; ``darts``, which needs no threshold, stands in where none does.
 
     edges_per_node, edges_per_cell, ops_per_edge: the target configuration, which the rule ``configuration`` reads and
-    edge weights are driven to; see :class:`.Configuration`.
+    edge weights are driven to; see :class:`.Configuration`. max_skips: the result has at most so many skip connections
+    in each gene of normal cells: the weakest give way to the next best, one by one (P-DARTS).
     """
 
     rules: tuple[str, ...] = ("darts",)
@@ -171,6 +185,7 @@ class Discretisation:
     edges_per_node: tuple[int, ...] = ()
     edges_per_cell: int = 0
     ops_per_edge: int = 1
+    max_skips: int | None = None
 
     @property
     def configuration(self) -> Configuration:

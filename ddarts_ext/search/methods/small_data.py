@@ -31,16 +31,22 @@ def preset(
         return {}
     small = max(size) <= 16
     if method.random:
-        return {"cells": 4, "channels": 8} if small else {}
+        return {"cells": 3 if method.space == "nasbench201" else 4, "channels": 8} if small else {}
     if method.shrinking is not None:
         sizes = {"cells": 3 if method.space == "nasbench201" else 5, "channels": 8, "weight_lr": 0.05}
         return sizes if small else {}
     cells = 3 if method.space == "nasbench201" else 4
     found: dict[str, Any] = {"cells": cells, "channels": 8} if small else {}
     found["batch"] = 32
+    if method.selection.selection != "none":
+        found["selection_every"] = 1
     epochs = said.get("epochs", method.epochs)
     waiting = max(method.architect.alpha_start, min(2, epochs // 4))
-    if method.objectives.op_entropy_weight or method.mixing.sampler != "none":
+    stages = method.stages.count
+    if stages > 1 and small:
+        found["stage_cells"] = tuple(range(stages)) if cells == 4 else tuple(range(0, 3 * stages, 3))
+    timed = stages > 1 or method.mixing.sampler != "none" or method.mixing.partial_channels > 1
+    if method.objectives.op_entropy_weight or timed:
         # The strength of the terms is told in parts of the whole search, and so is when they begin.
         waiting = min(waiting, round(method.architect.alpha_start * epochs / method.epochs))
     found["alpha_start"] = waiting
@@ -48,7 +54,7 @@ def preset(
         found["weight_lr"] = 0.01
     if method.objectives.ablation_weight:
         found["ablation_delta"] = 0.05
-    steps = max(1, int(split * train_images) // said.get("batch", 32)) * max(1, epochs - waiting)
+    steps = max(1, int(split * train_images) // said.get("batch", 32)) * max(1, epochs // stages - waiting)
     if method.architect.alpha_optimizer == "sgd":
         rate = min(_LARGEST_RATE, _SGD_TRAVEL * method.architect.alpha_every / steps)
         return {**found, "alpha_lr": float(f"{rate:.2g}")} if rate > method.architect.alpha_lr else found

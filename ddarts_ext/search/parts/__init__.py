@@ -7,11 +7,15 @@ from collections.abc import Callable
 from ddarts_ext.search.parts.curvature import CurvaturePart
 from ddarts_ext.search.parts.distance import DistancePart
 from ddarts_ext.search.parts.part import Part, Surroundings
+from ddarts_ext.search.parts.selection import SelectionPart
+from ddarts_ext.search.parts.stages import StagesPart
 
 PARTS: dict[str, Callable[[Surroundings], Part]] = {
     "distance": lambda around: DistancePart.of(around.config.method),
     "curvature": CurvaturePart,
+    "selection": SelectionPart,
+    "stages": StagesPart,
 }
 """Parts that a method can name, made for its search; others are given to the Searcher as objects."""
 
-__all__ = ["PARTS", "CurvaturePart", "DistancePart", "Part", "Surroundings"]
+__all__ = ["PARTS", "CurvaturePart", "DistancePart", "Part", "SelectionPart", "StagesPart", "Surroundings"]

@@ -89,7 +89,7 @@ class DistancePart(Part):
     def _read(self, state: SearchState, rule: str) -> Genotype:
         architecture = state.architecture
         return discretize(
-            architecture.op_weights(),
+            architecture.read_weights(),
             state.space,
             rule,  # type: ignore[arg-type]
             threshold=self.threshold,

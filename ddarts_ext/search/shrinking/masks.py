@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ddarts_ext.data import Dataset
-from ddarts_ext.nn.graph import SearchGraph
-from ddarts_ext.nn.layout import lay_out
 from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.settings import SearchSettings
-from ddarts_ext.search.state import Kept, Optimizers, SearchState, assembled, build_supernet
+from ddarts_ext.search.start import assembled, build_supernet
+from ddarts_ext.search.state import Kept, Optimizers, SearchState
 from ddarts_ext.spaces import Space
 
 
@@ -26,59 +24,20 @@ class MaskedArchitecture(ArchitectureParameters):
     the others; with ``by_alphas`` it is the softmax of the alphas in ``table`` over the ops that are left on its edge.
     """
 
-    mask: Tensor
-
     def __init__(self, space: Space, owner: Sequence[int], *, by_alphas: bool, initial_scale: float = 0.0) -> None:
-        super().__init__(len(space.edges), len(space.ops), owner, "softmax", initial_scale=initial_scale)
-        self.register_buffer("mask", torch.ones_like(self.table, dtype=torch.bool))
-        self.relax = self._of_alphas if by_alphas else self._equal
+        super().__init__(len(space.edges), len(space.ops), owner, "softmax", initial_scale=initial_scale, masked=True)
+        self._by_alphas = by_alphas
 
-    def _equal(self, table: Tensor) -> Tensor:
-        return self.mask.to(table.dtype) / table.shape[-1]
-
-    def _of_alphas(self, table: Tensor) -> Tensor:
-        # A large finite number, not infinity: an edge may have lost all its ops, and its softmax must not be NaN.
-        left = table.masked_fill(~self.mask, -1e9)
-        return torch.softmax(left, -1) * self.mask
+    def relax(self, alphas: Tensor) -> Tensor:
+        assert self.mask is not None
+        if self._by_alphas:
+            return torch.softmax(self.left(alphas), -1) * self.mask
+        return self.mask.to(alphas.dtype) / alphas.shape[-1]
 
 
 @dataclass
 class ShrinkState(SearchState):
     """The state of a search whose supernet shrinks."""
-
-    @property
-    def mask(self) -> Tensor:
-        """Bool [rows, E, O], on the CPU: the ops that are left."""
-        return cast(MaskedArchitecture, self.architecture).mask.cpu()
-
-    def shrink(self, mask: Tensor) -> None:
-        """Keep the ops in ``mask`` [rows, E, O] alone: others have no weights and no momentum, and are not computed."""
-        cast(MaskedArchitecture, self.architecture).mask.copy_(mask)
-        for cell, row in zip(self.net.cells, self.architecture.owner, strict=True):
-            cast(SearchGraph, cell).prune(mask[row])
-        if self.architecture.table.device.type != "cpu":
-            lay_out(self.net)
-        forget(self.weight_optimizer, self.net.parameters())
-
-    def checkpoint(self) -> dict[str, Any]:
-        return {**super().checkpoint(), "mask": self.mask}
-
-    def restore(self, checkpoint: dict[str, Any], history: list[dict[str, Any]]) -> None:
-        """The network takes the shape it had before it takes the weights."""
-        if "mask" not in checkpoint:
-            raise ValueError("search: checkpoint must be of a search that shrinks, got one without masks")
-        self.shrink(checkpoint["mask"])
-        super().restore(checkpoint, history)
-
-
-def forget(optimizer: torch.optim.Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """Let an optimiser keep the state of ``parameters`` alone, in the order they had."""
-    left = {id(parameter) for parameter in parameters}
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if id(parameter) not in left:
-                optimizer.state.pop(parameter, None)
-        group["params"] = [parameter for parameter in group["params"] if id(parameter) in left]
 
 
 def initial_shrink_state(

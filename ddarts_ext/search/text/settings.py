@@ -86,7 +86,12 @@ def _check(method: Method) -> None:
         or method.distance.track_distance
         or method.distance.early_stop
         or method.curvature.curvature_stop,
-        "edge weights must be none": method.edge_relaxation is not None,
+        "edge weights must be none": method.edges_by is not None,
+        "selection must be none": method.selection.selection != "none",
+        "op_stop must be false": method.stopping.op_stop,
+        "skip_dropout must be none": any(method.stages.skip_dropout),
+        "max_skips must be none": method.discretisation.max_skips is not None,
+        "partial_channels must be 1": method.mixing.partial_channels > 1,
         "rules must be darts": set(method.discretisation.rules) != {"darts"},
     }
     for fault, holds in faults.items():

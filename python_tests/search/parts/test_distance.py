@@ -16,7 +16,8 @@ from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search import methods
 from ddarts_ext.search.parts.distance import DistancePart
 from ddarts_ext.search.searcher import Searcher
-from ddarts_ext.search.state import SearchState, initial_state
+from ddarts_ext.search.start import initial_state
+from ddarts_ext.search.state import SearchState
 
 START = Genotype(((Gene("skip_connect", 2, 0),), (Gene("max_pool_3x3", 2, 1),)), concat=(2,), reductions=())
 SMALL: dict[str, Any] = {"channels": 2, "batch": 4, "device": "cpu"}

@@ -21,8 +21,8 @@ from ddarts_ext.search import methods
 from ddarts_ext.search.methods import variant
 from ddarts_ext.search.parts.part import Part
 from ddarts_ext.search.searcher import Searcher
-from ddarts_ext.search.shrinking.masks import forget
 from ddarts_ext.search.shrinking.shrinker import Shrinker, ShrinkResult
+from ddarts_ext.search.state import forget
 from ddarts_ext.tables.nasbench201 import NASBench201Table
 
 NASBENCH: dict[str, Any] = {"cells": 3, "channels": 2, "batch": 8, "epochs": 5, "shrink_interval": 1, "device": "cpu"}
