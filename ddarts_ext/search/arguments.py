@@ -61,6 +61,7 @@ class SearchArguments(TypedDict, total=False):
     steps: int | None
     reductions: Sequence[int] | None
     sequence: Sequence[int] | None
+    sync_norms: bool | None
     class_weights: Sequence[float] | Literal["balanced"] | None
     augmentation: Augmentation
     crop_padding: int | None

@@ -21,7 +21,17 @@ from ddarts_ext.runs.device import PRECISIONS
 from ddarts_ext.runs.graphs import GRAPHS
 from ddarts_ext.runs.losses import CLASS_WEIGHTS, LOSS, METRIC, SHOWN_LOSS, SHOWN_METRIC
 from ddarts_ext.runs.objective import plain_weights
-from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option, unknown_setting
+from ddarts_ext.runs.options import (
+    IMAGE_SIZE,
+    SHOWN_SIZE,
+    SHOWN_STEM,
+    STEM,
+    SYNC_NORMS,
+    Option,
+    declared,
+    option,
+    unknown_setting,
+)
 from ddarts_ext.runs.own import refuse_functions
 from ddarts_ext.search import methods
 from ddarts_ext.search.architecture import owners
@@ -44,7 +54,8 @@ class SearchSettings:
     that keep moving and lag behind both: after some hundred steps they can tell a loss of 20 where the batch's own give
     2. judge_every: epochs from one judgement to the next; the last epoch is always judged. graphs: whether the steps on
     a GPU are captured as CUDA graphs; ``auto`` where they can be, ``on`` refuses a search whose steps cannot.
-    table: file with the accuracies of NAS-Bench-201 that are looked up for the result.
+    table: file with the accuracies of NAS-Bench-201 that are looked up for the result. sync_norms: of several ranks,
+    norms take the statistics of the whole batch, as one process would; it changes nothing for one.
     loss, metric, class_weights: see :func:`ddarts_ext.runs.objective.objective_of`. own: the names of functions that
     were passed to the Searcher, by argument.
     """
@@ -70,6 +81,7 @@ class SearchSettings:
     steps: int | None = option(None)
     reductions: tuple[int, ...] | None = option(None)
     sequence: tuple[int, ...] | None = option(None)
+    sync_norms: bool = option(False, SYNC_NORMS)
     loss: str = option("cross-entropy", LOSS, shown=SHOWN_LOSS)
     metric: str = option("accuracy", METRIC, shown=SHOWN_METRIC)
     class_weights: tuple[float, ...] | str | None = option(None, CLASS_WEIGHTS, shown="none")
@@ -82,6 +94,7 @@ class SearchSettings:
         said = {"version": 1, "command": "search", **asdict(self), "start": start}
         # As before there was a choice: such runs go on.
         usual: dict[str, Any] = {"loss": "cross-entropy", "metric": "accuracy", "class_weights": None, "own": {}}
+        usual["sync_norms"] = False
         return {name: value for name, value in said.items() if name not in usual or value != usual[name]}
 
     def space(self) -> spaces.Space:

@@ -75,6 +75,11 @@ class SearchState:
         else:
             self.held[name] = value.detach().clone()
 
+    def decided(self) -> dict[str, Tensor]:
+        """What the search has decided so far, by name."""
+        betas = self.architecture.edge_table
+        return {"alphas": self.architecture.table, **({} if betas is None else {"betas": betas})}
+
     def checkpoint(self) -> dict[str, Any]:
         """All of it but the history, of things that ``torch.load(weights_only=True)`` reads."""
         return {

@@ -51,6 +51,9 @@ class ShrinkState(SearchState):
         """Bool [rows, E, O], on the CPU: the ops that are left."""
         return cast(MaskedArchitecture, self.architecture).mask.cpu()
 
+    def decided(self) -> dict[str, Tensor]:
+        return {**super().decided(), "masks": self.mask}
+
     def shrink(self, mask: Tensor) -> None:
         """Keep the ops in ``mask`` [rows, E, O] alone: others have no weights and no momentum, and are not computed."""
         cast(MaskedArchitecture, self.architecture).mask.copy_(mask)
