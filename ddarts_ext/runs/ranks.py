@@ -165,7 +165,8 @@ class Ranks:
         plain = json.loads(json.dumps(facts))
         every = [json.loads(said) for said in exchange.gathered(json.dumps(plain).encode())]
         for rank, theirs in enumerate(every):
-            for path, first, other in differences(every[0], theirs, ignored):
+            # What follows from the images follows from settings too: a difference there is its reason.
+            for path, first, other in sorted(differences(every[0], theirs, ignored), key=lambda d: _of_images(d[0])):
                 what = path.rpartition(".")[2]
                 of = f"data must be the same images on all ranks: {what}" if _of_images(path) else what
                 rest = "" if _of_images(path) else " on all ranks"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -111,12 +112,14 @@ class Step:
     def _parallel(self) -> Any:
         from torch.nn.parallel import DistributedDataParallel
 
+        # Statistics are averaged at the end of an epoch, or the same everywhere. From torch 2.13 on the argument has
+        # another name.
+        known = inspect.signature(DistributedDataParallel.__init__).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+        module = _Module(self.network, self.forward)
         with exchange.answered():
             return DistributedDataParallel(
-                _Module(self.network, self.forward),
-                # Statistics are averaged at the end of an epoch, or the same everywhere.
-                broadcast_buffers=False,
-                find_unused_parameters=bool(dead_parameters(self.network)),
+                module, find_unused_parameters=bool(dead_parameters(self.network)), **{name: False}
             )
 
     def _averaging(self, last: bool) -> AbstractContextManager[object]:
