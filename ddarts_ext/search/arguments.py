@@ -53,6 +53,7 @@ class SearchArguments(TypedDict, total=False):
     precision: Literal["float32", "bf16"] | None
     deterministic: bool | None
     split: float | None
+    search_fraction: float | None
     image_size: int | None
     stem: Literal["cifar", "imagenet", "imagenet_stride4"] | None
     judge_statistics: Literal["batch", "running"] | None

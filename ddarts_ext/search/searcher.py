@@ -143,6 +143,9 @@ class Searcher:
         self.table = None if self.config.table is None else NASBench201Table.load(self.config.table)
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
         self.order = self._ordered(dataset)
+        if self.config.search_fraction < 1:
+            labels = dataset.train.labels
+            self.order = divided(labels, self.order, self.config.search_fraction, self.config.seed)[0]
         self.dataset = dataset.to(self.device)
         self.resume = resume
         self.progress = (progress or default_progress()) if self.ranks.first else Progress()
@@ -286,6 +289,8 @@ class Searcher:
     def _announce(self, state: SearchState) -> None:
         """Say what the run is and takes, or refuse it, before anything is computed or written."""
         method, weights = self.config.method, state.architecture.weights().detach()
+        if self.config.search_fraction < 1:
+            self.progress.say(f"search: {len(self.order)} of {len(self.dataset.train)} images are searched on")
         if self.objective.said:
             self.progress.say(f"search: {self.objective.said}")
         runs = autocast(self.device, self.config.precision)

@@ -47,7 +47,8 @@ launched and how often is judged changes nothing that is searched."""
 class SearchSettings:
     """Everything that determines a search but the images themselves.
 
-    split: part of the training images whose batches move the weights; the rest moves the alphas and judges.
+    search_fraction: part of the training images that the search sees at all, by a stratified permutation from the seed.
+    split: part of these whose batches move the weights; the rest moves the alphas and judges.
     reductions: indices of the reduction cells, None for thirds. steps: nodes of a cell, None for the space's.
     sequence: for methods whose cells share alphas by number, the number of every cell. start: the network to start at.
     judge_statistics: with which statistics of its norms the supernet is judged. Running ones follow weights and alphas
@@ -73,6 +74,7 @@ class SearchSettings:
     precision: str = option("float32", "float32, or bf16 for autocast.", choices=PRECISIONS)
     deterministic: bool = option(False, "Only algorithms that give the same result every time.")
     split: float = option(0.5)
+    search_fraction: float = option(1.0, "Share of the training images that is searched on, of every class alike.")
     image_size: int | None = option(None, IMAGE_SIZE, shown=SHOWN_SIZE)
     stem: str = option("cifar", STEM, shown=SHOWN_STEM, choices=STEMS)
     judge_statistics: str = option("batch", choices=("batch", "running"))
@@ -94,7 +96,7 @@ class SearchSettings:
         said = {"version": 1, "command": "search", **asdict(self), "start": start}
         # As before there was a choice: such runs go on.
         usual: dict[str, Any] = {"loss": "cross-entropy", "metric": "accuracy", "class_weights": None, "own": {}}
-        usual["sync_norms"] = False
+        usual |= {"sync_norms": False, "search_fraction": 1.0}
         return {name: value for name, value in said.items() if name not in usual or value != usual[name]}
 
     def space(self) -> spaces.Space:
@@ -137,9 +139,14 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
     wanted.update((name, positive(name, wanted[name])) for name in SIZES if name in wanted)
     own.update((name, positive(name, own[name])) for name in ("judge_every",) if name in own)
     split = _fraction(own.get("split", SearchSettings.split))
+    share = own.get("search_fraction", 1.0)
+    if isinstance(share, bool) or not isinstance(share, (int, float)):
+        raise TypeError(f"search: search_fraction must be a number, got {share!r}")
+    if not 0 < share <= 1:
+        raise ValueError(f"search: search_fraction must be above 0 and at most 1, got {share}")
     small: Mapping[str, Any] = {}
     if isinstance(method, str):
-        small = methods.preset(chosen, dataset.size, len(dataset.train), split, wanted)
+        small = methods.preset(chosen, dataset.size, int(share * len(dataset.train)), split, wanted)
     said = {**small, **wanted}
     sizes: dict[str, Any] = {name: said.pop(name) for name in SIZES if name in said}
     chosen = replace(chosen, **sizes).with_settings(**said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -115,11 +116,15 @@ class Step:
         # Statistics are averaged at the end of an epoch, or the same everywhere. From torch 2.13 on the argument has
         # another name.
         known = inspect.signature(DistributedDataParallel.__init__).parameters
-        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-        module = _Module(self.network, self.forward)
+        buffers: dict[str, Any] = {
+            "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+        }
+        unused = bool(dead_parameters(self.network))
+        # Gradients of 1x1 convolutions come in either layout, and are copied into the buckets.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
         with exchange.answered():
             return DistributedDataParallel(
-                module, find_unused_parameters=bool(dead_parameters(self.network)), **{name: False}
+                _Module(self.network, self.forward), find_unused_parameters=unused, **buffers
             )
 
     def _averaging(self, last: bool) -> AbstractContextManager[object]:
