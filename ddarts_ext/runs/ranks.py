@@ -14,7 +14,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
@@ -22,7 +22,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ddarts_ext.runs import exchange, share
+from ddarts_ext.runs import exchange, interrupts, share
 from ddarts_ext.runs.checkpoint import digest
 from ddarts_ext.runs.comparison import differences, short
 from ddarts_ext.runs.sums import Sums
@@ -117,6 +117,21 @@ class Ranks:
     def total(self, tensor: Tensor) -> Tensor:
         """The sum over ranks, differentiable: of what batch norms sum."""
         return exchange.differentiable_total(tensor) if self.several else tensor
+
+    def any(self, here: bool) -> bool:
+        """Whether something holds on any rank; they wait for each other, not for their devices."""
+        return bool(exchange.total(torch.tensor([here], dtype=torch.int32))) if self.several else here
+
+    @contextmanager
+    def in_step(self) -> Iterator[None]:
+        """Within it, signals wait for :func:`.interrupts.answer`, as ranks must end after the same step."""
+        with interrupts.held() if self.several else nullcontext():
+            yield
+
+    def between_steps(self) -> None:
+        """End the run on all ranks where one was told to end."""
+        if self.several:
+            interrupts.answer(self.any)
 
     def add_up(self, sums: Sums) -> None:
         """Make the sums of every rank, of images that it judged alone, those of all."""

@@ -465,13 +465,15 @@ class Searcher:
         first = method.architect.alpha_start
         decides = epoch >= first + method.objectives.zero_one_start * (method.epochs - first)
         moving = valid_rows if self._moves_alphas(epoch) else None
-        for iteration in iterations.epoch(rows, moving, number=epoch * steps, decides=decides):
-            with interrupts.held():
-                state.under_way = True
-                iteration()
-                state.step += 1
-                state.under_way = False
-            self.progress.step()
+        with self.ranks.in_step():
+            for iteration in iterations.epoch(rows, moving, number=epoch * steps, decides=decides):
+                with interrupts.held():
+                    state.under_way = True
+                    iteration()
+                    state.step += 1
+                    state.under_way = False
+                self.progress.step()
+                self.ranks.between_steps()
         self.ranks.average_statistics(state.net)
 
     def _batches(self, part: torch.Tensor, alpha_part: torch.Tensor, state: SearchState) -> tuple[Any, Any, int]:

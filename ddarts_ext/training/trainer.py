@@ -341,17 +341,19 @@ class Trainer:
         steps = steps_in(len(self.order), config.batch, self.ranks.world)
         run.network.train()
         run.drawn = run.order.get_state()
-        for part in skipping(self.ranks.rows(permuted(self.order, config.batch, run.order)), run.step):
-            for images, labels in split.batches(part):
-                with interrupts.held(), self.ranks.sharing():
-                    run.under_way = True
-                    self._set_rate(run, rate(config, run.epoch, run.step / steps))
-                    step(run, self._augmented(run, images), labels)
-                    run.step += 1
-                    if run.average is not None:
-                        run.average.follow(run.network, run.epoch * steps + run.step)
-                    run.under_way = False
-                self.progress.step()
+        with self.ranks.in_step():
+            for part in skipping(self.ranks.rows(permuted(self.order, config.batch, run.order)), run.step):
+                for images, labels in split.batches(part):
+                    with interrupts.held(), self.ranks.sharing():
+                        run.under_way = True
+                        self._set_rate(run, rate(config, run.epoch, run.step / steps))
+                        step(run, self._augmented(run, images), labels)
+                        run.step += 1
+                        if run.average is not None:
+                            run.average.follow(run.network, run.epoch * steps + run.step)
+                        run.under_way = False
+                    self.progress.step()
+                    self.ranks.between_steps()
         self.ranks.average_statistics(run.network, *(() if run.average is None else (run.average.network,)))
 
     def _set_rate(self, run: Run, value: float) -> None:

@@ -37,14 +37,20 @@ def epochs(out: Path) -> int:
     return len(history.read_text().splitlines()) if history.is_file() else 0
 
 
-def killed(command: list[str | Path], out: Path, world: int, rank: int) -> None:
-    """Kill a rank within a run that has saved an epoch, and see how the others end."""
+def under_way(command: list[str | Path], out: Path, world: int) -> Started:
+    """A run that has saved an epoch."""
     before, until = epochs(out), time.monotonic() + 300
     run = Started(world, command, out.parent)
     while epochs(out) <= before:
         assert time.monotonic() < until
         assert all(process.poll() is None for process in run.processes), run.wait()
         time.sleep(0.05)
+    return run
+
+
+def killed(command: list[str | Path], out: Path, world: int, rank: int) -> None:
+    """Kill a rank, and see how the others end."""
+    run = under_way(command, out, world)
     run.kill(rank)
     began = time.monotonic()
     ended = run.wait(60)
@@ -67,6 +73,19 @@ def test_a_search_survives_the_loss_of_a_rank(images: Path) -> None:
     assert epochs(out) > first
     config = json.loads((out / "config.json").read_text())
     assert config["method"]["batch"] == 12
+
+
+@pytest.mark.parametrize("kind", ["search", "train"])
+def test_a_signal_to_one_rank_ends_all_after_the_same_step(images: Path, kind: str) -> None:
+    out = images.parent / "run"
+    run = under_way((search if kind == "search" else train)(images, out, 500), out, 2)
+    run.processes[1].terminate()
+    ended = run.wait(60)
+    assert [code for code, _, _ in ended] == [143, 143], ended
+    lines = [line for _, _, text in ended for line in text.splitlines() if line.startswith("ddarts:")]
+    assert len(lines) == 1
+    assert "interrupted" in lines[0]
+    killed(cli(kind, "--out", out, "--resume", "--device", "cpu"), out, 3, 2)
 
 
 def test_the_first_rank_may_be_the_one(images: Path) -> None:
