@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 import typer
@@ -31,7 +32,7 @@ from ddarts_ext.commands import (
     watch,
 )
 from ddarts_ext.info import version as package_version
-from ddarts_ext.runs import interrupts
+from ddarts_ext.runs import interrupts, ranks
 from ddarts_ext.runs.failures import reason
 
 # What all wrong usage is a kind of, in click or in the copy of it within typer.
@@ -100,8 +101,8 @@ def _run(arguments: list[str]) -> int:
     none."""
     command = typer.main.get_command(app)
     try:
-        with command.make_context("ddarts", list(arguments)) as context:
-            command.invoke(context)
+        with _ranks(arguments):
+            return _invoked(command, arguments)
     except typer.Exit as error:
         return error.exit_code
     except typer.Abort:
@@ -115,11 +116,29 @@ def _run(arguments: list[str]) -> int:
         # The reader has gone (ddarts ... | head): nobody is left to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _invoked(command: Any, arguments: list[str]) -> int:
+    with command.make_context("ddarts", list(arguments)) as context:
+        command.invoke(context)
     return 0
 
 
+def _ranks(arguments: list[str]) -> AbstractContextManager[object]:
+    """The processes that torchrun has started, of which a search and a training make one run."""
+    found = ranks.started()
+    if found.several and arguments[:1] not in (["search"], ["train"]):
+        raise ValueError(
+            f"{arguments[0] if arguments else 'ddarts'}: ranks must be 1, as only search and train take several, got "
+            f"{found.world}"
+        )
+    return ranks.joined()
+
+
 def _say(line: str, code: int) -> int:
-    print(f"ddarts: {' '.join(line.split())}", file=sys.stderr)
+    line = " ".join(line.split())
+    if not ranks.said_already(line):
+        print(f"ddarts: {line}", file=sys.stderr, flush=True)
     return code
 
 

@@ -53,6 +53,7 @@ def search(
         return
     from ddarts_ext.genotype.start import Start
     from ddarts_ext.runs.progress import for_terminal
+    from ddarts_ext.runs.ranks import current
     from ddarts_ext.search import Searcher, Shrinker
 
     said = {name: value for name, value in {"data": data, "method": method}.items() if value is not None}
@@ -68,6 +69,8 @@ def search(
     shrinks = methods.get(arguments.get("method", "ddarts")).shrinking is not None
     kind: type[Searcher] = Shrinker if shrinks else Searcher
     result = kind(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
+    if not current().first:
+        return
     typer.echo(result.genotype.to_text() if result.genotype.inputs == 1 else result.genotype)
     last = result.history[-1] if result.history else {}
     judged = f", validation {_judged(*metric_in(last['valid']))}" if "valid" in last else ""

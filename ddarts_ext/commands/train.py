@@ -46,6 +46,7 @@ def train(
         return
     from ddarts_ext.runs.losses import shown
     from ddarts_ext.runs.progress import for_terminal
+    from ddarts_ext.runs.ranks import current
     from ddarts_ext.training.trainer import Trainer
     from ddarts_ext.training.weights import WEIGHTS
 
@@ -61,6 +62,8 @@ def train(
     result: Any = Trainer(
         **arguments, cells=cells, device=device, out=out, resume=resume, progress=for_terminal()
     ).train()
+    if not current().first:
+        return
     if is_text(arguments["data"]):
         typer.echo(f"perplexity {result.perplexity:.2f} on the test text, with the best weights by the validation text")
         if out is not None:

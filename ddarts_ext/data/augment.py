@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.runs.options import declared, option
+from ddarts_ext.runs.share import own, own_seed, whole
 
 POLICIES = ("cifar10", "imagenet", "svhn")
 
@@ -121,10 +122,10 @@ def _crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Ge
     rows = torch.arange(height, device=device).expand(batch, height)
     cols = torch.arange(width, device=device).expand(batch, width)
     if flip:
-        mirrored = torch.rand(batch, 1, device=device, generator=generator) < 0.5
+        mirrored = own(torch.rand(whole(batch), 1, device=device, generator=generator)) < 0.5
         cols = torch.where(mirrored, width - 1 - cols, cols)
     if padding:
-        offsets = torch.randint(0, 2 * padding + 1, (2, batch, 1), device=device, generator=generator)
+        offsets = own(torch.randint(0, 2 * padding + 1, (2, whole(batch), 1), device=device, generator=generator), 1)
         rows, cols = rows + offsets[0], cols + offsets[1]
         images = torch.nn.functional.pad(images, (padding, padding, padding, padding))
     each = torch.arange(batch, device=device)[:, None, None]
@@ -134,7 +135,7 @@ def _crop_and_flip(images: Tensor, padding: int, flip: bool, generator: torch.Ge
 def _cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
     batch, _, height, width = images.shape
     device = images.device
-    centre = torch.rand(2, batch, 1, device=device, generator=generator)
+    centre = own(torch.rand(2, whole(batch), 1, device=device, generator=generator), 1)
 
     def covered(length: int, where: Tensor) -> Tensor:
         start = (where * length).floor() - side // 2
@@ -148,12 +149,12 @@ def _cutout(images: Tensor, side: int, generator: torch.Generator) -> Tensor:
 def _autoaugment(images: Tensor, policy: str, generator: torch.Generator) -> Tensor:
     """Every image goes through a sub-policy of its own, with its own draws (Cubuk et al., 2019)."""
     policies = _policies(policy)
-    chosen = torch.randint(len(policies), (len(images),), generator=generator, device=generator.device)
+    chosen = own(torch.randint(len(policies), (whole(len(images)),), generator=generator, device=generator.device))
     seed = int(torch.randint(0, 2**31, (1,), device=generator.device, generator=generator))
     out = images.to(torch.float32).div(255)
     # kornia names no generator, and would draw from the global one. Images of one sub-policy go together, as it draws
     # for each of them.
-    with DrawsFrom(torch.Generator().manual_seed(seed)):
+    with DrawsFrom(torch.Generator().manual_seed(own_seed(seed))):
         for number in sorted(set(chosen.tolist())):
             rows = (chosen == number).nonzero().flatten().to(images.device)
             out[rows] = policies[number](out[rows])

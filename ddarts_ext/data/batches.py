@@ -25,10 +25,10 @@ def in_rows(indices: Tensor, batch: int) -> list[Tensor]:
     return [*parts, indices[None, whole:]] if len(indices) - whole > 1 else parts
 
 
-def steps_in(count: int, batch: int) -> int:
-    """How many batches :func:`permuted` makes of ``count`` images."""
+def steps_in(count: int, batch: int, ranks: int = 1) -> int:
+    """How many batches :func:`permuted` makes of ``count`` images, of which each of so many ranks has 2 or more."""
     size = min(batch, count)
-    return count // size + (count % size > 1)
+    return count // size + (count % size // ranks > 1)
 
 
 def skipping(parts: Sequence[Tensor], done: int) -> Iterator[Tensor]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.data.dataset import Dataset
+from ddarts_ext.runs.share import own_seed
 
 AugmentFunction = Callable[[Tensor], Tensor]
 """A batch uint8 [B, C, H, W] on the device of the run -> the same shape, uint8 or floats from 0 to 1."""
@@ -48,7 +49,7 @@ class OwnAugment:
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Pixel values from 0 to 255, uint8 or float32."""
         seed = int(torch.randint(0, 2**31, (1,), device=generator.device, generator=generator))
-        with torch.no_grad(), _seeded(seed, images.device):
+        with torch.no_grad(), _seeded(own_seed(seed), images.device):
             found = self.function(images)
         if not isinstance(found, Tensor):
             raise TypeError(f"{self.command}: augment must give a tensor, got {type(found).__name__}")

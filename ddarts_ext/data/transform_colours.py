@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.runs.draws import DrawsFrom
+from ddarts_ext.runs.share import own, own_seed, whole
 
 # Eigenvalues and -vectors of the colours of ImageNet, from 0 to 1 (Krizhevsky et al., 2012; from fb.resnet.torch).
 _EIGENVALUES = (0.2175, 0.0188, 0.0045)
@@ -29,10 +30,10 @@ def jittered(images: Tensor, jitter: tuple[float, ...], draws: torch.Generator) 
     ColorJitter: every image has factors and an order of its own. draws: on the CPU."""
     adjust = _adjustments()
     count = len(images)
-    spread = (2 * torch.rand(4, count, generator=draws) - 1) * torch.tensor(jitter)[:, None]
+    spread = (2 * own(torch.rand(4, whole(count), generator=draws), 1) - 1) * torch.tensor(jitter)[:, None]
     factors = spread + torch.tensor([1.0, 1.0, 1.0, 0.0])[:, None]
     factors[3] *= 2 * torch.pi
-    order = torch.rand(count, 4, generator=draws).argsort(1)
+    order = own(torch.rand(whole(count), 4, generator=draws)).argsort(1)
     on_device = factors.to(images.device)
     out = images.clone()
     for place in range(4):
@@ -45,7 +46,7 @@ def jittered(images: Tensor, jitter: tuple[float, ...], draws: torch.Generator) 
 
 def lighting_shift(count: int, std: float, draws: torch.Generator) -> Tensor:
     """float32 [count, 3]: what is added to red, green and blue: sum over components i of a_i l_i p_i, a ~ N(0, std)."""
-    alpha = torch.randn(count, 3, generator=draws) * std
+    alpha = own(torch.randn(whole(count), 3, generator=draws)) * std
     return alpha * torch.tensor(_EIGENVALUES) @ torch.tensor(_EIGENVECTORS).T
 
 
@@ -55,8 +56,10 @@ def randaugmented(images: Tensor, ops: int, magnitude: int, draws: torch.Generat
     Every image goes through ops of its own, none twice; those whose turn is the same op go together.
     """
     policy = _policy(magnitude)
-    order = torch.rand(len(images), len(policy), generator=draws).argsort(1)[:, :ops]
+    order = own(torch.rand(whole(len(images)), len(policy), generator=draws)).argsort(1)[:, :ops]
     out = images
+    if (seed := own_seed(draws.initial_seed())) != draws.initial_seed():
+        draws = torch.Generator().manual_seed(seed)
     with DrawsFrom(draws):
         for turn in range(ops):
             before, out = out, out.clone()

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ddarts_ext.runs import share
+
 _RATIO = (3 / 4, 4 / 3)
 _ERASED_AREA, _ERASED_RATIO = (0.02, 0.33), (0.3, 3.3)
 _TRIES = 10
@@ -18,7 +20,7 @@ def _sides(
 ) -> tuple[Tensor, Tensor]:
     """Heights and widths [count, tries] in whole pixels: shares of ``whole`` pixels uniform in ``area``, the logarithm
     of width by height uniform between those of ``ratio``."""
-    u = torch.rand(2, count, _TRIES, device=generator.device, generator=generator)
+    u = share.own(torch.rand(2, share.whole(count), _TRIES, device=generator.device, generator=generator), 1)
     pixels = whole * (area[0] + (area[1] - area[0]) * u[0])
     low, high = map(math.log, ratio)
     by = (low + (high - low) * u[1]).exp()
@@ -40,7 +42,7 @@ def crop_boxes(count: int, size: tuple[int, int], least: float, generator: torch
     found = fits.any(1)
     w = torch.where(found, w.gather(1, first)[:, 0], float(whole_w))
     h = torch.where(found, h.gather(1, first)[:, 0], float(whole_h))
-    place = torch.rand(2, count, device=device, generator=generator)
+    place = share.own(torch.rand(2, share.whole(count), device=device, generator=generator), 1)
     top = torch.where(found, (place[0] * (height - h + 1)).floor(), ((height - h) / 2).floor())
     left = torch.where(found, (place[1] * (width - w + 1)).floor(), ((width - w) / 2).floor())
     return torch.stack([top, left, h, w], 1)
@@ -72,8 +74,8 @@ def erased(images: Tensor, probability: float, generator: torch.Generator) -> Te
     fits = (h < height) & (w < width)
     first = fits.int().argmax(1, keepdim=True)
     h, w = h.gather(1, first), w.gather(1, first)
-    chosen = torch.rand(count, device=device, generator=generator) < probability
-    place = torch.rand(2, count, 1, device=device, generator=generator)
+    chosen = share.own(torch.rand(share.whole(count), device=device, generator=generator)) < probability
+    place = share.own(torch.rand(2, share.whole(count), 1, device=device, generator=generator), 1)
     top, left = (place[0] * (height - h + 1)).floor(), (place[1] * (width - w + 1)).floor()
     rows, cols = torch.arange(height, device=device), torch.arange(width, device=device)
     hole = ((rows >= top) & (rows < top + h))[:, :, None] & ((cols >= left) & (cols < left + w))[:, None, :]

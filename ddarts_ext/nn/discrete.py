@@ -13,6 +13,7 @@ from ddarts_ext.nn.cell import Normed
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.mixed import Launch, launches
 from ddarts_ext.nn.primitives import EVALUATION, Primitive, primitive
+from ddarts_ext.runs.share import own, whole
 
 
 class Drop(NamedTuple):
@@ -40,8 +41,8 @@ def drop_path(x: Tensor, drop: Drop) -> Tensor:
     if isinstance(keep, Tensor):
         kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < keep
         return x * kept.to(x.dtype).div(keep.to(x.dtype))
-    mask = torch.empty(x.shape[0], 1, 1, 1, dtype=x.dtype, device=x.device).bernoulli_(keep, generator=drop.generator)
-    return x * mask.div_(keep)
+    mask = torch.empty(whole(x.shape[0]), 1, 1, 1, dtype=x.dtype, device=x.device)
+    return x * own(mask.bernoulli_(keep, generator=drop.generator)).div(keep)
 
 
 class DiscreteGraph(nn.Module):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +83,7 @@ class SearchGraph(nn.Module):
         """
         if p.only is not None:
             return self._states_of(p.only[self.index], inputs, weights, p)
-        plan = self._by_edge if applies(inputs[0], p) else self._by_node
+        plan = self._by_edge if applies(inputs[0], p) and not self._synchronised() else self._by_node
         tables = self._tables(weights, plan, p)
         nodes = [node for node in self.nodes if isinstance(node, MixedNode)]
         branches: list[dict[int, Tensor]] = [{} for _ in nodes]
@@ -248,6 +249,10 @@ class SearchGraph(nn.Module):
             f"order_{name}",
             [len(columns) for columns in order],
         )
+
+    def _synchronised(self) -> bool:
+        """Whether norms need the batches of other processes, which only whole nodes ask for."""
+        return any(cast(MixedNode, node).running.processes is not None for node in self.nodes)
 
     def _device(self) -> torch.device | None:
         """Where the cell is; a cell that was pruned to ops without weights knows it by what it multiplied before."""

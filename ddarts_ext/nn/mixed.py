@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ddarts_ext import ops
+from ddarts_ext.nn import synchronised
 from ddarts_ext.nn.forward_pass import NodeKey, Pass
 from ddarts_ext.nn.idle_bias import with_idle_biases
 from ddarts_ext.nn.norm import RunningStatistics, elements_per_group
@@ -91,12 +92,19 @@ class MixedNode(nn.Module):
 
     def forward(self, branches: Sequence[Tensor], weights: Tensor, p: Pass, key: NodeKey) -> Tensor:
         """K branches [groups * B, C, H, W], weights [groups, K] -> [groups * B, C, H, W]."""
-        mean, rstd = self.running.given(p)
-        result = ops.mixed_sum(branches, weights, normalize=self.normalize, mean=mean, rstd=rstd, eps=self.running.eps)
-        self.running.record(result.mean, result.rstd, elements_per_group(result.out, p.groups), p)
+        processes, elements = self.running.together(branches[0], p), elements_per_group(branches[0], p.groups)
+        if processes is not None:
+            out, mean, rstd = synchronised.mixed_sum(branches, weights, self.normalize, self.running.eps, processes)
+            elements *= processes.world
+        else:
+            given = self.running.given(p)
+            out, mean, rstd = ops.mixed_sum(
+                branches, weights, normalize=self.normalize, mean=given[0], rstd=given[1], eps=self.running.eps
+            )
+        self.running.record(mean, rstd, elements, p)
         if p.observe is not None:
-            p.observe(key, branches, result.mean, result.rstd, self.normalize)
-        return result.out
+            p.observe(key, branches, mean, rstd, self.normalize)
+        return out
 
     def complete(
         self, partial: PartialSum, slots: Sequence[int], branches: Sequence[Tensor], weights: Tensor, p: Pass

@@ -10,18 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from ddarts_ext import ops
+from ddarts_ext.nn import synchronised
 from ddarts_ext.nn.forward_pass import Pass, Update
+from ddarts_ext.nn.synchronised import Processes
 
 
 class RunningStatistics(nn.Module):
     """The running mean and variance of batch norms, updated as ``BatchNorm2d`` does.
 
     shape: [C] for one norm, [K, C] for all norms of a node. With ``track=False`` there are no buffers, and every pass
-    uses the statistics of its batch.
+    uses the statistics of its batch. processes: those with whose batches it is one batch, see :mod:`.synchronised`.
     """
 
     running_mean: Tensor | None
     running_var: Tensor | None
+    processes: Processes | None = None
 
     def __init__(self, *shape: int, track: bool = True, eps: float = 1e-5, momentum: float = 0.1) -> None:
         super().__init__()
@@ -34,6 +37,11 @@ class RunningStatistics(nn.Module):
         if p.statistics != "running" or self.running_mean is None or self.running_var is None:
             return None, None
         return self.running_mean.unsqueeze(0), (self.running_var + self.eps).rsqrt().unsqueeze(0)
+
+    def together(self, x: Tensor, p: Pass) -> Processes | None:
+        """The processes whose batches give the statistics of the pass, None where the batch x alone or the running
+        buffers do; a pass on the meta device is counted and not run."""
+        return None if x.is_meta or (p.statistics == "running" and self.track) else self.processes
 
     def follows(self, p: Pass) -> bool:
         """Whether the pass updates the running buffers."""
@@ -60,6 +68,13 @@ class RunningStatistics(nn.Module):
     def extra_repr(self) -> str:
         shape = () if self.running_mean is None else tuple(self.running_mean.shape)
         return f"{shape}, track={self.track}, eps={self.eps}, momentum={self.momentum}"
+
+
+def synchronise_norms(network: nn.Module, processes: Processes | None) -> None:
+    """Have all norms of ``network`` take the statistics of the batches of ``processes``; None: of their own batch."""
+    for module in network.modules():
+        if isinstance(module, RunningStatistics):
+            module.processes = processes
 
 
 def given_together(norms: Sequence[RunningStatistics], p: Pass) -> tuple[Tensor | None, Tensor | None]:
@@ -146,9 +161,14 @@ class GroupedNorm(RunningStatistics):
 
     def forward(self, x: Tensor, p: Pass, relu: bool = False) -> Tensor:
         """[groups * B, C, H, W] -> the same shape, dtype and layout."""
-        mean, rstd = self.given(p)
+        processes = self.together(x, p)
+        if processes is not None:
+            out, mean, rstd = synchronised.grouped_norm(x, self.weight, self.bias, p.groups, self.eps, relu, processes)
+            self.record(mean, rstd, elements_per_group(x, p.groups) * processes.world, p)
+            return out
+        given = self.given(p)
         result = ops.grouped_batch_norm(
-            x, self.weight, self.bias, mean=mean, rstd=rstd, groups=p.groups, eps=self.eps, relu=relu
+            x, self.weight, self.bias, mean=given[0], rstd=given[1], groups=p.groups, eps=self.eps, relu=relu
         )
         self.record(result.mean, result.rstd, elements_per_group(x, p.groups), p)
         return result.out

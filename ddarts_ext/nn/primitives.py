@@ -186,7 +186,7 @@ class DepthwiseConv(Primitive):
             return outputs
         places, stages, norms = zip(*longer, strict=True)
         inputs = [outputs[i] for i in places]
-        if norms[0].weight is not None:
+        if norms[0].weight is not None or norms[0].together(x, p) is not None:
             found = _Stage.run(stages, [norm(y, p) for norm, y in zip(norms, inputs, strict=True)], p.groups)
         else:
             mean, rstd = given_together(norms, p)

@@ -12,11 +12,19 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from ddarts_ext.runs.ranks import Ranks, current
+
 PRECISIONS = ("float32", "bf16")
 
 
 def choose_device(device: str | torch.device | None, command: str) -> torch.device:
-    """The device of that name; None takes a GPU where there is one. Raises ValueError for one that is not there."""
+    """The device of that name; None takes a GPU where there is one. Raises ValueError for one that is not there.
+
+    Of several ranks each takes the GPU of its number on its machine.
+    """
+    ranks = current()
+    if ranks.several:
+        return _of_rank(str(device or "auto"), command, ranks)
     if device is None or str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -30,6 +38,24 @@ def choose_device(device: str | torch.device | None, command: str) -> torch.devi
             f"{command}: device must be cpu, as torch {torch.__version__} sees no GPU here, got {str(device)!r}"
         )
     return chosen
+
+
+def _of_rank(device: str, command: str, ranks: Ranks) -> torch.device:
+    if device not in ("auto", "cpu", "cuda"):
+        raise ValueError(
+            f"{command}: device must be auto, cpu or cuda with several ranks, each of which takes a GPU of its own, "
+            f"got {device!r}"
+        )
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and not count):
+        return torch.device("cpu")
+    if ranks.beside > count:
+        raise ValueError(
+            f"{command}: device must be cpu, or the ranks of a machine as many as its GPUs at most, got {count} GPUs "
+            f"for {ranks.beside} ranks"
+        )
+    torch.cuda.set_device(ranks.local)
+    return torch.device("cuda", ranks.local)
 
 
 def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[object]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -61,3 +61,15 @@ def held() -> Iterator[None]:
     if not _Held.depth and _Held.waiting:
         number, _Held.waiting = _Held.waiting, 0
         raise Interrupted(number)
+
+
+def answer(any_rank: Callable[[bool], bool]) -> None:
+    """Raise :class:`Interrupted` where a signal waits here or on another rank. any_rank: whether what is said here is
+    true on any of them.
+
+    Within :func:`held`, between two steps: so all ranks end after the same step, and what they had is whole.
+    """
+    waiting = _Held.waiting if threading.current_thread() is threading.main_thread() else 0
+    if any_rank(bool(waiting)):
+        _Held.waiting = 0
+        raise Interrupted(waiting or signal.SIGTERM)

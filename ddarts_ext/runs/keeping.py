@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
 from torch import nn
 
 from ddarts_ext.runs.finite import check_record, check_sums, check_tensors, named
 from ddarts_ext.runs.folder import RunFolder, Saved
+from ddarts_ext.runs.ranks import ALONE, Ranks
 from ddarts_ext.runs.sums import NotFinite, Sums
 
 
@@ -31,7 +32,8 @@ class Keeping:
     """The folder of a run of ``command``, or none: nothing is written then.
 
     changeable: dotted paths of settings in config.json that a resumed run may have otherwise. epochs: the one of the
-    number of epochs, which may be larger; None where it may not. say: is told what a person should know.
+    number of epochs, which may be larger; None where it may not. say: is told what a person should know. ranks: those
+    of the run, of which the first one has the folder.
     """
 
     def __init__(
@@ -42,11 +44,13 @@ class Keeping:
         *,
         changeable: Collection[str],
         epochs: str | None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.command, self.folder, self.say = command, folder, say
+        self.command, self.folder, self.say = command, folder if ranks.first else None, say
+        self.ranks = ranks
         self.changeable, self.epochs = changeable, epochs
-        if folder is not None:
-            folder.say = say
+        if self.folder is not None:
+            self.folder.say = say
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -71,11 +75,17 @@ class Keeping:
 
     def start(self, state: RunState, config: Mapping[str, Any], *, resume: bool, announce: Callable[[], None]) -> None:
         """Open the folder, take up what is there, and begin. announce: before anything is written; may refuse."""
-        saved, folder = self.open(config, resume=resume), self.folder
-        if saved is not None and folder is not None:
-            with folder.restoring():
-                state.restore(saved.content, saved.history)
-            if self.epochs is not None and folder.config_file.is_file():
+        folder = self.folder
+
+        def found() -> tuple[Any, Any] | None:
+            saved = self.open(config, resume=resume)
+            return None if saved is None else (saved.content, saved.history)
+
+        saved = self.ranks.from_first(found)
+        if saved is not None:
+            with nullcontext() if folder is None else folder.restoring():
+                state.restore(*saved)
+            if folder is not None and self.epochs is not None and folder.config_file.is_file():
                 self._say_epochs(state, _at(folder.config(), self.epochs), _at(config, self.epochs))
         announce()
         self.begin(config)

@@ -27,6 +27,7 @@ from ddarts_ext.runs.losses import (
     hits,
 )
 from ddarts_ext.runs.options import value_of
+from ddarts_ext.runs.ranks import ALONE, Ranks
 from ddarts_ext.runs.sums import Sums
 
 
@@ -60,15 +61,20 @@ class Objective:
             return each.view(groups, -1).mean(1)
         return torch.stack([self.loss(part, labels) for part in outputs.chunk(groups)])
 
-    def judge(self, sums: Sums, name: str, outputs: Tensor, labels: Tensor, loss: Tensor) -> None:
-        """Add one batch's loss [], a mean, and its metric."""
+    def judge(self, sums: Sums, name: str, outputs: Tensor, labels: Tensor, loss: Tensor, ranks: Ranks = ALONE) -> None:
+        """Add one batch's loss [], a mean, and its metric. ranks: have equal parts of the batch, of which this is one;
+        all of it is added."""
         count = len(labels)
-        sums.add(f"{name}_loss", loss * count, count)
         if self.metric_function is hits:
             found = (outputs.argmax(1) == labels).sum()
         else:
             found = self.metric_function(_full(outputs), labels)
             found = found * count if found.dim() == 0 else found.sum()
+        lost = loss.detach() * count
+        if ranks.several:
+            lost, found = ranks.total(torch.stack([lost.double(), found.detach().double()])).unbind()
+            count *= ranks.world
+        sums.add(f"{name}_loss", lost, count)
         sums.add(f"{name}_{self.metric_name}", found, count)
 
     @property

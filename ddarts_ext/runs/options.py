@@ -78,6 +78,7 @@ class Option:
 # Said of every run on images.
 IMAGE_SIZE = "Side in pixels of the square that the images of a folder are scaled and cut to."
 SHOWN_SIZE = "the median height and width of the files, at most 224"
+SYNC_NORMS = "With several ranks, norms take the statistics of the whole batch, and not of a rank's part of it."
 STEM = "cifar keeps the size of images; imagenet takes an eighth of it, imagenet_stride4 a quarter."
 SHOWN_STEM = "cifar; imagenet above 64 pixels"
 

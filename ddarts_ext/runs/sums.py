@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,35 @@ class Sums:
             setattr(both, name, {**self._added(getattr(self, name)), **other._added(getattr(other, name))})
         both._count = self._count + other._count
         return both
+
+    def sizes(self) -> dict[str, tuple[list[int], int]]:
+        """Shape and count of every sum, by name."""
+        return {name: (list(total.shape), self._count[name]) for name, total in self._added(self._total).items()}
+
+    def added_up(
+        self,
+        shapes: Mapping[str, Sequence[int]],
+        counts: Mapping[str, int],
+        device: torch.device,
+        total: Callable[[Tensor], Tensor],
+    ) -> None:
+        """Take up sums of several processes, of which each may lack some. total: gives the sum of a tensor over all."""
+        for name, shape in shapes.items():
+            if not self._count[name]:
+                self._total[name] = torch.zeros(list(shape), dtype=torch.float64, device=device)
+                self._finite[name] = torch.zeros(list(shape), dtype=torch.long, device=device)
+        if shapes:
+            every = [self._total[name] for name in shapes]
+            parts = torch.split(total(torch.cat([own.flatten() for own in every])), [own.numel() for own in every])
+            for own, part in zip(every, parts, strict=True):
+                own.copy_(part.view_as(own))
+        self._count.update({name: count - self._count[name] for name, count in counts.items()})
+
+    def take(self, other: Sums) -> None:
+        """Take up sums of other names."""
+        for name in ("_total", "_largest", "_finite"):
+            getattr(self, name).update(other._added(getattr(other, name)))
+        self._count.update(other._count)
 
     def state_dict(self) -> dict[str, Any]:
         """All of it, for a checkpoint."""

@@ -58,6 +58,7 @@ class SearchArguments(TypedDict, total=False):
     precision: Literal["float32", "bf16"] | None
     deterministic: bool | None
     split: float | None
+    search_fraction: float | None
     image_size: int | None
     stem: Literal["cifar", "imagenet", "imagenet_stride4"] | None
     judge_statistics: Literal["batch", "running"] | None
@@ -66,6 +67,7 @@ class SearchArguments(TypedDict, total=False):
     steps: int | None
     reductions: Sequence[int] | None
     sequence: Sequence[int] | None
+    sync_norms: bool | None
     class_weights: Sequence[float] | Literal["balanced"] | None
     augmentation: Augmentation
     crop_padding: int | None

@@ -14,6 +14,7 @@ from ddarts_ext.data.batches import skipping
 from ddarts_ext.data.static import Held, IndexTable, in_memory
 from ddarts_ext.runs.graphs import CudaRecording, Pace, Recording, Steps
 from ddarts_ext.runs.optimizers import rates_as_tensors, tensors_of
+from ddarts_ext.runs.ranks import current
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.iterations import Iterations
 from ddarts_ext.search.settings import SearchSettings
@@ -25,6 +26,7 @@ def why_not(config: SearchSettings, dataset: Dataset, device: torch.device, part
     architect = config.method.architect
     reasons = {
         f"the device is {device.type}": device.type != "cuda",
+        "several ranks average between the passes": current().several,
         "images are decoded when they are needed": in_memory(dataset.train) is None,
         "AutoAugment chooses on the host": config.augmentation.autoaugment is not None,
         "augment is a function of the caller": dataset.before is not None,

@@ -29,8 +29,8 @@ class Iterations:
         """A call for each iteration of an epoch that the state has not finished.
 
         rows: the epoch's batches of images that move the weights, see :func:`.permuted`. valid_rows [S, B]: those that
-        move the alphas, None where they rest. number: of the epoch's first step, from the start of the search.
-        decides: whether the zero-one loss has joined in.
+        move the alphas, None where they rest. Of several ranks both are the part of this one. number: of the epoch's
+        first step, from the start of the search. decides: whether the zero-one loss has joined in.
         """
         split, done = self.dataset.train, self.stepper.state.step
         same = valid_rows is not None and self.stepper.method.architect.alpha_images == "training"
@@ -52,15 +52,18 @@ class Iterations:
     def prepared(self, batch: Batch) -> Batch:
         """A batch as a step takes it: augmented."""
         images, labels = batch
-        return self.dataset.augment(images, self.config.augmentation, self.stepper.state.augmentation), labels
+        with self.stepper.ranks.sharing():
+            return self.dataset.augment(images, self.config.augmentation, self.stepper.state.augmentation), labels
 
     @torch.no_grad()
     def judge(self, part: Tensor, sums: Sums, weights: Tensor | None = None) -> None:
         """Loss and accuracy on the images ``part``, with op weights [cells, E, O], by default those of the alphas."""
         weights = self.stepper.state.architecture.weights() if weights is None else weights
+        ranks = self.stepper.ranks
         for rows in self.judged(part):
-            for batch in self.dataset.train.batches(rows):
+            for batch in self.dataset.train.batches(ranks.judged(rows)):
                 self._judge(batch, weights, sums)
+        ranks.add_up(sums)
 
     def judged(self, part: Tensor) -> list[Tensor]:
         """Batches of nearly equal size: a last one of few images would have statistics of its own."""

@@ -22,6 +22,7 @@ from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.random import random_genotype
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.memory import StepMemory
+from ddarts_ext.nn.norm import synchronise_norms
 from ddarts_ext.runs import interrupts
 from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.folder import RunFolder
@@ -35,6 +36,7 @@ from ddarts_ext.runs.optimizers import OptimizerFactory, scale_rates, set_rate, 
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.own import check_again, named
 from ddarts_ext.runs.progress import Progress
+from ddarts_ext.runs.ranks import current
 from ddarts_ext.runs.schedule import cosine
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.runs.workers import sharing
@@ -72,7 +74,8 @@ class Searcher:
 
     data: a name or path for :func:`ddarts_ext.data.load`, or a :class:`Dataset`.
     method: ``darts``, ``fairdarts``, ``ddarts``, ``dartopti`` or a :class:`Method`.
-    device: ``cpu``, ``cuda``; by default a GPU where there is one.
+    device: ``cpu``, ``cuda``; by default a GPU where there is one. Of several ranks, see :mod:`ddarts_ext.runs.ranks`,
+    each takes a GPU of its own, and ``batch`` is that of all together.
     out: folder of the run; without one nothing is written. resume: continue the run in it, if there is one.
     parts: more to run between epochs, beside the method's. progress: what is shown meanwhile, by default a bar in a
     notebook and nothing elsewhere.
@@ -94,6 +97,8 @@ class Searcher:
 
     def __new__(cls, data: Any = "digits", *arguments: Any, **settings: Any) -> Searcher:
         """On text the parts of the loop are those of :class:`.text.searcher.TextSearcher`."""
+        if is_text(data) and current().several:
+            raise ValueError(f"search: data must be images with {current().world} ranks, got text: {str(data)[:60]!r}")
         if cls is Searcher and is_text(data):
             from ddarts_ext.search.text.searcher import TextSearcher
 
@@ -119,6 +124,7 @@ class Searcher:
         **arguments: Unpack[SearchArguments],
     ) -> None:
         settings: dict[str, Any] = {**arguments, "table": None if table is None else str(table)}
+        self.ranks = current()
         self.device = choose_device(device, "search")
         if resume and out is None:
             raise ValueError("search: out must be the folder of the run to resume, got None")
@@ -132,6 +138,7 @@ class Searcher:
         dataset = self._load(data, settings, augment)
         self.objective = self._judged_by(dataset, loss, metric, settings)
         self.config: SearchSettings = replace(self._resolve(dataset, method, settings), own=own)
+        self.ranks.check_batch("search", self.config.method.batch, self.config.method.batch)
         self._optimizers = Optimizers(optimizer, alphas)
         self._own = {"loss": loss, "metric": metric, "optimizer": optimizer}
         self._check_optimizers(settings)
@@ -141,10 +148,13 @@ class Searcher:
         self.table = None if self.config.table is None else NASBench201Table.load(self.config.table)
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
         self.order = self._ordered(dataset)
+        if self.config.search_fraction < 1:
+            labels = dataset.train.labels
+            self.order = divided(labels, self.order, self.config.search_fraction, self.config.seed)[0]
         self.dataset = dataset.to(self.device)
         self.resume = resume
-        self.progress = progress if progress is not None else default_progress()
-        self.loggers = check_loggers("search", loggers)
+        self.progress = (progress or default_progress()) if self.ranks.first else Progress()
+        self.loggers = check_loggers("search", loggers) if self.ranks.first else ()
         self.keeping = Keeping(
             "search",
             self.folder,
@@ -152,6 +162,7 @@ class Searcher:
             changeable=MAY_CHANGE,
             # Steps of shrinking are spread over the epochs: with more of them those taken would have come elsewhere.
             epochs=None if self._shrinks or self.config.method.removes else "method.epochs",
+            ranks=self.ranks,
         )
         self._given = tuple(parts)
         runs = autocast(self.device, self.config.precision)
@@ -229,15 +240,16 @@ class Searcher:
                     for logger in self.loggers:
                         logger.close()
             result = self._result(state)
-            if self._gap(state, result) and self.folder is not None:
-                self.folder.write_history(state.history)
+            if self._gap(state, result) and self.keeping.folder is not None:
+                self.keeping.folder.write_history(state.history)
             self._write(result)
         return result
 
     def _write(self, result: SearchResult) -> None:
-        if self.folder is not None:
-            result.genotype.save(self.folder.genotype_file)
-            self.folder.write_json("genotypes.json", {rule: g.to_json() for rule, g in result.genotypes.items()})
+        folder = self.keeping.folder
+        if folder is not None:
+            result.genotype.save(folder.genotype_file)
+            folder.write_json("genotypes.json", {rule: g.to_json() for rule, g in result.genotypes.items()})
 
     def _drawn(self) -> SearchResult:
         """Nothing is searched: an architecture at random."""
@@ -303,6 +315,9 @@ class Searcher:
         return result
 
     def _start(self) -> SearchState:
+        for part in self._divided if self.ranks.several else ():
+            self.ranks.check_batch("search", self.config.method.batch, len(part) or self.config.method.batch)
+        self.ranks.check_same("search", self._about(), MAY_CHANGE)
         state = self._initial()
         if self.device.type == "cuda" and self.config.graphs == "auto" and self._eager is not None:
             self.progress.say(f"search: steps are launched one op at a time, not as CUDA graphs, as {self._eager}")
@@ -311,7 +326,7 @@ class Searcher:
 
     def _about(self) -> dict[str, Any]:
         """config.json: the settings, what the images are, and which of them move weights and which alphas."""
-        if self.folder is None:
+        if self.folder is None and not self.ranks.several:
             return {}
         parts = dict(zip(("weights", "alphas"), self._divided, strict=True))
         division = {
@@ -323,6 +338,8 @@ class Searcher:
     def _announce(self, state: SearchState) -> None:
         """Say what the run is and takes, or refuse it, before anything is computed or written."""
         method, weights = self.config.method, state.architecture.weights().detach()
+        if self.config.search_fraction < 1:
+            self.progress.say(f"search: {len(self.order)} of {len(self.dataset.train)} images are searched on")
         if self.objective.said:
             self.progress.say(f"search: {self.objective.said}")
         runs = autocast(self.device, self.config.precision)
@@ -337,7 +354,7 @@ class Searcher:
             least = EXACT_HESSIAN if method.architect.order == 2 and method.architect.hessian == "exact" else 1.0
             if not method.objectives.ablation_weight:
                 return least
-            batch = min(method.batch, len(self.dataset.train))
+            batch = min(method.batch, len(self.dataset.train)) // self.ranks.world
             said, before = method.objectives.ablation_memory, state.budget
             chosen = budget(said, need, batch, method.cells, self.device, available // sharing())
             if said is None and before is not None and need.times(before.units).of(batch) <= available:
@@ -358,7 +375,11 @@ class Searcher:
             batch=method.batch,
             stem=self.config.stem,
             factor=factor,
+            ranks=self.ranks,
         )
+        # Chunks of contributions are passes that all ranks make together.
+        agreed = self.ranks.from_first(lambda: None if state.budget is None else [*vars(state.budget).values()])
+        state.budget = None if agreed is None else Budget(*agreed)
 
     def _initial(self) -> SearchState:
         begin = initial_staged_state if self.config.method.stages.count > 1 else initial_state
@@ -387,6 +408,8 @@ class Searcher:
         self.progress.start("search", self.config.epochs, steps, state.epoch, len(weight_part))
         judged = Sums()
         while state.epoch < self.config.epochs and not state.stopped:
+            # Every epoch, as a stage begins with another network.
+            synchronise_norms(state.net, self.ranks if self.config.sync_norms and self.ranks.several else None)
             began = time.perf_counter()
             epoch = state.epoch
             rates = self._set_rates(state, epoch)
@@ -402,13 +425,15 @@ class Searcher:
 
     def _steps(self, part: torch.Tensor) -> int:
         """Steps of an epoch."""
-        return steps_in(len(part), self.config.method.batch)
+        return steps_in(len(part), self.config.method.batch, self.ranks.world)
 
     def _stepper(self, state: SearchState, method: Method) -> Stepper:
         runs = autocast(self.device, self.config.precision)
         # On a CPU to read what was drawn waits for nothing; on a GPU it would stop every step.
         alone = method.mixing.draws_one and not method.mixing.compute_unchosen and self.device.type == "cpu"
-        return Stepper(state, method, runs, state.budget or Budget(), self.objective, chosen_alone=alone)
+        return Stepper(
+            state, method, runs, state.budget or Budget(), self.objective, ranks=self.ranks, chosen_alone=alone
+        )
 
     def _iterations(self, stepper: Stepper) -> Iterations:
         """How steps are run on this device: captured as CUDA graphs, if they can be."""
@@ -436,6 +461,7 @@ class Searcher:
         self.keeping.check_record(state, record)
         self._warn(record)
         stops = [part.after_epoch(state, epoch, record) for part in self._parts]
+        self.ranks.check_alike("search", epoch, state.decided())
         self.keeping.check_record(state, record)
         record["seconds"] = round(time.perf_counter() - began, 3)
         record["memory_mib"] = round(peak_memory_mib(self.device), 1)
@@ -506,19 +532,26 @@ class Searcher:
         _, at, epochs = method.stages.place(epoch, method.epochs)
         decides = at >= first + method.objectives.zero_one_start * (epochs - first)
         moving = valid_rows if self._moves_alphas(epoch) else None
-        for iteration in iterations.epoch(rows, moving, number=epoch * steps, decides=decides):
-            with interrupts.held():
-                state.under_way = True
-                iteration()
-                state.step += 1
-                state.under_way = False
-            self.progress.step()
+        with self.ranks.in_step():
+            for iteration in iterations.epoch(rows, moving, number=epoch * steps, decides=decides):
+                with interrupts.held():
+                    state.under_way = True
+                    iteration()
+                    state.step += 1
+                    state.under_way = False
+                self.progress.step()
+                self.ranks.between_steps()
+        self.ranks.average_statistics(state.net)
 
     def _batches(self, part: torch.Tensor, alpha_part: torch.Tensor, state: SearchState) -> tuple[Any, Any, int]:
         """What moves weights and what moves alphas in an epoch, as :meth:`Iterations.epoch` takes it, and its steps."""
         rows = self._rows(part, state)
         steps = sum(map(len, rows))
-        return rows, redrawn(alpha_part, self.config.method.batch, steps, state.order), steps
+        valid_rows = redrawn(alpha_part, self.config.method.batch, steps, state.order)
+        if self.ranks.several:
+            rows = self.ranks.rows(rows)
+            valid_rows = next(iter(self.ranks.rows([valid_rows[: sum(map(len, rows))]])), valid_rows)
+        return rows, valid_rows, steps
 
     def _judge(self, iterations: Iterations, alpha_part: torch.Tensor, sums: Sums) -> None:
         iterations.stepper.state.net.eval()
@@ -601,8 +634,8 @@ class Searcher:
     def _figures(self, genotype: Genotype) -> Figures | None:
         """What the table of NAS-Bench-201 says of an architecture, if there is one; also written."""
         figures = None if self.table is None else self.table[genotype]
-        if figures is not None and self.folder is not None:
-            self.folder.write_json("nasbench201.json", figures.to_json())
+        if figures is not None and self.keeping.folder is not None:
+            self.keeping.folder.write_json("nasbench201.json", figures.to_json())
         return figures
 
 

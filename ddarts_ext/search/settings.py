@@ -21,7 +21,17 @@ from ddarts_ext.runs.device import PRECISIONS
 from ddarts_ext.runs.graphs import GRAPHS
 from ddarts_ext.runs.losses import CLASS_WEIGHTS, LOSS, METRIC, SHOWN_LOSS, SHOWN_METRIC
 from ddarts_ext.runs.objective import plain_weights
-from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option, unknown_setting
+from ddarts_ext.runs.options import (
+    IMAGE_SIZE,
+    SHOWN_SIZE,
+    SHOWN_STEM,
+    STEM,
+    SYNC_NORMS,
+    Option,
+    declared,
+    option,
+    unknown_setting,
+)
 from ddarts_ext.runs.own import refuse_functions
 from ddarts_ext.search import methods
 from ddarts_ext.search.architecture import owners
@@ -37,14 +47,16 @@ launched and how often is judged changes nothing that is searched; more architec
 class SearchSettings:
     """Everything that determines a search but the images themselves.
 
-    split: part of the training images whose batches move the weights; the rest moves the alphas and judges.
+    search_fraction: part of the training images that the search sees at all, by a stratified permutation from the seed.
+    split: part of these whose batches move the weights; the rest moves the alphas and judges.
     reductions: indices of the reduction cells, None for thirds. steps: nodes of a cell, None for the space's.
     sequence: for methods whose cells share alphas by number, the number of every cell. start: the network to start at.
     judge_statistics: with which statistics of its norms the supernet is judged. Running ones follow weights and alphas
     that keep moving and lag behind both: after some hundred steps they can tell a loss of 20 where the batch's own give
     2. judge_every: epochs from one judgement to the next; the last epoch is always judged. graphs: whether the steps on
     a GPU are captured as CUDA graphs; ``auto`` where they can be, ``on`` refuses a search whose steps cannot.
-    table: file with the accuracies of NAS-Bench-201 that are looked up for the result.
+    table: file with the accuracies of NAS-Bench-201 that are looked up for the result. sync_norms: of several ranks,
+    norms take the statistics of the whole batch, as one process would; it changes nothing for one.
     loss, metric, class_weights: see :func:`ddarts_ext.runs.objective.objective_of`. own: the names of functions that
     were passed to the Searcher, by argument.
     """
@@ -62,6 +74,7 @@ class SearchSettings:
     precision: str = option("float32", "float32, or bf16 for autocast.", choices=PRECISIONS)
     deterministic: bool = option(False, "Only algorithms that give the same result every time.")
     split: float = option(0.5)
+    search_fraction: float = option(1.0, "Share of the training images that is searched on, of every class alike.")
     image_size: int | None = option(None, IMAGE_SIZE, shown=SHOWN_SIZE)
     stem: str = option("cifar", STEM, shown=SHOWN_STEM, choices=STEMS)
     judge_statistics: str = option("batch", choices=("batch", "running"))
@@ -70,6 +83,7 @@ class SearchSettings:
     steps: int | None = option(None)
     reductions: tuple[int, ...] | None = option(None)
     sequence: tuple[int, ...] | None = option(None)
+    sync_norms: bool = option(False, SYNC_NORMS)
     loss: str = option("cross-entropy", LOSS, shown=SHOWN_LOSS)
     metric: str = option("accuracy", METRIC, shown=SHOWN_METRIC)
     class_weights: tuple[float, ...] | str | None = option(None, CLASS_WEIGHTS, shown="none")
@@ -84,6 +98,7 @@ class SearchSettings:
         if self.epochs != self.method.epochs:
             said["epochs_in_all"] = self.epochs
         usual: dict[str, Any] = {"loss": "cross-entropy", "metric": "accuracy", "class_weights": None, "own": {}}
+        usual |= {"sync_norms": False, "search_fraction": 1.0}
         return {name: value for name, value in said.items() if name not in usual or value != usual[name]}
 
     @property
@@ -136,9 +151,14 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
     wanted.update((name, positive(name, wanted[name])) for name in SIZES if name in wanted)
     own.update((name, positive(name, own[name])) for name in ("judge_every",) if name in own)
     split = _fraction(own.get("split", SearchSettings.split))
+    share = own.get("search_fraction", 1.0)
+    if isinstance(share, bool) or not isinstance(share, (int, float)):
+        raise TypeError(f"search: search_fraction must be a number, got {share!r}")
+    if not 0 < share <= 1:
+        raise ValueError(f"search: search_fraction must be above 0 and at most 1, got {share}")
     small: Mapping[str, Any] = {}
     if isinstance(method, str):
-        small = methods.preset(chosen, dataset.size, len(dataset.train), split, wanted)
+        small = methods.preset(chosen, dataset.size, int(share * len(dataset.train)), split, wanted)
     said = {**small, **wanted}
     sizes: dict[str, Any] = {name: said.pop(name) for name in SIZES if name in said}
     chosen = replace(chosen, **sizes).with_settings(**said)

@@ -79,6 +79,12 @@ class SearchState:
             raise TypeError("search: state must be of a search that removes ops, got one that does not")
         return self.architecture.mask.cpu()
 
+    def decided(self) -> dict[str, Tensor]:
+        """What the search has decided so far, by name."""
+        betas, mask = self.architecture.edge_table, self.architecture.mask
+        found: dict[str, Tensor] = {"alphas": self.architecture.table, **({} if betas is None else {"betas": betas})}
+        return found if mask is None else {**found, "masks": mask}
+
     def shrink(self, mask: Tensor) -> None:
         """Keep the ops in ``mask`` [rows, E, O] alone: others have no weights and no momentum, and are not computed."""
         assert self.architecture.mask is not None

@@ -17,6 +17,7 @@ from torch.func import functional_call
 from ddarts_ext.nn.forward_pass import Pass, SkipDropout
 from ddarts_ext.runs.joined import JoinedSGD
 from ddarts_ext.runs.objective import Objective
+from ddarts_ext.runs.ranks import ALONE, Ranks
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architect import unrolled_gradient
 from ddarts_ext.search.contributions.budget import Budget
@@ -33,8 +34,9 @@ Batch = tuple[Tensor, Tensor]
 @dataclass(frozen=True)
 class Stepper:
     """The two halves of a step. autocast: makes the context in which networks run. budget: of contributions. objective:
-    what both minimise; "cross-entropy" stands for its loss below. chosen_alone: where weights need no gradient, ops
-    that weigh 0 are not computed; which, is read on the host, so only where that does not wait and nothing is captured.
+    what both minimise; "cross-entropy" stands for its loss below. ranks: have equal parts of every batch. chosen_alone:
+    where weights need no gradient, ops that weigh 0 are not computed; which, is read on the host, so only where that
+    does not wait and nothing is captured.
     """
 
     state: SearchState
@@ -42,6 +44,7 @@ class Stepper:
     autocast: Callable[[], AbstractContextManager[object]]
     budget: Budget = field(default_factory=Budget)
     objective: Objective = field(default_factory=Objective)
+    ranks: Ranks = ALONE
     chosen_alone: bool = False
 
     def architecture(self, step: int, train: Batch, valid: Batch, sums: Sums, *, decides: bool = True) -> None:
@@ -101,19 +104,20 @@ class Stepper:
             logits = state.net(images, weights, self._of_chosen(self.training_pass(), weights))
             loss = self.objective.loss(logits, labels)
         norm = self._moved_accumulating(loss, leaf) if accumulates else self._moved(loss)
-        self.objective.judge(sums, "train", logits.detach(), labels, loss)
+        self.objective.judge(sums, "train", logits.detach(), labels, loss, self.ranks)
         if norm is not None:
             sums.add("gradient", norm)
 
     def _moved(self, loss: Tensor) -> Tensor | None:
         """Move the weights along the gradient of ``loss``; its norm, where it is clipped."""
         optimizer, clip, stops = self.state.weight_optimizer, self.method.weights.clip, self.state.op_stop
-        if stops is None and isinstance(optimizer, JoinedSGD) and optimizer.joins():
+        if stops is None and not self.ranks.several and isinstance(optimizer, JoinedSGD) and optimizer.joins():
             parameters = optimizer.param_groups[0]["params"]
             return optimizer.descend(torch.autograd.grad(loss, parameters, allow_unused=True), clip)
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         self._rest_of_gradients()
+        self.ranks.average_gradients(self.state.net.parameters())
         before = None
         if stops is not None:
             stops.training()
@@ -129,9 +133,10 @@ class Stepper:
         state, clip = self.state, self.method.weights.clip
         torch.autograd.backward(loss)
         self._rest_of_gradients()
+        self.ranks.average_gradients(state.net.parameters())
         if leaf.grad is not None:
-            held = state.held.get("left")
-            state.held["left"] = leaf.grad if held is None else held + leaf.grad
+            held, (left,) = state.held.get("left"), self.ranks.average([leaf.grad])
+            state.held["left"] = left if held is None else held + left
         norm = nn.utils.clip_grad_norm_(state.net.parameters(), clip) if clip else None
         state.weight_optimizer.step()
         state.weight_optimizer.zero_grad(set_to_none=True)
@@ -170,12 +175,18 @@ class Stepper:
                 generator=state.augmentation,
                 objective=self.objective,
             )
+        gradients = [found.full_gradient, found.ablated_gradient, found.own_gradient]
+        given = [tensor for tensor in (found.loss, found.without, *gradients) if tensor is not None]
+        means = iter(self.ranks.average(given))
+        loss, without = next(means), next(means)
+        full, ablated, own = (None if gradient is None else next(means) for gradient in gradients)
+        assert full is not None
         result = ablation(
-            found.loss,
-            found.without,
-            found.full_gradient,
-            found.ablated_gradient,
-            found.own_gradient,
+            loss,
+            without,
+            full,
+            ablated,
+            own,
             sign=objectives.ablation_sign,
             delta=objectives.ablation_delta,
             gradient=objectives.ablation_gradient,
@@ -185,10 +196,10 @@ class Stepper:
         if result.gradient is not None:
             state.hold("gradient", result.gradient)
             # How much of a step is the ablation loss's: a loss without bound holds Adam's second moment up for long.
-            share = objectives.ablation_weight * result.gradient.norm() / found.full_gradient.norm().clamp_min(1e-30)
+            share = objectives.ablation_weight * result.gradient.norm() / full.norm().clamp_min(1e-30)
             sums.largest("ablation_ratio", share)
-        self.objective.judge(sums, "architecture", found.logits, valid[1], found.loss)
-        return found.full_gradient
+        self.objective.judge(sums, "architecture", found.logits, valid[1], found.loss, self.ranks)
+        return full
 
     def _plain(self, valid: Batch, sums: Sums) -> Tensor:
         """Gradient of the cross-entropy with respect to the table, for all rows from one backward."""
@@ -200,10 +211,10 @@ class Stepper:
             weights = state.architecture.drawn(leaf, state.augmentation)
             logits = state.net(images, weights, self.training_pass())
             loss = self.objective.loss(logits, labels)
-            gradient, *others = torch.autograd.grad(loss, [leaf, *compared])
+            gradient, *others = self.ranks.average(torch.autograd.grad(loss, [leaf, *compared]))
         if state.op_stop is not None:
             state.op_stop.validation(others)
-        self.objective.judge(sums, "architecture", logits.detach(), labels, loss)
+        self.objective.judge(sums, "architecture", logits.detach(), labels, loss, self.ranks)
         return gradient
 
     def _accumulated(self, valid: Batch, sums: Sums, *, counts: bool) -> Tensor:
@@ -219,12 +230,12 @@ class Stepper:
             loss = self.objective.loss(logits, labels)
         # The loss of every cell goes back through the same network: N equal gradients of the weights.
         torch.autograd.backward(loss * rows)
-        gradient = cast(Tensor, leaf.grad) / rows
+        (gradient,) = self.ranks.average([cast(Tensor, leaf.grad) / rows])
         number = torch.arange(1, rows + 1, device=leaf.device, dtype=leaf.dtype).view(-1, 1, 1)
         total, left = number * gradient, state.held.get("left")
         state.held["left"] = (rows - number) * gradient
         if counts:
-            self.objective.judge(sums, "architecture", logits.detach(), labels, loss)
+            self.objective.judge(sums, "architecture", logits.detach(), labels, loss, self.ranks)
         return total if left is None else total + left
 
     def _unrolled(self, train: Batch, valid: Batch, sums: Sums, *, counts: bool) -> Tensor:
@@ -235,10 +246,12 @@ class Stepper:
 
         def loss_on(batch: Batch) -> Callable[[Sequence[Tensor], Tensor], Tensor]:
             def loss(weights: Sequence[Tensor], table: Tensor) -> Tensor:
+                # The loss of all ranks' images, so that what is unrolled is what they all do.
+                table, *weights = self.ranks.copied(table, *weights)
                 arguments = (batch[0], state.architecture.to_weights(table), Pass(statistics="batch"))
                 with self.autocast():
                     logits = functional_call(state.net, dict(zip(names, weights, strict=True)), arguments)
-                    return self.objective.loss(logits, batch[1])
+                    return self.ranks.mean(self.objective.loss(logits, batch[1]))
 
             return loss
 
@@ -254,7 +267,8 @@ class Stepper:
             hessian=settings.architect.hessian,
         )
         if counts:
-            sums.add("architecture_loss", loss * len(valid[1]), len(valid[1]))
+            count = len(valid[1]) * self.ranks.world
+            sums.add("architecture_loss", loss * count, count)
         return gradient
 
     def _zero_one(self, sums: Sums) -> Tensor:
@@ -291,8 +305,9 @@ class Stepper:
 
         def loss(moved: Tensor) -> Tensor:
             with self.autocast():
+                (moved,) = self.ranks.copied(moved)
                 logits = state.net(batch[0], architecture.mixing(moved, leaf), Pass(statistics="batch"))
-                return self.objective.loss(logits, batch[1])
+                return self.ranks.mean(self.objective.loss(logits, batch[1]))
 
         with frozen(state.net):
             worst = perturbed_against(relaxed, radius, loss, how.perturbation_steps, state.augmentation)

@@ -16,7 +16,17 @@ from ddarts_ext.nn.stem import STEMS, suited_stem
 from ddarts_ext.runs.device import PRECISIONS
 from ddarts_ext.runs.losses import CLASS_WEIGHTS, LOSS, METRIC, SHOWN_LOSS, SHOWN_METRIC
 from ddarts_ext.runs.objective import plain_weights
-from ddarts_ext.runs.options import IMAGE_SIZE, SHOWN_SIZE, SHOWN_STEM, STEM, Option, declared, option, unknown_setting
+from ddarts_ext.runs.options import (
+    IMAGE_SIZE,
+    SHOWN_SIZE,
+    SHOWN_STEM,
+    STEM,
+    SYNC_NORMS,
+    Option,
+    declared,
+    option,
+    unknown_setting,
+)
 from ddarts_ext.training.recipes import NAMES, recipe_of, settings_of
 
 KEEP = ("last", "best")
@@ -38,6 +48,7 @@ class TrainConfig:
     accumulate: a batch is computed in so many parts, one after the other, and makes one step; norms see the parts.
     ema: the weights that are judged and written are an average over steps, see :class:`.average.Average`; 0 for none.
     mixup, cutmix: images are mixed in pairs, see :class:`.mixing.Mix`. layout: of images and weights in memory.
+    sync_norms: of several ranks, norms take the statistics of the whole batch, as one process would.
     loss, metric, class_weights: see :func:`ddarts_ext.runs.objective.objective_of`. own: the names of functions that
     were passed to the Trainer, by argument.
     """
@@ -77,6 +88,7 @@ class TrainConfig:
     cutmix: float = 0.0
     layout: str = option("channels_last", choices=LAYOUTS)
     compile: bool = option(False, "Compile the network by torch.compile, which takes minutes at the start.")
+    sync_norms: bool = option(False, SYNC_NORMS)
     loss: str = option("cross-entropy", LOSS, shown=SHOWN_LOSS)
     metric: str = option("accuracy", METRIC, shown=SHOWN_METRIC)
     class_weights: tuple[float, ...] | str | None = option(None, CLASS_WEIGHTS, shown="none")
@@ -138,6 +150,7 @@ class TrainConfig:
             # As before there was a choice: such runs go on.
             del said["keep"], said["held_back"]
         usual: dict[str, Any] = {"loss": "cross-entropy", "metric": "accuracy", "class_weights": None, "own": {}}
+        usual["sync_norms"] = False
         said = {name: value for name, value in said.items() if name not in usual or value != usual[name]}
         if self.recipe in ("darts", "ddarts"):
             # As before there were others, which alone set these.

@@ -11,6 +11,7 @@ from torch import Tensor
 from ddarts_ext.data import Dataset
 from ddarts_ext.data.memory import available_bytes, readable
 from ddarts_ext.nn.memory import StepMemory, step_memory
+from ddarts_ext.runs.ranks import ALONE, Ranks
 
 
 def announce(
@@ -26,18 +27,19 @@ def announce(
     stem: str,
     factor: Callable[[StepMemory, int], float] = lambda need, available: 1.0,
     parts: int = 1,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Say what the data set notes, and one line with images, sizes of the network and estimated memory of a step.
 
     network: on the device of the run. forward: what a step differentiates, see :func:`step_memory`. factor: how many
     such passes a step holds, from the need of one and the bytes that are free. parts: in which a batch is computed, one
-    after the other. Raises ValueError where the device has
+    after the other. ranks: have equal parts of a batch. Raises ValueError where the device has
     not the memory, with the largest batch that would fit.
     """
     device = next(network.parameters()).device
-    wanted = -(-min(batch, len(dataset.train)) // parts)
+    wanted = -(-min(batch, len(dataset.train)) // (parts * ranks.world))
     need = step_memory(network, forward, channels=dataset.channels, size=dataset.size, divisor=network.divisor)
-    available = available_bytes(device)
+    available = available_bytes(device) // (ranks.beside if device.type == "cpu" else 1)
     need = need.times(factor(need, available))
     if need.of(wanted) > available:
         _refuse(command, device, wanted, need, available, dataset.size)
@@ -45,6 +47,7 @@ def announce(
         say(f"{command}: {dataset.note}")
     height, width = dataset.size
     split = f" in {parts} parts" if parts > 1 else ""
+    split = f" over {ranks.world} ranks{split}" if ranks.several else split
     kind = {1: "grey", 3: "colour"}.get(dataset.channels, f"of {dataset.channels} channels")
     say(
         f"{command}: {len(dataset.train)} images {height}x{width} {kind} {_labels(dataset)}, "

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ddarts_ext.nn.dead import dead_parameters
+from ddarts_ext.runs import exchange
 from ddarts_ext.runs.objective import Objective
+from ddarts_ext.runs.ranks import ALONE, Ranks
 from ddarts_ext.training.config import TrainConfig
 from ddarts_ext.training.mixing import Mix, mixed_loss
 from ddarts_ext.training.state import Run
@@ -22,15 +27,22 @@ Autocast = Callable[[], AbstractContextManager[object]]
 
 
 class Step:
-    """Makes the steps of a training of ``network``.
+    """Makes the steps of a training of ``network``, with equal parts of every batch on all ``ranks``, which average
+    gradients by torch's DistributedDataParallel, while the backward is under way.
 
     With ``compile`` the network runs through torch.compile. Drop path then draws from torch's global generator, as no
     other can be part of a compiled graph; it is seeded for every step and put back after it.
     """
 
     def __init__(
-        self, config: TrainConfig, network: Any, autocast: Autocast, objective: Objective | None = None
+        self,
+        config: TrainConfig,
+        network: Any,
+        autocast: Autocast,
+        objective: Objective | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.objective = objective or Objective()
         self.config, self.network, self.autocast = config, network, autocast
         self.both = getattr(network, "auxiliary", None) is not None
@@ -41,6 +53,9 @@ class Step:
             self.forward = torch.compile(self.forward, dynamic=False)
             if config.drop_path and hasattr(network, "drop_path"):
                 self.drop = network.drop_path = torch.zeros((), device=next(network.parameters()).device)
+        self.parallel = self._parallel() if ranks.several else None
+        if self.parallel is not None:
+            self.forward = self.parallel
 
     def drop_path(self, probability: float) -> None:
         """Set the probability of drop path for the steps to come."""
@@ -62,23 +77,25 @@ class Step:
         parts = min(config.accumulate, max(1, count // 2))
         run.optimizer.zero_grad(set_to_none=True)
         found: list[tuple[Tensor, Tensor]] = []
-        with self._drawing(run):
+        with self._drawing(run), exchange.answered() if self.ranks.several else nullcontext():
             for images, own, mixed in zip(
                 inputs.tensor_split(parts),
                 labels.tensor_split(parts),
                 [None] * parts if others is None else others.tensor_split(parts),
                 strict=True,
             ):
-                logits, loss = self._loss(images, own, mixed, 1.0 if mix is None else mix.kept)
-                loss = loss if parts == 1 else loss * (len(own) / count)
-                torch.autograd.backward(loss)
+                with self._averaging(len(found) + 1 == parts):
+                    logits, loss = self._loss(images, own, mixed, 1.0 if mix is None else mix.kept)
+                    loss = loss if parts == 1 else loss * (len(own) / count)
+                    torch.autograd.backward(loss)
                 found.append((logits.detach(), loss.detach()))
         norm: Tensor | None = None
         if config.clip:
             norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
         run.optimizer.step()
         outputs, losses = zip(*found, strict=True)
-        self.objective.judge(run.sums, "train", torch.cat(outputs), labels, sum(losses[1:], losses[0]))
+        loss = sum(losses[1:], losses[0])
+        self.objective.judge(run.sums, "train", torch.cat(outputs), labels, loss, self.ranks)
         if norm is not None:
             run.sums.add("gradient", norm)
 
@@ -93,6 +110,27 @@ class Step:
             more = mixed_loss(extra, labels, others, kept, smoothing, how)
             return logits, loss + self.config.auxiliary_weight * more
 
+    def _parallel(self) -> Any:
+        from torch.nn.parallel import DistributedDataParallel
+
+        # Statistics are averaged at the end of an epoch, or the same everywhere. From torch 2.13 on the argument has
+        # another name.
+        known = inspect.signature(DistributedDataParallel.__init__).parameters
+        buffers: dict[str, Any] = {
+            "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers": False
+        }
+        unused = bool(dead_parameters(self.network))
+        # Gradients of 1x1 convolutions come in either layout, and are copied into the buckets.
+        warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+        with exchange.answered():
+            return DistributedDataParallel(
+                _Module(self.network, self.forward), find_unused_parameters=unused, **buffers
+            )
+
+    def _averaging(self, last: bool) -> AbstractContextManager[object]:
+        """Gradients are averaged once, with the last part of a batch."""
+        return nullcontext() if last or self.parallel is None else self.parallel.no_sync()
+
     @contextmanager
     def _drawing(self, run: Run) -> Iterator[None]:
         if not self.config.compile:
@@ -100,9 +138,21 @@ class Step:
             return
         device = run.random.device
         with torch.random.fork_rng([device] if device.type == "cuda" else [], device_type="cuda"):
-            seeds = np.random.SeedSequence([self.config.seed, run.epoch, run.step])
+            own = [self.ranks.rank] if self.ranks.several else []
+            seeds = np.random.SeedSequence([self.config.seed, run.epoch, run.step, *own])
             torch.manual_seed(int(seeds.generate_state(1)[0]))
             yield
+
+
+class _Module(nn.Module):
+    """A network and that of its functions which a training calls, as DistributedDataParallel needs them."""
+
+    def __init__(self, network: nn.Module, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.network, self.function = network, function
+
+    def forward(self, images: Tensor) -> Any:
+        return self.function(images)
 
 
 @contextmanager

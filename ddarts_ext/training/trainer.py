@@ -25,6 +25,7 @@ from ddarts_ext.genotype.derivation import derive
 from ddarts_ext.nn.dead import dead_note
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.network import build_network
+from ddarts_ext.nn.norm import synchronise_norms
 from ddarts_ext.runs import interrupts
 from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.draws import DrawsFrom
@@ -38,6 +39,7 @@ from ddarts_ext.runs.optimizers import OptimizerFactory, own_optimizer, scale_ra
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.own import check_again, named, refuse_functions
 from ddarts_ext.runs.progress import Progress
+from ddarts_ext.runs.ranks import current
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.training.average import Average
 from ddarts_ext.training.best import Best, hold_back
@@ -75,6 +77,8 @@ class Trainer:
 
     def __new__(cls, genotype: Any = None, data: Any = "digits", **settings: Any) -> Any:
         """On text a :class:`.text.TextTrainer` trains, which has the same methods."""
+        if is_text(data) and current().several:
+            raise ValueError(f"train: data must be images with {current().world} ranks, got text: {str(data)[:60]!r}")
         if cls is Trainer and is_text(data):
             from ddarts_ext.training.text import TextTrainer
 
@@ -99,6 +103,7 @@ class Trainer:
         **arguments: Unpack[TrainArguments],
     ) -> None:
         settings: dict[str, Any] = {**arguments}
+        self.ranks = current()
         self.device = choose_device(device, "train")
         if resume and out is None:
             raise ValueError("train: out must be the folder of the run to resume, got None")
@@ -126,6 +131,12 @@ class Trainer:
         settings |= {"loss": self.objective.loss_name, "metric": self.objective.metric_name}
         self.config: TrainConfig = replace(resolve(dataset, {**settings, "device": self.device.type}), own=own)
         self.optimizer = optimizer
+        self.ranks.check_batch("train", self.config.batch, self.config.batch)
+        if self.config.accumulate > max(1, self.config.batch // self.ranks.world // 2):
+            raise ValueError(
+                f"train: accumulate must be at most {self.config.batch // self.ranks.world // 2} for the "
+                f"{self.config.batch // self.ranks.world} images of a rank, got {self.config.accumulate}"
+            )
         self._check_optimizer(settings)
         self.genotype, depth = self._deep(genotype, found, cells, dataset, resume)
         self.lines = [*said_of(self.config.recipe, dataset, self._values()), *filter(None, [depth])]
@@ -137,9 +148,11 @@ class Trainer:
         self.dataset = dataset.to(self.device)
         self.held_back = None if held_back is None else held_back.to(self.device)
         self.resume = resume
-        self.progress = progress if progress is not None else default_progress()
-        self.loggers = check_loggers("train", loggers)
-        self.keeping = Keeping("train", self.folder, self.progress.say, changeable=MAY_CHANGE, epochs="epochs")
+        self.progress = (progress or default_progress()) if self.ranks.first else Progress()
+        self.loggers = check_loggers("train", loggers) if self.ranks.first else ()
+        self.keeping = Keeping(
+            "train", self.folder, self.progress.say, changeable=MAY_CHANGE, epochs="epochs", ranks=self.ranks
+        )
         self.autocast = autocast(self.device, self.config.precision)
 
     def _check_optimizer(self, settings: Mapping[str, Any]) -> None:
@@ -180,19 +193,25 @@ class Trainer:
             if hasattr(run.network, "generator"):
                 run.network.generator = None  # of the training: a network is copied and pickled without it
             network = run.judged.requires_grad_(True)
+            synchronise_norms(network, None)
             if hasattr(network, "drop_path"):
                 network.drop_path = float(network.drop_path)
             accuracy = float(run.history[-1]["test"][self.objective.metric_name])
             where = None if self.folder is None else self.folder.path
             result = TrainResult(network, accuracy, run.history, where, run.best, self.objective.metric_name)
-            if self.folder is not None:
-                self.genotype.save(self.folder.genotype_file)
+            if self.keeping.folder is not None:
+                self.genotype.save(self.keeping.folder.genotype_file)
                 about = self.dataset, self.source, self.config, self.objective.task
-                write(self.folder.path, result, self.genotype, *about)
+                write(self.keeping.folder.path, result, self.genotype, *about)
         return result
 
     def _start(self) -> Run:
         config = self.config
+        self.ranks.check_batch("train", config.batch, len(self.order))
+        known = {**config.to_json(), "source": self.source, "genotype": self.genotype.to_json()}
+        if self.folder is not None or self.ranks.several:
+            known["images"] = identity(self.dataset, self.order)
+        self.ranks.check_same("train", known, MAY_CHANGE)
         with DrawsFrom(torch.Generator().manual_seed(config.seed)):
             network = build_network(
                 self.genotype,
@@ -211,9 +230,6 @@ class Trainer:
         )
         if hasattr(network, "generator") and not config.compile:
             network.generator = run.random
-        known = {**config.to_json(), "source": self.source, "genotype": self.genotype.to_json()}
-        if self.folder is not None:
-            known["images"] = identity(self.dataset, self.order)
         self.keeping.start(run, known, resume=self.resume, announce=lambda: self._announce(network))
         return run
 
@@ -258,15 +274,17 @@ class Trainer:
             batch=config.batch,
             stem=config.stem,
             parts=config.accumulate,
+            ranks=self.ranks,
         )
 
     def _epochs(self, run: Run) -> None:
         config = self.config
-        steps = steps_in(len(self.order), config.batch)
+        steps = steps_in(len(self.order), config.batch, self.ranks.world)
         self.progress.start("train", config.epochs, steps, run.epoch, len(self.order))
         if note := dead_note(run.network):
             self.progress.say(f"train: the genotype has {note}")
-        step = Step(config, run.network, self.autocast, self.objective)
+        synchronise_norms(run.network, self.ranks if config.sync_norms and self.ranks.several else None)
+        step = Step(config, run.network, self.autocast, self.objective, self.ranks)
         while run.epoch < config.epochs:
             began = time.perf_counter()
             step.drop_path(config.drop_path * run.epoch / config.epochs)
@@ -320,20 +338,23 @@ class Trainer:
     def _train(self, run: Run, step: Step) -> None:
         """The steps of an epoch that are left; their figures are in ``run.sums``."""
         config, split = self.config, self.dataset.train
-        steps = steps_in(len(self.order), config.batch)
+        steps = steps_in(len(self.order), config.batch, self.ranks.world)
         run.network.train()
         run.drawn = run.order.get_state()
-        for part in skipping(permuted(self.order, config.batch, run.order), run.step):
-            for images, labels in split.batches(part):
-                with interrupts.held():
-                    run.under_way = True
-                    self._set_rate(run, rate(config, run.epoch, run.step / steps))
-                    step(run, self._augmented(run, images), labels)
-                    run.step += 1
-                    if run.average is not None:
-                        run.average.follow(run.network, run.epoch * steps + run.step)
-                    run.under_way = False
-                self.progress.step()
+        with self.ranks.in_step():
+            for part in skipping(self.ranks.rows(permuted(self.order, config.batch, run.order)), run.step):
+                for images, labels in split.batches(part):
+                    with interrupts.held(), self.ranks.sharing():
+                        run.under_way = True
+                        self._set_rate(run, rate(config, run.epoch, run.step / steps))
+                        step(run, self._augmented(run, images), labels)
+                        run.step += 1
+                        if run.average is not None:
+                            run.average.follow(run.network, run.epoch * steps + run.step)
+                        run.under_way = False
+                    self.progress.step()
+                    self.ranks.between_steps()
+        self.ranks.average_statistics(run.network, *(() if run.average is None else (run.average.network,)))
 
     def _set_rate(self, run: Run, value: float) -> None:
         if self.optimizer is None:
@@ -351,7 +372,7 @@ class Trainer:
 
     def _judge(self, run: Run, split: Split, name: str, sums: Sums) -> None:
         top = 5 if name == "test" and len(self.dataset.classes) > 5 and not self.dataset.numbers else 0
-        how = self.autocast, self.config.batch, top, self.objective
+        how = self.autocast, self.config.batch, top, self.objective, self.ranks
         judge_split(run.judged, self.dataset, split, name, sums, *how)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.runs.ranks import current
 from ddarts_ext.search.contributions.marginal import frozen
 from ddarts_ext.search.parts.part import Part, Surroundings
 from ddarts_ext.search.state import SearchState
@@ -83,7 +84,9 @@ class CurvaturePart(Part):
             start = self.vector
             if start is None or not bool(start.any()):
                 start = torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype)
-            size, self.vector = dominant_eigenvalue(gradient, leaf, start.to(leaf), self.how.curvature_steps)
+            found = dominant_eigenvalue(gradient, leaf, start.to(leaf), self.how.curvature_steps)
+        # All ranks have taken the same batch, and must stop together.
+        size, self.vector = current().average(found)
         return size
 
     def state_dict(self) -> dict[str, Any]:

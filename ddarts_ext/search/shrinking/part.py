@@ -13,6 +13,7 @@ from torch import Tensor
 from ddarts_ext.data import Dataset
 from ddarts_ext.nn.count import count_multiply_adds, count_parameters
 from ddarts_ext.runs.device import synchronize
+from ddarts_ext.runs.ranks import current
 from ddarts_ext.search.parts.part import Part
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.search.shrinking.masks import ShrinkState
@@ -72,7 +73,8 @@ class ShrinkingPart(Part):
     def _measure(self, state: ShrinkState, record: dict[str, Any]) -> Tensor:
         synchronize(state.architecture.table.device)
         began = time.perf_counter()
-        scores = average(self._tables(state, self.how.measure_samples)).cpu()
+        # All ranks measure the same images, and must shrink by the same scores.
+        (scores,) = current().average([average(self._tables(state, self.how.measure_samples)).cpu()])
         record["measure_seconds"] = round(time.perf_counter() - began, 4)
         record["scores"] = _masked(scores, state.mask)
         return badness(scores, self.how.measure_form)

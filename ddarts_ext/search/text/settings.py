@@ -15,7 +15,7 @@ from ddarts_ext.search.settings import OWN, SearchSettings, check_run, positive
 
 OF_IMAGES = (
     *("split", "start", "table", "image_size", "stem", "reductions", "sequence", "augmentation", "cells"),
-    "class_weights",
+    *("class_weights", "search_fraction", "sync_norms"),
 )
 FEW_WORDS = 500_000
 
