@@ -143,7 +143,7 @@ class _Call:
     argument_sizes, result_sizes: of the lists. constants: how many of the results, the last ones, have no gradient.
     """
 
-    __slots__ = ("argument_sizes", "args", "constants", "keyset", "outputs", "result", "result_sizes")
+    __slots__ = ("args", "argument_sizes", "constants", "keyset", "outputs", "result", "result_sizes")
 
     def __init__(self, keyset: Any, args: Sequence[Any]) -> None:
         self.keyset, self.args = keyset, args
