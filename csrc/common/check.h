@@ -60,11 +60,11 @@ class Op {
   }
 
   // Floating, of this shape, on the device of the tensors before it.
-  void tensor(const char* argument, const Tensor& x, std::vector<int64_t> shape) {
+  void tensor(const char* argument, const Tensor& x, const std::vector<int64_t>& shape) {
     dense(argument, x, shape);
     require(floating(x.scalar_type()), argument, " must be float64, float32, float16 or bfloat16");
   }
-  void tensor(const char* argument, const Tensor& x, std::vector<int64_t> shape, ScalarType dtype) {
+  void tensor(const char* argument, const Tensor& x, const std::vector<int64_t>& shape, ScalarType dtype) {
     dense(argument, x, shape);
     require(x.scalar_type() == dtype, argument, " has a dtype that does not fit the other arguments");
   }
@@ -80,8 +80,8 @@ class Op {
   // [N,C,H,W] with a channel and a pixel; the batch may be empty.
   void image(const char* argument, const Tensor& x) {
     tensor(argument, x, {kAny, kAny, kAny, kAny});
-    require(x.size(1) >= 1 && x.size(2) >= 1 && x.size(3) >= 1, argument, " must have C, H and W of at least 1, got ",
-            text(shape_of(x)));
+    if (x.size(1) < 1 || x.size(2) < 1 || x.size(3) < 1)
+      require(false, argument, " must have C, H and W of at least 1, got ", text(shape_of(x)));
   }
 
   void groups(int64_t batch, int64_t groups) const {
@@ -125,7 +125,7 @@ class Op {
     bool fits = x.dim() == static_cast<int64_t>(shape.size());
     for (size_t i = 0; fits && i < shape.size(); ++i)
       fits = shape[i] == kAny || x.size(static_cast<int64_t>(i)) == shape[i];
-    require(fits, argument, " must be ", text(shape), ", got ", fits ? std::string() : text(shape_of(x)));
+    if (!fits) require(false, argument, " must be ", text(shape), ", got ", text(shape_of(x)));  // texts take longer than checks
   }
 
   const char* name_;

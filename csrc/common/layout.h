@@ -56,7 +56,18 @@ inline torch::stable::Tensor in_pieces(const torch::stable::Tensor& x, bool last
   return last && x.numel() > 0 && pitch_of(x) > 0 ? x : as(x, last);
 }
 
-// [N,C,H,W] in the layout, on the device of `like`. Not torch::stable::empty, which looks the op up by its name each time.
+// Of these sizes and strides, on the device of `like`. Not torch::stable::empty, which looks the op up by its name each time.
+inline torch::stable::Tensor empty_strided(const torch::stable::Tensor& like, const int64_t* size, const int64_t* strides,
+                                           int64_t rank, torch::headeronly::ScalarType type) {
+  int32_t device = 0, index = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
+  AtenTensorHandle made = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(rank, size, strides, static_cast<int32_t>(type), device, index, &made));
+  return torch::stable::Tensor(made);
+}
+
+// [N,C,H,W] in the layout.
 inline torch::stable::Tensor empty(const torch::stable::Tensor& like, const std::array<int64_t, 4>& size,
                                    torch::headeronly::ScalarType type, bool last) {
   std::array<int64_t, 4> strides;
@@ -65,13 +76,15 @@ inline torch::stable::Tensor empty(const torch::stable::Tensor& like, const std:
     strides[axis] = stride;
     stride *= std::max<int64_t>(size[axis], 1);
   }
-  int32_t device = 0, index = 0;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
-  AtenTensorHandle made = nullptr;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(4, size.data(), strides.data(), static_cast<int32_t>(type), device,
-                                                         index, &made));
-  return torch::stable::Tensor(made);
+  return empty_strided(like, size.data(), strides.data(), 4, type);
+}
+
+// Contiguous, of any rank: statistics, sums, and what stands for a result that was not asked for.
+template <size_t rank>
+torch::stable::Tensor table(const torch::stable::Tensor& like, const int64_t (&size)[rank], torch::headeronly::ScalarType type) {
+  int64_t strides[rank], stride = 1;
+  for (size_t axis = rank; axis-- > 0; stride *= std::max<int64_t>(size[axis], 1)) strides[axis] = stride;
+  return empty_strided(like, size, strides, rank, type);
 }
 
 // An image of the size of x.

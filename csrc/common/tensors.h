@@ -35,7 +35,8 @@ inline ScalarType promoted(const std::vector<Tensor>& tensors) {
 
 // The values as a contiguous tensor of this dtype: x itself where it is one.
 inline Tensor dense(const Tensor& x, ScalarType dtype) {
-  return torch::stable::contiguous(x.scalar_type() == dtype ? x : torch::stable::to(x, dtype));
+  if (x.scalar_type() != dtype) return torch::stable::contiguous(torch::stable::to(x, dtype));
+  return x.is_contiguous() ? x : torch::stable::contiguous(x);
 }
 inline std::optional<Tensor> dense(const std::optional<Tensor>& x, ScalarType dtype) {
   if (!x.has_value()) return std::nullopt;

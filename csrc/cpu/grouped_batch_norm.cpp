@@ -309,7 +309,7 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm(const Tensor& input, std::
   const Geometry g(x, groups, last);
   const ScalarType acc = accumulate_dtype(x);
   Tensor out = layout::like(x, x.scalar_type(), last);
-  Tensor mean = torch::stable::new_empty(x, {groups, g.channels}, acc), rstd = torch::stable::new_empty(mean, {groups, g.channels});
+  Tensor mean = layout::table(x, {groups, g.channels}, acc), rstd = layout::table(x, {groups, g.channels}, acc);
   weight = dense(weight, acc), bias = dense(bias, acc);
   if (given_mean) torch::stable::copy_(mean, *given_mean), torch::stable::copy_(rstd, *given_rstd);
   with_dtype(x.scalar_type(), [&](auto tag) {
@@ -350,6 +350,14 @@ void join_gradient(const Geometry& g, const std::vector<A>& sums, const std::vec
   }
 }
 
+// Where sums begin: a gradient of so many channels, in the dtype of the statistics.
+Tensor zero_row(int64_t channels, const Tensor& statistics) {
+  const Tensor row = layout::table(statistics, {channels}, statistics.scalar_type());
+  if (row.scalar_type() == ScalarType::Double) std::fill_n(mutable_data<double>(row), channels, 0.0);
+  else std::fill_n(mutable_data<float>(row), channels, 0.0F);
+  return row;
+}
+
 std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm_backward(const Tensor& grad_in, const Tensor& input,
                                                                std::optional<Tensor> weight_in, std::optional<Tensor> bias_in,
                                                                const Tensor& mean_in, const Tensor& rstd_in,
@@ -362,7 +370,7 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm_backward(const Tensor& gra
   const Tensor mean = dense(mean_in, acc), rstd = dense(rstd_in, acc);
   const auto weight = dense(weight_in, acc), bias = dense(bias_in, acc);
   Tensor dx = layout::like(x, x.scalar_type(), last);
-  Tensor dweight = torch::stable::new_zeros(mean, {weight ? g.channels : 0}), dbias = torch::stable::new_zeros(mean, {bias ? g.channels : 0});
+  Tensor dweight = zero_row(weight ? g.channels : 0, mean), dbias = zero_row(bias ? g.channels : 0, mean);
   with_dtype(x.scalar_type(), [&](auto tag) {
     using scalar_t = decltype(tag);
     using A = accumulate_t<scalar_t>;
@@ -383,8 +391,8 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm_backward(const Tensor& gra
     if (last) relu ? run(std::false_type{}, std::true_type{}) : run(std::false_type{}, std::false_type{});
     else relu ? run(std::true_type{}, std::true_type{}) : run(std::true_type{}, std::false_type{});
   });
-  if (weight) dweight = torch::stable::to(dweight, weight_in->scalar_type());
-  if (bias) dbias = torch::stable::to(dbias, bias_in->scalar_type());
+  if (weight) dweight = dense(dweight, weight_in->scalar_type());
+  if (bias) dbias = dense(dbias, bias_in->scalar_type());
   return {dx, dweight, dbias};
 }
 

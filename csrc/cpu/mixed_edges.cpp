@@ -101,10 +101,9 @@ struct EdgesForward {
     return found;
   }
   Tensor table(int64_t rows) const {
-    const int64_t size[3] = {groups, rows, channels};
-    return torch::stable::empty({size, 3}, kScalarType<A>);
+    return layout::table(x, {groups, rows, channels}, kScalarType<A>);
   }
-  Tensor nothing() const { return torch::stable::new_empty(x, {0}); }
+  Tensor nothing() const { return layout::table(x, {0}, x.scalar_type()); }
 
   // The batch's mean and rstd of some branches, those that have a norm.
   void statistics(const std::vector<bool>& of) {

@@ -61,7 +61,7 @@ Tensor rows_of(const Tensor& table, const std::vector<int64_t>& places) {
   const Tensor from = dense(table, kScalarType<A>);
   const int64_t groups = from.size(0), count = from.size(1), channels = from.size(2);
   const int64_t size[3] = {groups, static_cast<int64_t>(places.size()), channels};
-  Tensor rows = torch::stable::empty({size, 3}, kScalarType<A>);
+  Tensor rows = layout::table(from, size, kScalarType<A>);
   for (int64_t g = 0; g < groups; ++g)
     for (int64_t i = 0; i < size[1]; ++i)
       std::copy_n(data<A>(from) + (g * count + places[i]) * channels, channels,

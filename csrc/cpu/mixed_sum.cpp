@@ -33,7 +33,7 @@ std::tuple<Tensor, Tensor, Tensor> forward(const std::vector<Tensor>& branches, 
   const int64_t shape[3] = {node.geometry.groups, node.count, node.geometry.channels};
   const std::vector<Run> runs = runs_of(node.branches);
   Tensor out = layout::like(branches[0], promoted(branches), layout::channels_last(branches[0]));
-  Tensor mean = torch::stable::empty({shape, 3}, acc), rstd = torch::stable::empty({shape, 3}, acc);
+  Tensor mean = layout::table(out, shape, acc), rstd = layout::table(out, shape, acc);
   A *m = mutable_data<A>(mean), *r = mutable_data<A>(rstd);
   if (mean_ && rstd_) {
     fill_statistics(node, normalize, *mean_, A(0), m);

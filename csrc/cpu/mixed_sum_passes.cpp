@@ -237,7 +237,7 @@ void write_gradients(const Node<A>& node, const std::vector<Run>& runs, const Te
 
 template <typename A>
 Tensor weights_gradient(const Node<A>& node, const std::vector<A>& g1, ScalarType dtype) {
-  Tensor grad = torch::stable::empty({node.geometry.groups, node.count}, kScalarType<A>);
+  Tensor grad = layout::table(node.branches[0], {node.geometry.groups, node.count}, kScalarType<A>);
   for (int64_t i = 0; i < grad.numel(); ++i) {
     double total = 0;
     for (int64_t c = 0; c < node.geometry.channels; ++c) total += g1[i * node.geometry.channels + c];

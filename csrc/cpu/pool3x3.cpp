@@ -403,7 +403,7 @@ std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& input, int64_t stride, 
   const Plane g = plane_of(c, x.size(2), x.size(3), stride, last);
   const std::array<int64_t, 4> size{n, c, g.oh, g.ow};
   auto make = [&](bool asked, ScalarType type) {
-    return asked ? layout::empty(x, size, type, last) : torch::stable::new_empty(x, {0}, type);
+    return asked ? layout::empty(x, size, type, last) : layout::table(x, {0}, type);
   };
   Tensor max_out = make(maximum, x.scalar_type()), avg_out = make(average, x.scalar_type());
   Tensor argmax = make(maximum, ScalarType::Byte);

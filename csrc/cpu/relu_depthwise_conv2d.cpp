@@ -188,7 +188,7 @@ Result forward(const std::vector<Tensor>& inputs, const std::vector<Tensor>& wei
   for_tasks(jobs, [](const Job& job) { return job.p.n * job.p.bands * job.p.panels; },
             [](const Job& job, int64_t t) { job.add_item(t); });
   const int64_t size[3] = {normalize ? groups : 0, count, channels};
-  Result result{{}, torch::stable::empty({size, 3}, kScalarType<A>), torch::stable::empty({size, 3}, kScalarType<A>)};
+  Result result{{}, layout::table(inputs[0], size, kScalarType<A>), layout::table(inputs[0], size, kScalarType<A>)};
   A* means = static_cast<A*>(std::get<1>(result).mutable_data_ptr());
   A* rstds = static_cast<A*>(std::get<2>(result).mutable_data_ptr());
   for (int64_t i = 0; i < count; ++i)

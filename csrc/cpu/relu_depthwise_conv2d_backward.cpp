@@ -77,7 +77,7 @@ std::vector<Tensor> backward(const std::vector<OutputGradient>& grads, const std
     for_tasks(jobs, [](const Job& job) { return job.items() ? job.groups : 0; }, [](Job& job, int64_t g) { job.average(g); });
   if (terms != nullptr) {
     const int64_t size[4] = {3, groups, count, channels};
-    *terms = torch::stable::empty({size, 4}, kScalarType<A>);
+    *terms = layout::table(inputs[0], size, kScalarType<A>);
     A* tables = static_cast<A*>(terms->mutable_data_ptr());
     const int64_t table = groups * count * channels;
     for (size_t i = 0; i < jobs.size(); ++i)
@@ -109,7 +109,7 @@ std::vector<Tensor> relu_separable_conv2d_gradients(
                                                                weights_grad, into, terms);
 #endif
   std::vector<Tensor> result;
-  const Tensor means = torch::stable::contiguous(mean), rstds = torch::stable::contiguous(rstd);
+  const Tensor means = dense(mean, mean.scalar_type()), rstds = dense(rstd, rstd.scalar_type());
   with_dtype(inputs[0].scalar_type(), [&](auto tag) {
     using scalar_t = decltype(tag);
     result = backward<scalar_t>(grads, inputs, weights, pointwise, sources, dilations, stride, normalize, means, rstds,
@@ -145,8 +145,7 @@ std::tuple<Tensor, std::vector<Tensor>> relu_depthwise_conv2d_backward(
   std::vector<Tensor> found = relu_separable_conv2d_gradients(
       incoming_gradients(grads), {x}, weights, {}, std::vector<int64_t>(weights.size(), 0), dilations, stride, normalize, mean,
       rstd, batch_statistics, groups, input_grad, weights_grad);
-  const int64_t none = 0;
-  const Tensor dx = input_grad ? found[0] : torch::stable::empty({&none, 1}, x.scalar_type());
+  const Tensor dx = input_grad ? found[0] : layout::table(x, {0}, x.scalar_type());
   return {dx, {found.begin() + input_grad, found.end()}};
 }
 

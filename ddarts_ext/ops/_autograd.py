@@ -7,6 +7,7 @@ list costs a slice.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,35 +33,52 @@ def register_autograd(
     tensor that overrides torch's functions), it is the overload itself.
     """
     schema = overload._schema
-    argument_lists = _places_of_lists(schema.arguments)
-    result_lists = _places_of_lists(schema.returns)
-    one_result = len(schema.returns) == 1
+    # Asked once: every question makes an object for every argument.
+    argument_lists, result_lists = _places_of_lists(schema.arguments), _places_of_lists(schema.returns)
+    argument_count, one_result = len(schema.arguments), len(schema.returns) == 1
+    call = overload._op
 
     def below(keyset: Any, args: Sequence[Any]) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
             if keyset is None:
-                return overload(*args)
+                return call(*args)
             return overload.redispatch(keyset & torch._C._after_autograd_keyset, *args)
 
-    def forward(ctx: Any, keyset: Any, args: Sequence[Any], *flat: Any) -> tuple[Any, ...]:
-        result = below(keyset, args)
-        if len(args) < len(schema.arguments):  # the dispatcher leaves out what equals its default
+    def forward(ctx: Any, given: _Call, *flat: Any) -> tuple[Any, ...]:
+        args = given.args
+        result = given.result = below(given.keyset, args)
+        if len(args) < argument_count:  # the dispatcher leaves out what equals its default
             args = fill_defaults(schema, tuple(args), {})[0]  # type: ignore[no-untyped-call]
         if setup_context is not None:
-            setup_context(ctx=ctx, inputs=args, output=result)
-        results = (result,) if one_result else result
-        ctx._argument_sizes, ctx._result_sizes = _sizes(args, argument_lists), _sizes(results, result_lists)
-        return tuple(_flatten(results, result_lists, ctx._result_sizes))
+            setup_context(ctx, args, result)
+        outputs = (result,) if one_result else result
+        given.result_sizes = _sizes(outputs, result_lists)
+        if result_lists:
+            outputs = tuple(_flatten(outputs, result_lists, given.result_sizes))
+        # Results without a gradient are the last ones, and nobody but the caller has to see them: a node has dozens.
+        constants = ctx.non_differentiable
+        given.constants = len(constants) if constants and constants[0] is outputs[-len(constants)] else 0
+        if given.constants:
+            ctx.non_differentiable = None
+            outputs = outputs[: -given.constants]
+        ctx._sizes = given.argument_sizes, given.result_sizes, given.constants
+        given.outputs = outputs
+        return outputs
 
     def differentiate(ctx: Any, *grads: Any) -> tuple[Any, ...]:
+        argument_sizes, result_sizes, constants = ctx._sizes
         needs = ctx.needs_input_grad
-        ctx.needs_input_grad = tuple(_nest(needs[2:], argument_lists, ctx._argument_sizes))
+        ctx.needs_input_grad = _nest(needs[1:], argument_lists, argument_sizes) if argument_lists else needs[1:]
+        grads += (None,) * constants
         try:
-            found = backward(ctx, *_nest(grads, result_lists, ctx._result_sizes))
+            found = backward(ctx, *(_nest(grads, result_lists, result_sizes) if result_lists else grads))
         finally:
             ctx.needs_input_grad = needs
-        found = found if isinstance(found, tuple) else (found,)
-        return None, None, *_flatten(found, argument_lists, ctx._argument_sizes)[: len(needs) - 2]
+        if not isinstance(found, tuple):
+            found = (found,)
+        if argument_lists:
+            found = _flatten(found, argument_lists, argument_sizes)
+        return None, *found[: len(needs) - 1]
 
     node: Any = type(
         f"{overload._opname}_autograd",
@@ -72,10 +90,18 @@ def register_autograd(
     apply_without_functorch = super(torch.autograd.Function, node).apply
 
     def recorded(apply: Callable[..., Any], keyset: Any, args: Sequence[Any]) -> Any:
-        outputs = apply(keyset, args, *_flatten(args, argument_lists, _sizes(args, argument_lists)))
-        # An op returns at most one list, which has what the others leave.
-        sizes = [len(outputs) - len(schema.returns) + 1] * len(result_lists)
-        results = tuple(_nest(outputs, result_lists, sizes))
+        given = _Call(keyset, args)
+        if argument_lists:
+            given.argument_sizes = _sizes(args, argument_lists)
+            outputs = apply(given, *_flatten(args, argument_lists, given.argument_sizes))
+        else:
+            outputs = apply(given, *args)
+        if all(map(operator.is_, outputs, given.outputs)):  # the node is written into the very tensors
+            return given.result
+        results = (given.result,) if one_result else given.result
+        flat = _flatten(results, result_lists, given.result_sizes)
+        flat[: len(outputs)] = outputs
+        results = tuple(_nest(flat, result_lists, given.result_sizes))
         return results[0] if one_result else results
 
     def traced(args: Sequence[Any]) -> Any:
@@ -98,19 +124,34 @@ def register_autograd(
             return overload(*args) if _forward_mode.is_mapped() else traced(args)
         if _forward_mode.has_tangent(args):
             return traced(args)
-        _forward_mode.check_trace(overload._opname, args)
+        tracing = torch._C._get_tracing_state()
+        if tracing:
+            _forward_mode.check_trace(overload._opname, args)
         if not (torch._C.is_grad_enabled() and torch._C._any_requires_grad(*args)):
-            return overload(*args) if torch._C._get_tracing_state() else below(None, args)
-        if (
-            torch._C._len_torch_dispatch_stack()
-            or torch._C._get_tracing_state()
-            or _overrides_functions(args, argument_lists)
-        ):
+            return overload(*args) if tracing else below(None, args)
+        if tracing or torch._C._len_torch_dispatch_stack() or _overrides_functions(args, argument_lists):
             return overload(*args)
         return recorded(apply_without_functorch, None, args)
 
     library.impl(overload._opname, autograd, "Autograd", with_keyset=True)  # type: ignore[no-untyped-call]
     return eager
+
+
+class _Call:
+    """A recorded call: how it was dispatched, what the op returned, and what of that has a gradient.
+
+    argument_sizes, result_sizes: of the lists. constants: how many of the results, the last ones, have no gradient.
+    """
+
+    __slots__ = ("args", "argument_sizes", "constants", "keyset", "outputs", "result", "result_sizes")
+
+    def __init__(self, keyset: Any, args: Sequence[Any]) -> None:
+        self.keyset, self.args = keyset, args
+        self.argument_sizes: Sequence[int] = ()
+        self.result_sizes: Sequence[int] = ()
+        self.result: Any = None
+        self.outputs: Sequence[Any] = ()
+        self.constants = 0
 
 
 def _overrides_functions(args: Sequence[Any], lists: Sequence[int]) -> bool:
