@@ -1,7 +1,6 @@
 """Op weights that are drawn in every pass instead of computed: samplers, with the gradients that they give the alphas.
 
-Draws come from the generator that is handed in, and nothing
-branches on a value. Add a sampler by adding an entry.
+Draws come from the generator that is handed in, and nothing branches on a value. Add a sampler by adding an entry.
 """
 
 from __future__ import annotations

@@ -21,6 +21,8 @@ def test_published_settings() -> None:
     how = methods.get("oles").stopping
     assert (how.op_stop, how.op_stop_similarity, how.op_stop_window) == (True, 0.4, 20)
     assert methods.get("oles").architect == methods.get("darts").architect
+    # Gradients of few images are noisier.
+    assert search(method="oles").config.method.stopping.op_stop_similarity == 0.1
 
 
 def gradients(one: Stepper, batch: Any) -> list[torch.Tensor]:
