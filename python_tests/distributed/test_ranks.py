@@ -22,7 +22,7 @@ from ddarts_ext.data.batches import permuted, steps_in
 from ddarts_ext.data.transform_colours import lighting_shift
 from ddarts_ext.data.transform_crops import crop_boxes, erased
 from ddarts_ext.nn.discrete import Drop, drop_path
-from ddarts_ext.runs import ranks, share
+from ddarts_ext.runs import joining, ranks, share
 from ddarts_ext.runs.device import choose_device
 from ddarts_ext.runs.ranks import ALONE, Ranks
 from ddarts_ext.search import Searcher
@@ -162,10 +162,10 @@ def test_other_commands_are_for_one_process(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ValueError, match=r"^export: ranks must be 1, as only search and train take several, got 2"):
         cli._ranks(["export", "run"])
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert ranks.started() == ALONE
+    assert joining.started() == ALONE
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(ValueError, match="ranks: RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers"):
-        ranks.started()
+        joining.started()
 
 
 def test_what_must_be_the_same_is_compared(tmp_path: Path) -> None:

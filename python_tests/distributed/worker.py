@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.runs.ranks import current, joined
+from ddarts_ext.runs.joining import joined
+from ddarts_ext.runs.ranks import current
 from ddarts_ext.search import Searcher, Shrinker
 from ddarts_ext.search.parts import Part
 from ddarts_ext.training import trainer
