@@ -181,6 +181,8 @@ SCENARIOS: dict[str, Any] = {
     "second_order_exact": lambda: searched("darts", order=2, hessian="exact"),
     "adversarial": lambda: searched("sdarts-adv"),
     "reference": lambda: searched("ddarts", reference_accumulate=True, ablation_gradient="none"),
+    "selection": lambda: searched("darts-pt"),
+    "oles": lambda: searched("oles"),
     "curvature": lambda: searched("darts-es"),
     # The last batch has 4 images: with 3 ranks it is left out, with 2 it is shared.
     "incomplete": lambda: searched("fairdarts", 68),
