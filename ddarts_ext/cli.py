@@ -32,7 +32,7 @@ from ddarts_ext.commands import (
     watch,
 )
 from ddarts_ext.info import version as package_version
-from ddarts_ext.runs import interrupts, ranks
+from ddarts_ext.runs import interrupts, joining
 from ddarts_ext.runs.failures import reason
 
 # What all wrong usage is a kind of, in click or in the copy of it within typer.
@@ -126,18 +126,18 @@ def _invoked(command: Any, arguments: list[str]) -> int:
 
 def _ranks(arguments: list[str]) -> AbstractContextManager[object]:
     """The processes that torchrun has started, of which a search and a training make one run."""
-    found = ranks.started()
+    found = joining.started()
     if found.several and arguments[:1] not in (["search"], ["train"]):
         raise ValueError(
             f"{arguments[0] if arguments else 'ddarts'}: ranks must be 1, as only search and train take several, got "
             f"{found.world}"
         )
-    return ranks.joined()
+    return joining.joined()
 
 
 def _say(line: str, code: int) -> int:
     line = " ".join(line.split())
-    if not ranks.said_already(line):
+    if not joining.said_already(line):
         print(f"ddarts: {line}", file=sys.stderr, flush=True)
     return code
 

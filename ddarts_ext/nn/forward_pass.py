@@ -9,6 +9,9 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from ddarts_ext.ops._checks import memory_format_of
+from ddarts_ext.runs.share import own, whole
+
 Statistics = Literal["update", "batch", "running"]
 
 
@@ -57,8 +60,10 @@ class SkipDropout:
     def mask(self, like: Tensor) -> Tensor:
         """0 with the probability ``rate``, else 1 / (1 - rate), in the shape and layout of ``like``."""
         kept = (1 - self.rate).to(like.dtype)
-        drawn = torch.empty_like(like, requires_grad=False).uniform_(generator=self.generator)
-        return (drawn < kept).to(like.dtype) / kept
+        # Of a batch that lies on several ranks all is drawn.
+        shape = (whole(len(like)), *like.shape[1:])
+        drawn = torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=memory_format_of(like))
+        return (own(drawn.uniform_(generator=self.generator)) < kept).to(like.dtype) / kept
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """What goes from rank to rank: sums and means of tensors, differentiable ones too, and bytes.
 
-All of torch.distributed that a run uses is in here and in :mod:`.ranks`. A rank that has ended, or does not answer, is
-a :class:`RankLost` in all others. Every rank must come here in the same order, as in any program of torch.distributed.
+All of torch.distributed that a run uses is in here and in :mod:`.joining`, but for DistributedDataParallel. A rank that
+has ended, or does not answer, is a :class:`RankLost` in all others. Every rank must come here in the same order, as in
+any program of torch.distributed.
 """
 
 from __future__ import annotations

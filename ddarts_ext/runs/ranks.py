@@ -1,8 +1,8 @@
 """The processes of a run that share its batches: which one this is, and what they do together.
 
 torchrun starts them and says by environment variables who they are; the commands ``search`` and ``train`` join them to
-a process group. A program that calls the library itself does so within :func:`joined`. Otherwise a run is one process,
-whatever a process group of the caller's there may be.
+a process group. A program that calls the library itself does so within :func:`.joining.joined`. Otherwise a run is one
+process, whatever a process group of the caller's there may be.
 
 Every rank computes an equal part of every batch, means over ranks are what one process would have, and all ranks make
 the same steps: states of optimisers and generators are alike everywhere. Files are written by rank 0.
@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +25,6 @@ from ddarts_ext.runs.checkpoint import digest
 from ddarts_ext.runs.comparison import differences, short
 from ddarts_ext.runs.sums import Sums
 
-TIMEOUT = timedelta(minutes=10)
-"""A rank that does not answer for so long is lost. One that has ended is known to be lost at once."""
 _KINDS: dict[str, type[Exception]] = {kind.__name__: kind for kind in (ValueError, TypeError, FileNotFoundError)}
 
 
@@ -203,72 +199,22 @@ class Ranks:
 
 ALONE = Ranks()
 _current = ALONE
-_store: Any = None
 
 
 def current() -> Ranks:
-    """The ranks of this process: one alone outside of :func:`joined`."""
+    """The ranks of this process: one alone outside of :func:`.joining.joined`."""
     return _current
 
 
-def started() -> Ranks:
-    """What torchrun, or another starter that sets the same variables, says of this process. Raises ValueError."""
-    said = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
-    if said["RANK"] is None or said["WORLD_SIZE"] is None or "MASTER_ADDR" not in os.environ:
-        return ALONE
-    try:
-        rank, world = int(said["RANK"]), int(said["WORLD_SIZE"])
-        local, beside = int(said["LOCAL_RANK"] or rank), int(said["LOCAL_WORLD_SIZE"] or world)
-    except ValueError:
-        raise ValueError(f"ranks: RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers, got {said}") from None
-    return Ranks(rank, world, local, beside) if world > 1 else ALONE
-
-
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """Within it, runs are those of all processes that torchrun has started. Does nothing for a single one."""
-    global _current, _store
-    found = started()
-    if not found.several or _current.several:
-        yield _current
-        return
-    import torch.distributed as distributed
-    from torch.distributed.rendezvous import rendezvous
-
-    if not distributed.is_available():
-        raise ValueError("ranks: torch must be built with torch.distributed for several ranks, got one without")
-    from torch.distributed.distributed_c10d import PrefixStore
-
-    cuda = torch.cuda.is_available() and distributed.is_nccl_available()
-    mine = not distributed.is_initialized()
-    if mine:
-        with exchange.answered():
-            store, rank, world = next(cast(Any, rendezvous("env://", timeout=TIMEOUT)))
-            distributed.init_process_group(
-                "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                store=PrefixStore("ddarts", store),
-                rank=rank,
-                world_size=world,
-                timeout=TIMEOUT,
-            )
-        _store = PrefixStore("ddarts_said", store)
-    _current = found
+def being(found: Ranks) -> Iterator[Ranks]:
+    """Within it, this process is one of ``found``."""
+    global _current
+    before, _current = _current, found
     try:
         yield found
     finally:
-        _current = ALONE
-    if mine:  # after an error the others may be gone, and nobody waits for them
-        distributed.destroy_process_group()
-
-
-def said_already(line: str) -> bool:
-    """Whether another rank has said this line; what all find wrong is said once."""
-    if _store is None:
-        return False
-    try:
-        return int(_store.add(digest(line), 1)) > 1
-    except RuntimeError:
-        return False
+        _current = before
 
 
 def _of_images(path: str) -> bool:

@@ -43,17 +43,17 @@ class Iterations:
                 yield functools.partial(self._iteration, batch, judging, next(numbers), decides)
 
     def _iteration(self, batch: Batch, judging: Batch | None, number: int, decides: bool) -> None:
-        train, sums = self.prepared(batch), self.stepper.state.sums
-        if judging is not None and number % self.stepper.method.architect.alpha_every == 0:
-            valid = train if judging is batch else self.prepared(judging)
-            self.stepper.architecture(number, train, valid, sums, decides=decides)
-        self.stepper.weights(train, sums)
+        with self.stepper.ranks.sharing():
+            train, sums = self.prepared(batch), self.stepper.state.sums
+            if judging is not None and number % self.stepper.method.architect.alpha_every == 0:
+                valid = train if judging is batch else self.prepared(judging)
+                self.stepper.architecture(number, train, valid, sums, decides=decides)
+            self.stepper.weights(train, sums)
 
     def prepared(self, batch: Batch) -> Batch:
         """A batch as a step takes it: augmented."""
         images, labels = batch
-        with self.stepper.ranks.sharing():
-            return self.dataset.augment(images, self.config.augmentation, self.stepper.state.augmentation), labels
+        return self.dataset.augment(images, self.config.augmentation, self.stepper.state.augmentation), labels
 
     @torch.no_grad()
     def judge(self, part: Tensor, sums: Sums, weights: Tensor | None = None) -> None:

@@ -139,6 +139,11 @@ class Searcher:
         self.objective = self._judged_by(dataset, loss, metric, settings)
         self.config: SearchSettings = replace(self._resolve(dataset, method, settings), own=own)
         self.ranks.check_batch("search", self.config.method.batch, self.config.method.batch)
+        if self.ranks.several and self.config.method.random and self.config.method.baseline.evaluates:
+            raise ValueError(
+                f"search: method must be one of a supernet with {self.ranks.world} ranks, got "
+                f"{self.config.method.name}, which evaluates one architecture after the other"
+            )
         self._optimizers = Optimizers(optimizer, alphas)
         self._own = {"loss": loss, "metric": metric, "optimizer": optimizer}
         self._check_optimizers(settings)

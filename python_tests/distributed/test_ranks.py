@@ -22,7 +22,8 @@ from ddarts_ext.data.batches import permuted, steps_in
 from ddarts_ext.data.transform_colours import lighting_shift
 from ddarts_ext.data.transform_crops import crop_boxes, erased
 from ddarts_ext.nn.discrete import Drop, drop_path
-from ddarts_ext.runs import ranks, share
+from ddarts_ext.nn.forward_pass import SkipDropout
+from ddarts_ext.runs import joining, ranks, share
 from ddarts_ext.runs.device import choose_device
 from ddarts_ext.runs.ranks import ALONE, Ranks
 from ddarts_ext.search import Searcher
@@ -65,6 +66,7 @@ DRAWS: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "crops": lambda x, g: crop_boxes(len(x), (8, 8), 0.1, g),
     "erasing": lambda x, g: erased(x.double(), 0.7, g),
     "lighting": lambda x, g: lighting_shift(len(x), 0.3, g),
+    "skips": lambda x, g: SkipDropout(torch.tensor(0.4), g).mask(x.double()),
     "drop_path": lambda x, g: drop_path(x.double(), Drop(0.4, g)),
 }
 
@@ -133,6 +135,11 @@ def test_ranks_take_a_gpu_each(second_of_two: Ranks, monkeypatch: pytest.MonkeyP
         choose_device("auto", "train")
 
 
+def test_architectures_are_not_evaluated_by_ranks(second_of_two: Ranks) -> None:
+    with pytest.raises(ValueError, match="search: method must be one of a supernet with 2 ranks, got evolution"):
+        Searcher(noise(), "evolution", **{name: SEARCH[name] for name in ("cells", "channels", "batch", "device")})
+
+
 def test_text_is_for_one_process(second_of_two: Ranks, tmp_path: Path) -> None:
     for kind in (Searcher, Trainer):
         with pytest.raises(ValueError, match="data must be images with 2 ranks, got text: 'text:there'"):
@@ -162,10 +169,10 @@ def test_other_commands_are_for_one_process(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(ValueError, match=r"^export: ranks must be 1, as only search and train take several, got 2"):
         cli._ranks(["export", "run"])
     monkeypatch.setenv("WORLD_SIZE", "1")
-    assert ranks.started() == ALONE
+    assert joining.started() == ALONE
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(ValueError, match="ranks: RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers"):
-        ranks.started()
+        joining.started()
 
 
 def test_what_must_be_the_same_is_compared(tmp_path: Path) -> None:

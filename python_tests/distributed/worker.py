@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.runs.ranks import current, joined
+from ddarts_ext.runs.joining import joined
+from ddarts_ext.runs.ranks import current
 from ddarts_ext.search import Searcher, Shrinker
 from ddarts_ext.search.parts import Part
 from ddarts_ext.training import trainer
@@ -180,6 +181,8 @@ SCENARIOS: dict[str, Any] = {
     "second_order_exact": lambda: searched("darts", order=2, hessian="exact"),
     "adversarial": lambda: searched("sdarts-adv"),
     "reference": lambda: searched("ddarts", reference_accumulate=True, ablation_gradient="none"),
+    "selection": lambda: searched("darts-pt"),
+    "oles": lambda: searched("oles"),
     "curvature": lambda: searched("darts-es"),
     # The last batch has 4 images: with 3 ranks it is left out, with 2 it is shared.
     "incomplete": lambda: searched("fairdarts", 68),

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ddarts_ext.runs.ranks import current
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.iterations import Iterations
 from ddarts_ext.search.parts.part import Part, Surroundings
@@ -90,7 +91,7 @@ class SelectionPart(Part):
         for cell, owner in enumerate(architecture.owner):
             if owner == row:
                 weights[cell, edge, slice(None) if op is None else op] = 0.0
-        stepper = Stepper(state, around.config.method, around.autocast, objective=around.objective)
+        stepper = Stepper(state, around.config.method, around.autocast, objective=around.objective, ranks=current())
         sums = Sums()
         state.net.eval()
         Iterations(stepper, around.dataset, around.config).judge(around.judging(), sums, weights)

@@ -1,0 +1,80 @@
+"""How the processes that torchrun has started find each other."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, cast
+
+import torch
+
+from ddarts_ext.runs import exchange
+from ddarts_ext.runs.checkpoint import digest
+from ddarts_ext.runs.ranks import ALONE, Ranks, being, current
+
+TIMEOUT = timedelta(minutes=10)
+"""A rank that does not answer for so long is lost. One that has ended is known to be lost at once."""
+_store: Any = None
+"""What all ranks can write to, as long as its process is there."""
+
+
+def started() -> Ranks:
+    """What torchrun, or another starter that sets the same variables, says of this process. Raises ValueError."""
+    said = {name: os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")}
+    if said["RANK"] is None or said["WORLD_SIZE"] is None or "MASTER_ADDR" not in os.environ:
+        return ALONE
+    try:
+        rank, world = int(said["RANK"]), int(said["WORLD_SIZE"])
+        local, beside = int(said["LOCAL_RANK"] or rank), int(said["LOCAL_WORLD_SIZE"] or world)
+    except ValueError:
+        raise ValueError(f"ranks: RANK, WORLD_SIZE and LOCAL_RANK must be whole numbers, got {said}") from None
+    return Ranks(rank, world, local, beside) if world > 1 else ALONE
+
+
+@contextmanager
+def joined() -> Iterator[Ranks]:
+    """Within it, runs are those of all processes that torchrun has started. Does nothing for a single one.
+
+    A process group that the program has made before must have gloo for tensors on the CPU.
+    """
+    global _store
+    found = started()
+    if not found.several or current().several:
+        yield current()
+        return
+    import torch.distributed as distributed
+    from torch.distributed.rendezvous import rendezvous
+
+    if not distributed.is_available():
+        raise ValueError("ranks: torch must be built with torch.distributed for several ranks, got one without")
+    from torch.distributed.distributed_c10d import PrefixStore
+
+    cuda = torch.cuda.is_available() and distributed.is_nccl_available()
+    mine = not distributed.is_initialized()
+    if mine:
+        with exchange.answered():
+            store, rank, world = next(cast(Any, rendezvous("env://", timeout=TIMEOUT)))
+            distributed.init_process_group(
+                "cpu:gloo,cuda:nccl" if cuda else "gloo",
+                store=PrefixStore("ddarts", store),
+                rank=rank,
+                world_size=world,
+                timeout=TIMEOUT,
+            )
+        _store = PrefixStore("ddarts_said", store)
+    with being(found):
+        yield found
+    if mine:  # after an error the others may be gone, and nobody waits for them
+        distributed.destroy_process_group()
+
+
+def said_already(line: str) -> bool:
+    """Whether another rank has said this line; what all find wrong is said once."""
+    if _store is None:
+        return False
+    try:
+        return int(_store.add(digest(line), 1)) > 1
+    except RuntimeError:
+        return False
