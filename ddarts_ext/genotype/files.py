@@ -22,6 +22,11 @@ def architectures() -> tuple[str, ...]:
     return tuple(sorted(entry.name[:-5] for entry in folder.iterdir() if entry.name.endswith(".json")))
 
 
+def image_architectures() -> tuple[str, ...]:
+    """Those of networks for images, without the recurrent cells."""
+    return tuple(name for name in architectures() if not name.endswith("_RNN"))
+
+
 def text_of(source: str | os.PathLike[str]) -> tuple[str, str]:
     """The text behind a path, `FILE#NAME`, a built-in name or text itself, and the name within it that is meant."""
     given = os.fspath(source)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.genotype.files import architectures
+from ddarts_ext.genotype.files import image_architectures
 from ddarts_ext.nn.features import FeatureNetwork
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.nn.network import DiscreteNetwork, build_network
@@ -15,7 +15,7 @@ from ddarts_ext.runs.folder import RunFolder
 
 def list_models() -> tuple[str, ...]:
     """The names of the published architectures that :func:`create_model` builds."""
-    return tuple(architectures())
+    return image_architectures()
 
 
 def create_model(

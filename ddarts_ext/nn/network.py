@@ -216,7 +216,15 @@ def build_network(
     stem: str = "cifar",
     drop_path: float = 0.0,
 ) -> DiscreteNetwork | NASBench201Network:
-    """The network of any genotype: :class:`DiscreteNetwork`, or :class:`NASBench201Network` for one-input cells."""
+    """The network of any genotype: :class:`DiscreteNetwork`, or :class:`NASBench201Network` for one-input cells.
+
+    Raises ValueError for that of a recurrent cell.
+    """
+    if genotype.recurrent:
+        raise ValueError(
+            "network: genotype must be that of a network for images, got a recurrent cell, which "
+            "ddarts_ext.nn.recurrent.of_genotype builds"
+        )
     if genotype.inputs == 1:
         return NASBench201Network(genotype, channels, classes=classes, in_channels=in_channels)
     return DiscreteNetwork(genotype, channels, classes, in_channels, auxiliary, stem, drop_path)

@@ -17,7 +17,7 @@ from torch import nn
 from ddarts_ext import spaces
 from ddarts_ext.export import FORMATS, OPSET, export, for_inference
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.genotype.files import architectures
+from ddarts_ext.genotype.files import image_architectures
 from ddarts_ext.training import TrainedNetwork, load_network
 from ddarts_ext.training.description import Description
 from ddarts_ext.training.weights import write
@@ -143,7 +143,7 @@ def published(name: str) -> Genotype:
     return genotype
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", image_architectures())
 def test_standalone_files_of_every_published_architecture(name: str, tmp_path: Path) -> None:
     network = trained(published(name), size=(16, 18))
     path, _ = export(network, "python", tmp_path / "alone.py")
@@ -158,7 +158,7 @@ def longest_cell(genotype: Genotype) -> Genotype:
     return Genotype((genotype.cells[index],), seq=(0,), concat=genotype.concat, reductions=reductions)
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", image_architectures())
 def test_programs_and_onnx_of_every_published_architecture(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     network = trained(longest_cell(published(name)), size=(8, 9))

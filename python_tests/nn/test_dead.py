@@ -11,7 +11,8 @@ from torch import nn
 from typer.testing import CliRunner
 
 from ddarts_ext import cli
-from ddarts_ext.genotype import Gene, Genotype, architectures
+from ddarts_ext.genotype import Gene, Genotype
+from ddarts_ext.genotype.files import image_architectures
 from ddarts_ext.nn import DiscreteNetwork, NASBench201Network, build_network, count_parameters, dead_parameters
 from ddarts_ext.nn.dead import dead_note
 from ddarts_ext.spaces import get
@@ -58,7 +59,7 @@ def random_genotype(seed: int, ops: tuple[str, ...] = get("dartopti").ops) -> Ge
 RANDOM = [genotype for genotype in map(random_genotype, range(400)) if genotype is not None][:40]
 
 
-@pytest.mark.parametrize("name", [name for name in architectures() if name != "Xception_cifar100_edge"])
+@pytest.mark.parametrize("name", [name for name in image_architectures() if name != "Xception_cifar100_edge"])
 def test_published_architectures_against_autograd(name: str) -> None:
     genotype = Genotype.load(name)
     if len(genotype.genes) == 2:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ddarts_ext import spaces
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.genotype.files import architectures
+from ddarts_ext.genotype.files import image_architectures
 from ddarts_ext.nn import DiscreteNetwork, NASBench201Network, build_network
 from ddarts_ext.nn.plain import PlainNetwork, folded
 
@@ -71,7 +71,7 @@ def cell_of(op: str) -> Genotype:
     return Genotype((cell, cell), seq=(0, 1, 0), concat=(2, 3), reductions=(1,))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("op", sorted(spaces.known_ops() - {"none"}))
+@pytest.mark.parametrize("op", sorted(spaces.known_ops() - {"none", *spaces.ACTIVATIONS}))
 @pytest.mark.parametrize("size", [8, 9])
 def test_every_op(op: str, size: int) -> None:
     """Of all spaces; odd sides as well."""
@@ -80,7 +80,7 @@ def test_every_op(op: str, size: int) -> None:
         check(network, torch.randn(3, 3, size, size, dtype=dtype))
 
 
-@pytest.mark.parametrize("name", architectures())
+@pytest.mark.parametrize("name", image_architectures())
 def test_every_published_architecture(name: str) -> None:
     genotype = Genotype.load(name, layers=6) if name in ("DARTS_V1", "DARTS_V2") else Genotype.load(name)
     if not all(genotype.joined(i) for i in range(genotype.layers)):

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddarts_ext import spaces
-from ddarts_ext.genotype import Genotype
+from ddarts_ext import create_model, list_models, spaces
+from ddarts_ext.genotype import Genotype, architectures
+from ddarts_ext.genotype.files import image_architectures
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.recurrent import Dropout, LanguageModel, Output, RecurrentCell, of_genotype, supernet
 from ddarts_ext.nn.recurrent.dropout import mask
@@ -227,3 +228,11 @@ def test_what_is_no_recurrent_cell_is_refused() -> None:
         supernet(spaces.get("darts"), 7, 4)
     with pytest.raises(ValueError, match="inputs must be as wide as hidden, 4, got 3"):
         LanguageModel(7, RecurrentCell(3, 4, [(0,)], [("relu",)], (1,)))
+
+
+def test_networks_for_images_are_none_of_recurrent_cells() -> None:
+    every = {name: Genotype.load(name).recurrent for name in architectures()}
+    assert set(image_architectures()) == {name for name, recurrent in every.items() if not recurrent}
+    assert set(list_models()) == set(image_architectures())
+    with pytest.raises(ValueError, match="genotype must be that of a network for images, got a recurrent cell"):
+        create_model("DARTS_V2_RNN")
