@@ -13,8 +13,8 @@ from torch import Tensor
 
 TIMES = ("seconds", "measure_seconds", "memory_mib")
 BOTH = ("ddarts", "second_order_exact", "adversarial", "incomplete", "shrink", "train", "train_dead", "taken_up")
-TWO = ("ddarts_every_2", "darts", "second_order", "reference", "curvature", "train_ema", "unsynchronised",
-       "train_unsynchronised")  # fmt: skip
+TWO = ("ddarts_every_2", "darts", "second_order", "reference", "curvature", "selection", "oles", "train_ema",
+       "unsynchronised", "train_unsynchronised")  # fmt: skip
 SAME = [(name, 2) for name in (*BOTH, *TWO) if "unsynchronised" not in name and name != "taken_up"] + [
     (name, 3) for name in BOTH if name != "incomplete"
 ]
