@@ -101,6 +101,8 @@ def _small_search(resolve: Any) -> Any:
         if config.method.shrinking is not None:
             sizes["shrink_interval"] = 1
             epochs += config.method.shrinking.shrink_steps
+        if config.method.random and config.method.baseline.evaluates and config.table is None:
+            sizes["evaluations"] = max(2, config.method.baseline.population)
         wanted = {**given, **sizes, "epochs": epochs}
         return resolve(dataset, method, device, wanted)
 
