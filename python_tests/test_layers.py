@@ -18,7 +18,7 @@ LAYERS = (
     ("info", "genotype"),
     ("nn", "data", "tables"),
     ("training", "timm_models"),
-    ("distance", "export"),
+    ("distance", "export", "transfer"),
     ("search",),
     ("plot", "benchmark", "comparison"),
     ("acceleration", "reporting"),

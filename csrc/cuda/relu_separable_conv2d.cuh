@@ -22,7 +22,7 @@ template <typename A, int P, int O>
 __device__ __forceinline__ void mix(A (&acc)[O][P], const A* between, const A* mixing, int outputs) {
   constexpr int V = kPacket<A>;
   const int o = threadIdx.x % 16, first = threadIdx.x / 16 * P;
-#pragma unroll 4
+#pragma unroll 2
   for (int c = 0; c < kChannels<A>; ++c) {
     A z[P];
 #pragma unroll
@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2
         const SeparableSource& source = p.sources[filter.source];
         const bool one = at.n % static_cast<unsigned>(p.batch) == 0 && at.top == 0 && at.left == 0 && o0 == 0 && f == source.first;
         if (p.moments != nullptr) join_moments<A>(p, source, at.n, first, one, own_scale);
-        fill_input<T>(p, source, tile, shape, at.n, at.top * S - pad + filter.offset, at.left * S - pad + filter.offset, first,
+        fill_input<T, P * O == 4 ? 2 : 4>(p, source, tile, shape, at.n, at.top * S - pad + filter.offset, at.left * S - pad + filter.offset, first,
                       p.moments == nullptr ? nullptr : own_scale);
       }
       filled = filter.source;

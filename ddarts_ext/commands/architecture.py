@@ -78,7 +78,14 @@ def describe(
             raise ValueError(f"describe: {name} must be one of {', '.join(known)}, got {value!r}")
     found = Genotype.load(genotype, layers=layers, reductions=reductions)  # type: ignore[arg-type]
     if found.recurrent:
-        _describe_recurrent(found, channels or 850, classes or 10_000, as_json)
+        if cells is not None:
+            raise ValueError(f"describe: cells must be left out for a recurrent cell, got {cells}")
+        hidden, words = _of_text_run(genotype)
+        hidden, words = hidden if channels is None else channels, words if classes is None else classes
+        for name, size_given in (("channels", hidden), ("classes", words)):
+            if size_given < 1:
+                raise ValueError(f"describe: {name} must be 1 or more, got {size_given}")
+        _describe_recurrent(found, hidden, words, as_json)
         return
     if cells is not None:
         found = derive_genotype(found, cells, index)  # type: ignore[arg-type]
@@ -123,6 +130,21 @@ def _of_run(source: str) -> dict[str, Any]:
     if config.get("command") == "train":
         found["channels"] = config.get("channels", found["channels"])
     return found
+
+
+def _of_text_run(source: str) -> tuple[int, int]:
+    """Hidden units and words of the model that a run trained, or that a search mixed; the published ones of others."""
+    from ddarts_ext.runs.folder import RunFolder
+
+    folder = RunFolder(source, "describe")
+    try:
+        config = folder.config() if folder.config_file.is_file() else {}
+    except (OSError, ValueError):  # text of a genotype, which is no path
+        config = {}
+    about = config.get("text")
+    words = about.get("vocabulary") if isinstance(about, dict) else None
+    hidden = config.get("channels") or config.get("method", {}).get("channels")
+    return hidden or 850, words if isinstance(words, int) else 10_000
 
 
 def _describe_recurrent(genotype: Any, hidden: int, words: int, as_json: bool) -> None:

@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ddarts_ext.runs.joined import JoinedSGD
-
 _OF_THE_DEVICE = ("lr", "fused", "foreach", "capturable")
 """Settings of a group that follow from the device of a run; its rate is set anew in every epoch."""
 
@@ -50,8 +48,9 @@ def tried(command: str, what: str, make: OptimizerFactory | None, device: torch.
 
 
 def capturable(optimizer: Optimizer) -> bool:
-    """Whether its steps read nothing on the host: Adam and others made so, and SGD, fused."""
-    fused = type(optimizer) in (torch.optim.SGD, JoinedSGD)
+    """Whether its steps read nothing on the host: Adam and others made so, and SGD, fused, or one of our own that says
+    ``steps_as_sgd``."""
+    fused = type(optimizer) is torch.optim.SGD or getattr(optimizer, "steps_as_sgd", False)
     return all(group.get("capturable") or (fused and group.get("fused")) for group in optimizer.param_groups)
 
 

@@ -39,6 +39,8 @@ def look(run: str | Path) -> Watched:
     folder = RunFolder(run, "watch")
     config, history = folder.config(), folder.history()
     kind = str(config.get("command"))
+    if kind in ("compare", "optimise", "score-ops"):
+        raise ValueError(f"watch: {folder.path} must be the folder of a search or a training, got one of {kind!r}")
     of_search = _at(config, "epochs_in_all") or _at(config, "method", "epochs")
     epochs = _number(_at(config, "epochs") if kind == "train" else of_search)
     images = _number(
@@ -47,7 +49,9 @@ def look(run: str | Path) -> Watched:
     finished = (folder.path / ("network.json" if kind == "train" else "genotype.json")).is_file()
     what = config.get("recipe") if kind == "train" else _at(config, "method", "name")
     total = "?" if epochs is None else f"{epochs:g}"
-    part, judge = ("test", "held-out") if kind == "train" else ("valid", "valid")
+    of_text = config.get("kind") == "text"
+    what = "a recurrent cell" if of_text else what
+    part, judge = ("test", "held-out") if kind == "train" and not of_text else ("valid", "valid")
     found = [name for record in history[:1] for name, _ in judged_in(record.get(part) or record.get("train") or {})]
     metric = found[0] if found else "accuracy"
     return Watched(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ from ddarts_ext.data.batches import permuted, redrawn, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order, digest, divided
 from ddarts_ext.data.own_augment import AugmentFunction, augmented_by
-from ddarts_ext.data.text import is_text
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.random import random_genotype
 from ddarts_ext.nn.forward_pass import Pass
@@ -68,6 +67,10 @@ EXACT_HESSIAN = 3.5
 """Memory of the exact second-order step in passes of the network, as measured."""
 
 
+KINDS: list[tuple[Callable[[Any], bool], type[Searcher]]] = []
+"""Kinds of Searcher for other data than images, each with what says whether it serves some."""
+
+
 @takes(OPTIONS)
 class Searcher:
     """Searches an architecture on images.
@@ -96,13 +99,11 @@ class Searcher:
     _shrinks = False
 
     def __new__(cls, data: Any = "digits", *arguments: Any, **settings: Any) -> Searcher:
-        """On text the parts of the loop are those of :class:`.text.searcher.TextSearcher`."""
-        if is_text(data) and current().several:
-            raise ValueError(f"search: data must be images with {current().world} ranks, got text: {str(data)[:60]!r}")
-        if cls is Searcher and is_text(data):
-            from ddarts_ext.search.text.searcher import TextSearcher
-
-            return object.__new__(TextSearcher)
+        """Of the kind of Searcher that serves such data: on text :class:`.text.searcher.TextSearcher`."""
+        if cls is Searcher:
+            for serves, kind in KINDS:
+                if serves(data):
+                    return object.__new__(kind)
         return object.__new__(cls)
 
     def __init__(

@@ -125,6 +125,13 @@ OPTIONS: dict[str, Option] = {
 """All that can be said of a search beside its images and its method, by name."""
 
 
+OF_IMAGES = (
+    *("split", "start", "table", "image_size", "stem", "reductions", "sequence", "augmentation", "cells"),
+    "class_weights",
+)
+"""What has no place in a search on text."""
+
+
 def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[str, Any]) -> SearchSettings:
     """Check and complete what was said: the method, then what suits the data, then ``given``, None for "not said".
 
@@ -185,6 +192,10 @@ def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:
     said["augmentation"] = Augmentation(**config["augmentation"])
     said = {name: value for name, value in said.items() if name not in AUGMENTATION_OPTIONS}
     said = {name: value for name, value in said.items() if value is not None}
+    if (
+        "text" in config
+    ):  # what its images would be, and the loss and the metric that a language model has, are there too
+        said = {name: value for name, value in said.items() if name not in (*OF_IMAGES, "loss", "metric")}
     return {"data": config["source"], "method": config["method"]["name"], **said}
 
 
@@ -309,6 +320,10 @@ def _check_stages(config: SearchSettings) -> None:
         )
     if method.cells < 3:
         raise ValueError(f"search: cells must be at least 3 with stages, of which two reduce, got {method.cells}")
+    if method.cells + min(more) < 3:
+        raise ValueError(
+            f"search: stage_cells must leave 3 or more cells in every stage, got {more} beside {method.cells}"
+        )
 
 
 def _check_indices(reductions: Sequence[int] | None, cells: int) -> None:

@@ -8,11 +8,11 @@ import torch
 
 from ddarts_ext.data import Dataset
 from ddarts_ext.nn import recurrent
+from ddarts_ext.nn.joined import JoinedSGD
 from ddarts_ext.nn.layout import lay_out
 from ddarts_ext.nn.nasbench201 import NASBench201Supernet
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.runs.draws import DrawsFrom
-from ddarts_ext.runs.joined import JoinedSGD
 from ddarts_ext.runs.optimizers import OptimizerFactory, capturable, own_optimizer, rates_as_tensors
 from ddarts_ext.search.architecture import ArchitectureParameters, owners
 from ddarts_ext.search.edge_weights import EdgeWeights

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ddarts_ext.nn.forward_pass import Pass, SkipDropout
-from ddarts_ext.runs.joined import JoinedSGD
+from ddarts_ext.nn.joined import JoinedSGD
 from ddarts_ext.runs.objective import Objective
 from ddarts_ext.runs.ranks import ALONE, Ranks
 from ddarts_ext.runs.sums import Sums

@@ -110,6 +110,8 @@ class Description:
         """Read :meth:`to_json`. Raises ValueError or TypeError naming what is wrong."""
         if not isinstance(data, Mapping):
             raise TypeError(f"network: must be a JSON object, got {type(data).__name__}")
+        if data.get("kind") == "text":
+            raise ValueError("network: must be one for images, got a language model (load_language_model reads it)")
         known = set(cls.__dataclass_fields__) - {"about", "task"}
         if missing := sorted({*known, "version"} - set(data)):
             raise ValueError(f"network: must have {missing[0]}, which is not there")

@@ -44,7 +44,7 @@ def test_every_command_helps(command: str) -> None:
     [
         (("search",), "--data must be given"),
         (("search", "--data", "/no/such/folder"), "does not exist"),
-        (("search", "--data", "digits", "--method", "evolution"), "method must be one of darts, fairdarts, ddarts"),
+        (("search", "--data", "digits", "--method", "annealing"), "method must be one of darts, fairdarts, ddarts"),
         (("search", "--data", "digits", "--space", "moon"), "name must be one of"),
         (("search", "--data", "digits", "--channels", "7"), "channels must be even"),
         (("search", "--data", "digits", "--epochs", "0"), "epochs must be >= 1"),

@@ -131,7 +131,7 @@ def test_an_option_that_is_nearly_one(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_nothing_is_meant_where_nothing_is_near(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "did you mean" not in refused(monkeypatch, capsys, "search", "--data", "digits", "--method", "evolution")
+    assert "did you mean" not in refused(monkeypatch, capsys, "search", "--data", "digits", "--method", "annealing")
 
 
 def test_describe_of_a_run_without_a_genotype_says_so(

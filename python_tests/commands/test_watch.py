@@ -83,3 +83,10 @@ def test_other_input_is_refused(tmp_path: Path) -> None:
         result = CliRunner().invoke(cli.app, ["watch", *arguments])
         with pytest.raises((ValueError, OSError), match=message):
             raise result.exception or AssertionError(result.stdout)
+
+
+@pytest.mark.parametrize("kind", ["compare", "optimise", "score-ops"])
+def test_what_is_no_single_run_is_not_waited_for(kind: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"command": kind}))
+    with pytest.raises(ValueError, match=f"must be the folder of a search or a training, got one of '{kind}'"):
+        look(tmp_path)

@@ -196,7 +196,7 @@ def test_from_pixels_to_probabilities(to: str, tmp_path: Path) -> None:
 
 def every_op() -> Genotype:
     """A normal and a reduction cell with every op of every space, from an input and, summed up, from a node."""
-    ops = sorted(spaces.known_ops() - {"none"})
+    ops = sorted(spaces.known_ops() - {"none", *spaces.ACTIVATIONS})
     cell = [*((op, 2, i % 2) for i, op in enumerate(ops)), *((op, 3, 2) for op in ops)]
     return Genotype((tuple(cell), tuple(cell)), seq=(0, 1), concat=(2, 3), reductions=(1,))  # type: ignore[arg-type]
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ddarts_ext import spaces
 from ddarts_ext.genotype import Gene, Genotype, architectures
+from ddarts_ext.genotype.files import image_architectures
 
 DARTS_V1 = """
 DARTS_V1 = Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), ('sep_conv_3x3', 1),
@@ -37,13 +38,14 @@ def triples(cell: tuple[Gene, ...]) -> list[tuple[str, int, int]]:
 
 
 def test_built_in_architectures() -> None:
-    assert len(architectures()) == 25
+    assert len(architectures()) == 27
     for name in architectures():
         genotype = Genotype.load(name)
         assert Genotype.load(name.lower()) == genotype
         assert Genotype.from_json(json.loads(json.dumps(genotype.to_json()))) == genotype
         assert hash(genotype) == hash(Genotype.load(name))
-        space = spaces.get("darts" if genotype.ops <= set(spaces.get("darts").ops) else "dartopti")
+        names = ("rnn",) if genotype.recurrent else ("darts", "dartopti")
+        space = next((s for s in map(spaces.get, names) if genotype.ops <= set(s.ops)), spaces.get(names[-1]))
         assert genotype.ops <= set(space.ops)
 
 
@@ -104,7 +106,7 @@ def test_nested_and_opt_text() -> None:
 
 
 def test_text_of_every_published_genotype_reads_to_its_file() -> None:
-    for name in architectures():
+    for name in image_architectures():
         genotype = Genotype.load(name, reductions="from_file")
         text = (
             f"Genotype(genes={[triples(cell) for cell in genotype.genes]}, seq={list(genotype.seq)}, "
@@ -243,7 +245,7 @@ def test_errors_name_the_place(change: dict[str, object], message: str) -> None:
             "Genotype(normal=[('x',)], reduce=[], normal_concat=[2], reduce_concat=[2])",
             r"normal\[0\] must be \(op, sour",
         ),
-        ("Genotype(cells=[])", "the text must have normal=/reduce= or genes=, got cells"),
+        ("Genotype(cells=[])", "the text must have normal=/reduce=, genes= or recurrent=, got cells"),
         ("[1, 2]", r"the text must be one Genotype\(...\), an NB201 string or JSON"),
         ("{", "the text is not JSON"),
         ("|none~0|+|none~0|", "node 2 of the NB201 string must have 2 ops, got 1"),

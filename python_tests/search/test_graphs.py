@@ -16,8 +16,8 @@ from search.recordings import CalledAgain, Tape, held_by_graphs, with_graphs
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddarts_ext.data import Dataset, MemorySplit
+from ddarts_ext.nn import joined
 from ddarts_ext.ops._library import has_kernel
-from ddarts_ext.runs import joined
 from ddarts_ext.runs.checkpoint import digest
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search.captured import CapturedIterations

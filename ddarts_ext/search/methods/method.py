@@ -206,7 +206,7 @@ def _checked(name: str, value: Any, setting: Option) -> Any:
         if not value >= 0 or value == float("inf"):
             raise ValueError(f"search: {name} must be a finite number >= 0, got {value!r}")
         return float(value)
-    if setting.kind is int:
+    if setting.plain_kind is int:
         lowest = 1 if name in _AT_LEAST_ONE else 0
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"search: {name} must be a whole number, got {value!r}")

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.data.segments import drawn
-from ddarts_ext.data.text import Corpus, columns, load_text
+from ddarts_ext.data.text import Corpus, columns, is_text, load_text
 from ddarts_ext.runs.objective import Objective
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.decisions import one_hot
 from ddarts_ext.search.figures import figures
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.result import SearchResult
-from ddarts_ext.search.searcher import Searcher
+from ddarts_ext.search.searcher import KINDS, Searcher
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.search.state import SearchState
 from ddarts_ext.search.text.iterations import TextIterations
@@ -122,3 +122,6 @@ class TextSearcher(Searcher):
             "loss_after": after,
         }
         return True
+
+
+KINDS.append((is_text, TextSearcher))

@@ -11,12 +11,8 @@ from ddarts_ext.data.text import Corpus
 from ddarts_ext.search import methods
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.methods.method import SIZES
-from ddarts_ext.search.settings import OWN, SearchSettings, check_run, positive
+from ddarts_ext.search.settings import OF_IMAGES, OWN, SearchSettings, check_run, positive
 
-OF_IMAGES = (
-    *("split", "start", "table", "image_size", "stem", "reductions", "sequence", "augmentation", "cells"),
-    *("class_weights", "search_fraction", "sync_norms"),
-)
 FEW_WORDS = 500_000
 
 

@@ -98,7 +98,7 @@ class TextStepper(Stepper):
             loss_on(valid, MOVED),
             parameters,
             state.architecture.leaf(),
-            learning_rate=state.weight_optimizer.param_groups[0]["lr"],
+            learning_rate=state.weight_optimizer.param_groups[0]["lr"] * len(train[0]) / text.bptt,
             momentum=method.weights.momentum,
             weight_decay=method.weights.weight_decay,
             buffers=[state.weight_optimizer.state[p].get("momentum_buffer") for p in parameters],

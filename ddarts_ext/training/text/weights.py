@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ddarts_ext.data.text import Corpus
@@ -52,9 +52,12 @@ def load_language_model(run: str | Path) -> tuple[LanguageModel, tuple[str, ...]
     file = path / WEIGHTS["last"] if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(f"load_language_model: {path} must have {WEIGHTS['last']}, which is not there")
-    with safe_open(file, "pt") as content:
-        header = dict(content.metadata() or {})
-        tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    try:
+        with safe_open(file, "pt") as content:
+            header = dict(content.metadata() or {})
+            tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"load_language_model: {file} is no file of weights that can be read: {error}") from error
     description = json.loads(header.get("network", "{}"))
     if description.get("kind") != "text":
         raise ValueError(f"load_language_model: {path} must be a trained language model, got another network")

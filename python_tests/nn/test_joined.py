@@ -12,12 +12,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddarts_ext import spaces
-from ddarts_ext.nn import Supernet
+from ddarts_ext.nn import Supernet, joined
+from ddarts_ext.nn.joined import JoinedSGD
 from ddarts_ext.nn.layout import lay_out
-from ddarts_ext.runs import joined
-from ddarts_ext.runs.joined import JoinedSGD
 from ddarts_ext.runs.optimizers import capturable, rates_as_tensors, set_rate, state_of, take_up
-from ddarts_ext.search.shrinking.masks import forget
+from ddarts_ext.search.state import forget
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {"momentum": 0.9, "weight_decay": 3e-4},

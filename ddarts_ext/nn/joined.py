@@ -34,6 +34,7 @@ class JoinedSGD(torch.optim.SGD):
     side (``ddarts_ext.nn.layout.lay_out``) move as well, with more launches.
     """
 
+    steps_as_sgd = True  # as runs/optimizers.py asks
     _buffers: _Buffers | None = None
 
     def joins(self) -> bool:
