@@ -16,7 +16,7 @@ Data = Annotated[
     str | None,
     typer.Option(
         help="Images: digits (comes along), cifar10:FOLDER or cifar100:FOLDER (binary layout), a .npz with x_train, "
-        "y_train, x_test, y_test (uint8), or an image folder with train/<class>/*."
+        "y_train, x_test, y_test (uint8), or an image folder with train/<class>/*; for recurrent cells text:FILE."
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run: configuration, history, genotype, checkpoint.")]

@@ -65,7 +65,9 @@ def search(
     if "data" not in arguments:
         if resume and out is not None:
             raise FileNotFoundError(f"search: out must be the folder of a run to resume, or --data given, got {out}")
-        raise ValueError("search: --data must be given: digits, cifar10:FOLDER, a .npz file or an image folder")
+        raise ValueError(
+            "search: --data must be given: digits, cifar10:FOLDER, a .npz file, an image folder or text:FILE"
+        )
     shrinks = methods.get(arguments.get("method", "ddarts")).shrinking is not None
     kind: type[Searcher] = Shrinker if shrinks else Searcher
     result = kind(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
@@ -105,7 +107,7 @@ def _methods(name: str) -> str:
     lines = ["methods:"]
     for method in (*methods.METHODS.values(), *(m for (_, space), m in methods.IN_SPACE.items() if space == "rnn")):
         lines += [
-            f"  {method.name}: {method.summary}",
+            f"  {method.name}{' (on text)' if method.text is not None else ''}: {method.summary}",
             f"      space {method.space}, {method.relaxation} weights{_mixed(method)},"
             f" cells {method.sharing.replace('_', '/')},"
             f" {method.epochs} epochs, {method.cells} cells, {method.channels} channels, batch {method.batch}",

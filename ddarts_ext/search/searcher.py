@@ -97,6 +97,7 @@ class Searcher:
     """
 
     _shrinks = False
+    _of_images = True
 
     def __new__(cls, data: Any = "digits", *arguments: Any, **settings: Any) -> Searcher:
         """Of the kind of Searcher that serves such data: on text :class:`.text.searcher.TextSearcher`."""
@@ -411,7 +412,8 @@ class Searcher:
         weight_part, alpha_part = self._divided
         steps = self._steps(weight_part)
         iterations = self._iterations(self._stepper(state, method))
-        self.progress.start("search", self.config.epochs, steps, state.epoch, len(weight_part))
+        images = len(weight_part) if self._of_images else 0
+        self.progress.start("search", self.config.epochs, steps, state.epoch, images)
         judged = Sums()
         while state.epoch < self.config.epochs and not state.stopped:
             # Every epoch, as a stage begins with another network.

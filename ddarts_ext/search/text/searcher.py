@@ -29,6 +29,7 @@ class TextSearcher(Searcher):
     """``Searcher`` for ``data="text:PATH"``: weights move by the training text, alphas by the validation text."""
 
     dataset: Any  # a Corpus
+    _of_images = False
 
     def _check_own(self, given: Mapping[str, Any]) -> None:
         for name, value in given.items():
@@ -36,6 +37,8 @@ class TextSearcher(Searcher):
                 raise ValueError(f"search: {name} must be left out on text, got {value!r}")
 
     def _load(self, data: Any, settings: dict[str, Any], augment: Any) -> Any:
+        if self.ranks.several:
+            raise ValueError(f"search: data must be images with {self.ranks.world} ranks, got text: {str(data)[:60]!r}")
         return load_text(data)
 
     def _judged_by(self, dataset: Any, loss: Any, metric: Any, settings: dict[str, Any]) -> Objective:

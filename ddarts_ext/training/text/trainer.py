@@ -140,7 +140,7 @@ class TextTrainer:
     def _epochs(self, run: TextRun) -> None:
         config = self.config
         steps = max(1, len(self.words) // config.bptt)
-        self.progress.start("train", config.epochs, steps, run.epoch, len(self.corpus.train))
+        self.progress.start("train", config.epochs, steps, run.epoch)
         while run.epoch < config.epochs:
             began = time.perf_counter()
             sums = Sums()
