@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
@@ -18,7 +19,7 @@ if not (SCRIPTS / "gpu").is_dir():
 sys.path.append(str(SCRIPTS / "gpu"))
 
 import plan  # noqa: E402
-from running import Step, Visit  # noqa: E402
+from running import ROOT, Step, Visit, _placeless  # noqa: E402
 from summary import LENGTH, summary  # noqa: E402
 
 REPORTS = (
@@ -145,3 +146,10 @@ def test_the_script_says_how_it_is_called() -> None:
     assert "--part" in done.stdout
     done = subprocess.run([str(SCRIPTS / "gpu_check"), "--part", "3"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
+
+
+def test_results_say_nothing_of_the_machine_that_they_are_from() -> None:
+    kept = [_placeless(part) for part in (sys.executable, "-m", str(ROOT), f"{ROOT}/a/b.py::c", "/tmp/x/y.xml")]
+    assert kept == [Path(sys.executable).name, "-m", ".", "a/b.py::c", "y.xml"]
+    for file in (ROOT / "benchmarks" / "results").rglob("*.json"):
+        assert not re.search(r'"/[\w.]+/', file.read_text()), file

@@ -110,19 +110,22 @@ def describe(
         typer.echo(f"dead: {figures['dead']}")
 
 
-def _of_run(source: str) -> dict[str, Any]:
-    """Sizes of the network that a run trained, or of one for the images of a search; usual ones of other genotypes."""
+def _config_of(source: str) -> dict[str, Any]:
+    """config.json of a run; nothing where the genotype is no run's."""
     from ddarts_ext.runs.folder import RunFolder
 
-    found: dict[str, Any] = {"channels": 36, "classes": 10, "size": (32, 32), "in_channels": 3, "stem": "cifar"}
     folder = RunFolder(source, "describe")
     try:
         there = folder.config_file.is_file()
     except (OSError, ValueError):  # text of a genotype, which is no path
         there = False
-    if not there:
-        return found
-    config = folder.config()
+    return folder.config() if there else {}
+
+
+def _of_run(source: str) -> dict[str, Any]:
+    """Sizes of the network that a run trained, or of one for the images of a search; usual ones of other genotypes."""
+    found: dict[str, Any] = {"channels": 36, "classes": 10, "size": (32, 32), "in_channels": 3, "stem": "cifar"}
+    config = _config_of(source)
     images = config.get("images")
     if isinstance(images, dict):
         found |= {"classes": len(images["classes"]), "size": tuple(images["size"]), "in_channels": images["channels"]}
@@ -134,13 +137,7 @@ def _of_run(source: str) -> dict[str, Any]:
 
 def _of_text_run(source: str) -> tuple[int, int]:
     """Hidden units and words of the model that a run trained, or that a search mixed; the published ones of others."""
-    from ddarts_ext.runs.folder import RunFolder
-
-    folder = RunFolder(source, "describe")
-    try:
-        config = folder.config() if folder.config_file.is_file() else {}
-    except (OSError, ValueError):  # text of a genotype, which is no path
-        config = {}
+    config = _config_of(source)
     about = config.get("text")
     words = about.get("vocabulary") if isinstance(about, dict) else None
     hidden = config.get("channels") or config.get("method", {}).get("channels")

@@ -22,14 +22,8 @@ def optimise(
     data: Annotated[str, typer.Option(help="Images: digits, cifar10:FOLDER, a .npz file or an image folder.")],
     out: Annotated[Path, typer.Option(help="Folder of the search, the trainings and optimised.json.")],
     epochs: Annotated[int | None, typer.Option(help="Epochs of the search at most. [default: the method's]")] = None,
-    off_logit: Annotated[
-        float | None,
-        typer.Option(help="Alpha of the ops that the start does not have; -10 starts at the network. [default: 0]"),
-    ] = None,
-    input_node: Annotated[
-        int | None,
-        typer.Option(help="1: what reads node 0 in the start reads node 1, the cell before. [default: as they are]"),
-    ] = None,
+    off_logit: options.OffLogit = None,
+    input_node: options.InputNode = None,
     settings: options.Setting = None,
     train_epochs: Annotated[int | None, typer.Option(help="Epochs of a training.")] = None,
     train_seeds: Annotated[int, typer.Option(help="Trainings of the start, and of the result.")] = 1,

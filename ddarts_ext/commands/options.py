@@ -24,6 +24,14 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out; what is not said is taken from its configuration.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+OffLogit = Annotated[
+    float | None,
+    typer.Option(help="Alpha of the ops that the start does not have; -10 starts at the network. [default: 0]"),
+]
+InputNode = Annotated[
+    int | None,
+    typer.Option(help="1: what reads node 0 in the start reads node 1, the cell before. [default: as they are]"),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 Trained = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a training, or a file of its weights.")]
 Weights = Annotated[str, typer.Option(help="last, or best after --keep best.")]

@@ -31,14 +31,8 @@ def search(
         ),
     ] = None,
     given: dict[str, Any] = {},  # noqa: B006  # what OPTIONS declare
-    off_logit: Annotated[
-        float | None,
-        typer.Option(help="Alpha of the ops that the start does not have; -10 starts at the network. [default: 0]"),
-    ] = None,
-    input_node: Annotated[
-        int | None,
-        typer.Option(help="1: what reads node 0 in the start reads node 1, the cell before. [default: as they are]"),
-    ] = None,
+    off_logit: options.OffLogit = None,
+    input_node: options.InputNode = None,
     out: options.Out = None,
     resume: options.Resume = False,
     device: options.Device = "auto",

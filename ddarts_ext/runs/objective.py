@@ -142,6 +142,24 @@ def objective_of(
     return Objective(kind, names[0], names[1], call, judged.function, better, weights is not None)
 
 
+def settled(
+    command: str,
+    labels: Tensor,
+    outputs: int,
+    device: torch.device,
+    settings: dict[str, Any],
+    *,
+    loss: Any,
+    metric: Any,
+) -> Objective:
+    """:func:`objective_of` with the ``class_weights`` of a run's settings, which then have the names of its loss and
+    metric."""
+    weights = settings.get("class_weights")
+    found = objective_of(command, labels, outputs, device, loss=loss, metric=metric, class_weights=weights)
+    settings |= {"loss": found.loss_name, "metric": found.metric_name}
+    return found
+
+
 def _task_of(labels: Tensor) -> str:
     if not labels.is_floating_point():
         return CLASSES

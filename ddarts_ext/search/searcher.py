@@ -30,7 +30,7 @@ from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
 from ddarts_ext.runs.losses import LossFunction, MetricFunction, shown
 from ddarts_ext.runs.notebook import default_progress
-from ddarts_ext.runs.objective import Objective, objective_of
+from ddarts_ext.runs.objective import Objective, settled
 from ddarts_ext.runs.optimizers import OptimizerFactory, scale_rates, set_rate, tried
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.own import check_again, named
@@ -131,12 +131,12 @@ class Searcher:
         if resume and out is None:
             raise ValueError("search: out must be the folder of the run to resume, got None")
         alphas = settings.pop("alpha_optimizer") if callable(settings.get("alpha_optimizer")) else None
-        parts_given = {"loss": loss, "metric": metric, "optimizer": optimizer, "alpha_optimizer": alphas}
-        own = named("search", {**parts_given, "augment": augment})
+        handed = {"loss": loss, "metric": metric, "optimizer": optimizer, "augment": augment}
+        own = named("search", {**handed, "alpha_optimizer": alphas})
         self.folder = None if out is None else RunFolder(out, "search")
         check_again("search", self.folder, own, resume=resume)
         self._check_method(method, resume)
-        self._check_own({"loss": loss, "metric": metric, "optimizer": optimizer, "augment": augment})
+        self._check_own(handed)
         dataset = self._load(data, settings, augment)
         self.objective = self._judged_by(dataset, loss, metric, settings)
         self.config: SearchSettings = replace(self._resolve(dataset, method, settings), own=own)
@@ -147,7 +147,7 @@ class Searcher:
                 f"{self.config.method.name}, which evaluates one architecture after the other"
             )
         self._optimizers = Optimizers(optimizer, alphas)
-        self._own = {"loss": loss, "metric": metric, "optimizer": optimizer}
+        self._own = {name: handed[name] for name in ("loss", "metric", "optimizer")}
         self._check_optimizers(settings)
         if (self.config.method.shrinking is not None) != self._shrinks:
             other = "Searcher" if self._shrinks else "Shrinker"
@@ -189,17 +189,9 @@ class Searcher:
         return dataset
 
     def _judged_by(self, dataset: Dataset, loss: Any, metric: Any, settings: dict[str, Any]) -> Objective:
-        found = objective_of(
-            "search",
-            dataset.train.labels,
-            len(dataset.classes),
-            self.device,
-            loss=loss,
-            metric=metric,
-            class_weights=settings.get("class_weights"),
+        return settled(
+            "search", dataset.train.labels, len(dataset.classes), self.device, settings, loss=loss, metric=metric
         )
-        settings |= {"loss": found.loss_name, "metric": found.metric_name}
-        return found
 
     def _resolve(self, dataset: Dataset, method: str | Method, settings: Mapping[str, Any]) -> SearchSettings:
         return resolve(dataset, method, self.device.type, settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import cast
 
 import torch
 
@@ -20,8 +20,6 @@ from ddarts_ext.search.methods import Architect, Weights
 from ddarts_ext.search.op_stop import OpStop
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.search.state import SCHEDULED, Kept, Optimizers, SearchState
-
-State = TypeVar("State", bound=SearchState)
 
 
 def build_supernet(settings: SearchSettings, dataset: Dataset) -> Supernet:
@@ -85,24 +83,23 @@ def initial_state(
     if settings.start is not None:
         with torch.no_grad():
             architecture.table.copy_(settings.start.table(space, architecture.owner))
-    return assembled(SearchState, settings, net, architecture, device, parts, own or Optimizers())
+    return assembled(settings, net, architecture, device, parts, own or Optimizers())
 
 
 def assembled(
-    kind: type[State],
     settings: SearchSettings,
     net: Supernet,
     architecture: ArchitectureParameters,
     device: torch.device,
     parts: tuple[Kept, ...],
     own: Optimizers,
-) -> State:
+) -> SearchState:
     """A supernet and its alphas on their device, with their optimisers and the sources of randomness."""
     method, stops = settings.method, settings.method.stopping
     net, architecture = net.to(device), architecture.to(device)
     if device.type != "cpu":
         lay_out(net)
-    state = kind(
+    state = SearchState(
         space=settings.space(),
         net=net,
         architecture=architecture,

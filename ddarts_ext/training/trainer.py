@@ -34,7 +34,7 @@ from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
 from ddarts_ext.runs.losses import LossFunction, MetricFunction, shown
 from ddarts_ext.runs.notebook import default_progress
-from ddarts_ext.runs.objective import objective_of
+from ddarts_ext.runs.objective import settled
 from ddarts_ext.runs.optimizers import OptimizerFactory, own_optimizer, scale_rates, set_rate, tried
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.own import check_again, named, refuse_functions
@@ -119,16 +119,9 @@ class Trainer:
         if augment is not None:
             dataset = augmented_by("train", dataset, augment, self.device)
             settings = {"augmentation": Augmentation(), "transforms": Transforms(), **settings}
-        self.objective = objective_of(
-            "train",
-            dataset.train.labels,
-            len(dataset.classes),
-            self.device,
-            loss=loss,
-            metric=metric,
-            class_weights=settings.get("class_weights"),
+        self.objective = settled(
+            "train", dataset.train.labels, len(dataset.classes), self.device, settings, loss=loss, metric=metric
         )
-        settings |= {"loss": self.objective.loss_name, "metric": self.objective.metric_name}
         self.config: TrainConfig = replace(resolve(dataset, {**settings, "device": self.device.type}), own=own)
         self.optimizer = optimizer
         self.ranks.check_batch("train", self.config.batch, self.config.batch)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+ROOT = Path(__file__).resolve().parents[2]
 RESULT = "DDARTS_STEP_RESULT"  # in the environment of a step: where it writes its JSON, as often as it likes
 LIMIT = "DDARTS_STEP_LIMIT"  # and how many seconds it has
 LEAST = 5.0  # seconds: less is not worth beginning a step
@@ -95,7 +96,17 @@ class Visit:
 
 
 def _record(step: Step, status: str, **more: Any) -> dict[str, Any]:
-    return {"step": step.name, "status": status, "command": list(step.command), **more}
+    return {"step": step.name, "status": status, "command": [_placeless(part) for part in step.command], **more}
+
+
+def _placeless(part: str) -> str:
+    """A part of a command as it is kept: where the project, the Python and the results lie belongs to a machine."""
+    if not part.startswith("/"):
+        return part
+    if part == sys.executable:
+        return Path(part).name
+    path = part.removeprefix(f"{ROOT}/")
+    return path if path != part else "." if part == str(ROOT) else Path(part).name
 
 
 def _watched(

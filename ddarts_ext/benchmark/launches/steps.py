@@ -17,7 +17,7 @@ from ddarts_ext.nn.memory import StepMemory
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.contributions.budget import Budget, budget
 from ddarts_ext.search.settings import SearchSettings, resolve
-from ddarts_ext.search.shrinking.masks import ShrinkState, initial_shrink_state
+from ddarts_ext.search.shrinking.masks import initial_shrink_state
 from ddarts_ext.search.shrinking.measure import measured
 from ddarts_ext.search.start import initial_state
 from ddarts_ext.search.state import SearchState
@@ -86,7 +86,7 @@ def _enough(sizes: Sizes) -> Budget:
     return budget(None, need, sizes.batch, sizes.cells, torch.device("cuda"), available=1 << 40)
 
 
-def _shrinking(space: str, sizes: Sizes) -> tuple[ShrinkState, Stepper]:
+def _shrinking(space: str, sizes: Sizes) -> tuple[SearchState, Stepper]:
     cells = sizes.cells if space == "darts" else sizes.nasbench201_cells
     settings, dataset = _settings("isdarts", sizes, space=space, cells=cells)
     state = initial_shrink_state(settings, dataset, META)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,18 +34,13 @@ class MaskedArchitecture(ArchitectureParameters):
         return self.mask.to(alphas.dtype) / alphas.shape[-1]
 
 
-@dataclass
-class ShrinkState(SearchState):
-    """The state of a search whose supernet shrinks."""
-
-
 def initial_shrink_state(
     settings: SearchSettings,
     dataset: Dataset,
     device: torch.device,
     parts: tuple[Kept, ...] = (),
     own: Optimizers | None = None,
-) -> ShrinkState:
+) -> SearchState:
     """The start of a search: all random numbers come from the seed, and the global generators are left as they were."""
     method, space = settings.method, settings.space()
     by_alphas = method.shrinking is not None and method.shrinking.shrink_by == "alphas"
@@ -56,4 +50,4 @@ def initial_shrink_state(
         architecture = MaskedArchitecture(
             space, owner, by_alphas=by_alphas, initial_scale=method.architect.alpha_init if by_alphas else 0.0
         )
-    return assembled(ShrinkState, settings, net, architecture, device, parts, own or Optimizers())
+    return assembled(settings, net, architecture, device, parts, own or Optimizers())

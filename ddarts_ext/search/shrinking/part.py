@@ -16,7 +16,7 @@ from ddarts_ext.runs.device import synchronize
 from ddarts_ext.runs.ranks import current
 from ddarts_ext.search.parts.part import Part
 from ddarts_ext.search.settings import SearchSettings
-from ddarts_ext.search.shrinking.masks import ShrinkState
+from ddarts_ext.search.shrinking.masks import MaskedArchitecture
 from ddarts_ext.search.shrinking.measure import average, badness, growing, measured
 from ddarts_ext.search.shrinking.steps import Shrinking, shrink, shrink_epochs
 from ddarts_ext.search.state import SearchState
@@ -46,8 +46,9 @@ class ShrinkingPart(Part):
         self._size: tuple[int, int] | None = None
 
     def after_epoch(self, state: SearchState, epoch: int, record: dict[str, Any]) -> bool:
-        if not isinstance(state, ShrinkState):
-            raise TypeError(f"ShrinkingPart: state must be a ShrinkState, got {type(state).__name__}")
+        if not isinstance(state.architecture, MaskedArchitecture):
+            kind = type(state.architecture).__name__
+            raise TypeError(f"ShrinkingPart: state must be of a search that shrinks, got one with {kind}")
         number, mask = epoch + 1, state.mask
         record["mask"] = mask.int().tolist()
         record["parameters"], record["multiply_adds"] = self._counted(state)
@@ -70,7 +71,7 @@ class ShrinkingPart(Part):
             self._size = None
         return False
 
-    def _measure(self, state: ShrinkState, record: dict[str, Any]) -> Tensor:
+    def _measure(self, state: SearchState, record: dict[str, Any]) -> Tensor:
         synchronize(state.architecture.table.device)
         began = time.perf_counter()
         # All ranks measure the same images, and must shrink by the same scores.
@@ -79,13 +80,13 @@ class ShrinkingPart(Part):
         record["scores"] = _masked(scores, state.mask)
         return badness(scores, self.how.measure_form)
 
-    def _grow(self, state: ShrinkState, record: dict[str, Any]) -> None:
+    def _grow(self, state: SearchState, record: dict[str, Any]) -> None:
         began = time.perf_counter()
         sizes, scores = growing(self._tables(state, self.how.measure_curve))
         record["growing"] = {"samples": sizes, "scores": [_masked(s, state.mask) for s in scores.cpu()]}
         record["measure_seconds"] += round(time.perf_counter() - began, 4)
 
-    def _alphas(self, state: ShrinkState, record: dict[str, Any]) -> Tensor:
+    def _alphas(self, state: SearchState, record: dict[str, Any]) -> Tensor:
         """Softmax of the alphas: the smallest go first, but ``none`` before all where no architecture may hold it."""
         weights = state.architecture.op_weights().double().cpu()
         record["scores"] = _masked(weights, state.mask)
@@ -94,7 +95,7 @@ class ShrinkingPart(Part):
             bad[..., state.space.op_index("none")] = torch.inf
         return bad
 
-    def _tables(self, state: ShrinkState, samples: int) -> Iterator[Tensor]:
+    def _tables(self, state: SearchState, samples: int) -> Iterator[Tensor]:
         return measured(
             state.net,
             state.architecture.weights().detach(),
@@ -104,7 +105,7 @@ class ShrinkingPart(Part):
             autocast=self.autocast,
         )
 
-    def _images(self, state: ShrinkState, samples: int) -> Iterator[Tensor]:
+    def _images(self, state: SearchState, samples: int) -> Iterator[Tensor]:
         """So many images, in batches of nearly equal size, as the norms in cells use the statistics of each batch."""
         chosen = self.order[: samples or None]
         for rows in chosen.chunk(-(-len(chosen) // self.config.method.batch)):
@@ -114,7 +115,7 @@ class ShrinkingPart(Part):
                 else:
                     yield self.dataset.augment(images, self.config.augmentation, state.augmentation)
 
-    def _counted(self, state: ShrinkState) -> tuple[int, int]:
+    def _counted(self, state: SearchState) -> tuple[int, int]:
         """Parameters and multiply-adds of what is left of the network."""
         if self._size is None:
             image = (self.dataset.channels, *self.dataset.size)

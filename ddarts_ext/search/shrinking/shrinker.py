@@ -20,7 +20,7 @@ from ddarts_ext.search.methods import Method
 from ddarts_ext.search.result import SearchResult
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.settings import OPTIONS
-from ddarts_ext.search.shrinking.masks import ShrinkState, initial_shrink_state
+from ddarts_ext.search.shrinking.masks import initial_shrink_state
 from ddarts_ext.search.shrinking.part import ShrinkingPart
 from ddarts_ext.search.shrinking.steps import finished
 from ddarts_ext.search.state import SearchState
@@ -86,7 +86,7 @@ class Shrinker(Searcher):
     def _by_alphas(self) -> bool:
         return self.how.shrink_by == "alphas"
 
-    def _initial(self) -> ShrinkState:
+    def _initial(self) -> SearchState:
         return initial_shrink_state(self.config, self.dataset, self.device, self._parts, self._optimizers)
 
     @functools.cached_property
@@ -111,7 +111,6 @@ class Shrinker(Searcher):
             super()._judge(iterations, alpha_part, sums)
 
     def _result(self, state: SearchState) -> ShrinkResult:
-        assert isinstance(state, ShrinkState)
         if not finished(state.mask, state.space):
             raise ValueError(f"search: epochs must run to the end of the shrinking, got {state.epoch} of them")
         architecture, reductions = state.architecture, state.net.reductions
