@@ -83,7 +83,8 @@ def graphed_steps(size: int, device: str) -> dict[str, Callable[[], None]]:
     with own_stream(searcher.device):
         state = searcher._start()  # also finds how much memory contributions may take
         state.net.train()
-        iterations = CapturedIterations(searcher._stepper(state, config.method), searcher.dataset, config, failed)
+        stepper = searcher.strategy.stepper(state, config.method)
+        iterations = CapturedIterations(stepper, searcher.dataset, config, failed)
         part = torch.arange(2 * size)
         rows = permuted(part, size, state.order), redrawn(part, size, 2, state.order)
         iteration = next(iterations.epoch(*rows, number=0, decides=True))

@@ -84,32 +84,21 @@ def search_text() -> str:
 from pathlib import Path
 from typing import Literal, TypedDict
 
-import torch
-
 from ddarts_ext.data import Augmentation
-from ddarts_ext.data.own_augment import AugmentFunction
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.start import Start
-from ddarts_ext.runs.loggers import Logger
-from ddarts_ext.runs.losses import LossFunction, MetricFunction
 from ddarts_ext.runs.optimizers import OptimizerFactory
-from ddarts_ext.runs.progress import Progress
-from ddarts_ext.search.parts import Part
 """
-    every = {name: kind for name, kind in named.items() if name not in ("data", "method", "table")}
     return "\n".join(
         [
-            HEAD.format(who="the Searcher and the Shrinker", imports=imports).rstrip() + "\n",
-            alias("MethodName", [name for name in METHODS if METHODS[name].shrinking is None]),
-            alias("ShrinkingName", [name for name in METHODS if METHODS[name].shrinking is not None]) + "\n",
+            HEAD.format(who="the Searcher", imports=imports).rstrip() + "\n",
+            alias("MethodName", METHODS) + "\n",
             typed(
                 "SearchArguments",
                 "TypedDict",
                 "What a search may be told beside what the constructor names.",
                 {**settings(OPTIONS, named), "augmentation": "Augmentation"},
-            )
-            + "\n",
-            typed("ShrinkArguments", "SearchArguments", "And what the constructor of the Searcher names.", every),
+            ),
         ]
     )
 

@@ -48,7 +48,7 @@ def search(
     from ddarts_ext.genotype.start import Start
     from ddarts_ext.runs.progress import for_terminal
     from ddarts_ext.runs.ranks import current
-    from ddarts_ext.search import Searcher, Shrinker
+    from ddarts_ext.search import Searcher
 
     said = {name: value for name, value in {"data": data, "method": method}.items() if value is not None}
     arguments = {**(_stored(out) if resume and out is not None else {}), **said, **given}
@@ -62,9 +62,7 @@ def search(
         raise ValueError(
             "search: --data must be given: digits, cifar10:FOLDER, a .npz file, an image folder or text:FILE"
         )
-    shrinks = methods.get(arguments.get("method", "ddarts")).shrinking is not None
-    kind: type[Searcher] = Shrinker if shrinks else Searcher
-    result = kind(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
+    result = Searcher(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
     if not current().first:
         return
     typer.echo(result.genotype.to_text() if result.genotype.inputs == 1 else result.genotype)

@@ -23,7 +23,6 @@ from ddarts_ext.runs.objective import objective_of
 from ddarts_ext.search import methods
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.settings import resolve
-from ddarts_ext.search.shrinking.shrinker import Shrinker
 from ddarts_ext.training.evaluate import accuracy
 from ddarts_ext.training.trainer import Trainer
 
@@ -82,11 +81,10 @@ class Bench:
     def _search(self, search: Search, folder: Path) -> Searched:
         contender = self.plan.all[search.contender]
         method = methods.get(contender.method)
-        kind: type[Searcher] = Shrinker if method.shrinking is not None else Searcher
         settings = {**self.plan.search, **contender.settings}
         if method.random:
             settings = {**settings, **self._sizes_of_first()}
-        searcher = kind(
+        searcher = Searcher(
             self.images,
             cast(Any, contender.method),
             **settings,

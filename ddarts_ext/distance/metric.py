@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from ddarts_ext.distance.op_scores import load_scores
+from ddarts_ext.distance.op_scores import BUILT_IN, load_scores
 from ddarts_ext.genotype import Cell, Gene, Genotype
 
 Scores = Mapping[str, float] | str | os.PathLike[str]
@@ -86,6 +86,11 @@ def distance_matrix(
     for genotype in genotypes:
         if not isinstance(genotype, Genotype):
             raise TypeError(f"distance: architectures must be Genotypes, as Genotype.load gives, got {genotype!r:.100}")
+        if genotype.recurrent and isinstance(scores, str) and scores in BUILT_IN:
+            raise ValueError(
+                f"distance: scores must be given for recurrent cells, whose activations none are published for, got "
+                f"{scores!r}"
+            )
     lists = [genotype.cells if over == "seq" else genotype.genes for genotype in genotypes]
     lengths = np.array([len(cells) for cells in lists], dtype=np.int64)
     if positional:

@@ -28,6 +28,4 @@ def __getattr__(name: str) -> Any:
 
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if name == "Searcher":
-        import_module("ddarts_ext.search.text.searcher")  # its kind for text
     return getattr(import_module(_HOMES[name]), name)

@@ -1,4 +1,4 @@
-"""The arguments of the Searcher and the Shrinker, as type checkers read them. Written by scripts/write_arguments.py."""
+"""The arguments of the Searcher, as type checkers read them. Written by scripts/write_arguments.py."""
 
 from __future__ import annotations
 
@@ -6,23 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, TypedDict
 
-import torch
-
 from ddarts_ext.data import Augmentation
-from ddarts_ext.data.own_augment import AugmentFunction
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.start import Start
-from ddarts_ext.runs.loggers import Logger
-from ddarts_ext.runs.losses import LossFunction, MetricFunction
 from ddarts_ext.runs.optimizers import OptimizerFactory
-from ddarts_ext.runs.progress import Progress
-from ddarts_ext.search.parts import Part
 
 MethodName = Literal[
     "darts",
     "fairdarts",
     "ddarts",
     "dartopti",
+    "isdarts",
     "random",
     "evolution",
     "da2s",
@@ -41,8 +35,6 @@ MethodName = Literal[
     "pdarts",
     "darts-pt",
 ]
-
-ShrinkingName = Literal["isdarts"]
 
 
 class SearchArguments(TypedDict, total=False):
@@ -225,18 +217,3 @@ class SearchArguments(TypedDict, total=False):
     slowness_penalty: float | None
     activation_penalty: float | None
     unrolled_clip: Literal["bounded", "reference"] | None
-
-
-class ShrinkArguments(SearchArguments, total=False):
-    """And what the constructor of the Searcher names."""
-
-    device: str | torch.device | None
-    out: str | Path | None
-    resume: bool
-    parts: Sequence[Part]
-    progress: Progress | None
-    loggers: Sequence[Logger]
-    loss: str | LossFunction | None
-    metric: str | MetricFunction | None
-    optimizer: OptimizerFactory | None
-    augment: AugmentFunction | None

@@ -110,7 +110,8 @@ class SearchResult:
     rule of the method. history: one record per epoch. alphas: [cells, E, O], on the CPU. run: its folder, if any.
     figures: what a table of NAS-Bench-201 says of the architecture, where one was given. metric: the name of what
     judged in the history. evaluations: of a baseline, every architecture with its score, see
-    :class:`ddarts_ext.search.baseline.Evaluation`; budget: what they cost.
+    :class:`ddarts_ext.search.baseline.Evaluation`; budget: what they cost. mask: bool [cells, E, O], the ops that are
+    left of a supernet that was shrunk.
     """
 
     genotype: Genotype
@@ -127,6 +128,7 @@ class SearchResult:
     metric: str = "accuracy"
     evaluations: list[dict[str, Any]] = field(default_factory=list, repr=False)
     budget: dict[str, Any] = field(default_factory=dict)
+    mask: Tensor | None = field(default=None, repr=False)
 
     def network(
         self, channels: int = 36, **options: Any

@@ -55,9 +55,8 @@ def test_describe_counts_a_run_by_its_own_sizes(runs: Path) -> None:
 
 def test_another_method_is_named(runs: Path) -> None:
     for method in ("darts", "isdarts"):
-        kind = ddarts_ext.Shrinker if method == "isdarts" else Searcher
         with pytest.raises(ValueError, match=f"search: method must be ddarts to resume the run in .*, got {method}"):
-            kind(noise(), method, out=runs / "found", resume=True)
+            Searcher(noise(), method, out=runs / "found", resume=True)
     assert "method must be ddarts to resume" in said(
         "search", "--resume", "--out", runs / "found", "--data", "digits", "--method", "isdarts"
     )

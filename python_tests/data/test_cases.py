@@ -16,7 +16,7 @@ pytest.importorskip("PIL.Image")
 
 TINY = "d/tiny4x4.npz"
 CHANGES = {
-    "fold2.py": ("s._divided()", "s._divided"),  # what it looks at was a method then
+    "fold2.py": ("s._divided()", "s.strategy.divided"),  # what it looks at was a method then
     "thr.py": ("'digits'", f"'{TINY}'"),
 }
 PRINTED = {

@@ -282,3 +282,10 @@ def test_settled_compares_the_newest_with_each_of_the_four_before() -> None:
 def test_names_are_no_architectures() -> None:
     with pytest.raises(TypeError, match=r"architectures must be Genotypes, as Genotype.load gives, got 'ResNet18'"):
         architecture_distance("ResNet18", "ResNet50")  # type: ignore[arg-type]
+
+
+def test_published_scores_are_none_of_recurrent_cells() -> None:
+    pair = [Genotype.load(name) for name in ("DARTS_V1_RNN", "DARTS_V2_RNN")]
+    with pytest.raises(ValueError, match=r"distance: scores must be given for recurrent cells.*got 'median'"):
+        architecture_distance(*pair)
+    assert 0 < architecture_distance(*pair, scores=dict.fromkeys(spaces.ACTIVATIONS, 1.0)) < 1

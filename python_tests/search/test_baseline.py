@@ -211,7 +211,7 @@ def test_the_judging_images_are_not_trained_on(monkeypatch: pytest.MonkeyPatch) 
     run.search()
     for dataset in seen:
         parts = [set(part.indices.tolist()) for part in (dataset.train, dataset.test)]
-        assert parts == [set(part.tolist()) for part in run._divided]
+        assert parts == [set(part.tolist()) for part in run.strategy.divided]
         assert not parts[0] & parts[1]
 
 
@@ -220,6 +220,22 @@ def test_one_at_random_is_the_one_that_is_drawn() -> None:
     assert (result.evaluations, result.budget) == ([], {})
     several = Searcher(noise(), "random", **{**SMALL, "steps": None, "evaluations": 2}).search()
     assert several.evaluations[0]["genotype"] == result.genotype.to_json()
+
+
+class Says(Progress):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.mark.parametrize(("settings", "says"), [({}, False), ({"epochs": 7}, True)])
+def test_epochs_of_a_supernet_are_said_to_be_none(settings: dict[str, Any], says: bool) -> None:
+    shown = Says()
+    Searcher(noise(), "random", cells=3, channels=2, device="cpu", progress=shown, **settings).search()
+    assert any("epochs are those of a supernet, and random has none" in line for line in shown.lines) is says
 
 
 def test_the_command(table: Path, tmp_path: Path) -> None:

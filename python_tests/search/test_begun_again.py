@@ -7,24 +7,20 @@ from typing import Any
 
 import pytest
 
-from ddarts_ext.search import Searcher, Shrinker, methods
+from ddarts_ext.search import Searcher, methods
 from ddarts_ext.search.methods.method import SETTINGS
 from ddarts_ext.search.settings import arguments_of
 
 
-def kind_of(name: str) -> type[Searcher]:
-    return Shrinker if methods.get(name).shrinking is not None else Searcher
-
-
 def again(begun: Searcher, **more: Any) -> Searcher:
     stored = json.loads(json.dumps({**begun.config.to_json(), "source": begun.source, **more}))
-    return (Shrinker if isinstance(begun, Shrinker) else Searcher)(**arguments_of(stored), device="cpu")
+    return Searcher(**arguments_of(stored), device="cpu")
 
 
 @pytest.mark.parametrize("name", sorted(methods.METHODS))
 def test_of_every_method(name: str) -> None:
     start = {"start": "ResNet18", "epochs": 12} if name == "dartopti" else {}
-    begun = kind_of(name)("digits", name, device="cpu", **start)
+    begun = Searcher("digits", name, device="cpu", **start)
     assert again(begun).config == begun.config
 
 

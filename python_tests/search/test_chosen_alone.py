@@ -97,15 +97,15 @@ def test_a_search_goes_the_same_way() -> None:
 def test_all_are_computed_where_the_host_would_wait() -> None:
     run = search(method="gdas")
     state = run._initial()
-    assert run._stepper(state, run.config.method).chosen_alone
+    assert run.strategy.stepper(state, run.config.method).chosen_alone
     assert (
         not search(method="gdas", compute_unchosen=True)
         ._stepper(state, run.config.method.with_settings(compute_unchosen=True))
         .chosen_alone
     )
-    assert not run._stepper(state, run.config.method.with_settings(sampler="concrete")).chosen_alone
+    assert not run.strategy.stepper(state, run.config.method.with_settings(sampler="concrete")).chosen_alone
     from ddarts_ext.search.captured import CapturedIterations
 
-    stepper = run._stepper(state, run.config.method)
+    stepper = run.strategy.stepper(state, run.config.method)
     captured = CapturedIterations(stepper, run.dataset, run.config, lambda error: None)
     assert not captured.stepper.chosen_alone

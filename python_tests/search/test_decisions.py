@@ -107,7 +107,7 @@ def test_the_gap_is_that_of_the_genotype_alone() -> None:
     state.history = [{"valid": {"accuracy": 0.0}}]
     with torch.no_grad():
         state.architecture.table.copy_(one_hot(result.genotype.cells, state.space) * 200 - 100)
-    searcher._gap(state, result)
+    searcher.strategy.gap(state, result)
     record = state.history[-1]["discretisation"]
     stepper_record: dict[str, Any] = {}
     from ddarts_ext.runs.device import autocast
@@ -117,7 +117,7 @@ def test_the_gap_is_that_of_the_genotype_alone() -> None:
 
     sums = Sums()
     stepper = Stepper(state, searcher.config.method, autocast(searcher.device, "float32"))
-    searcher._judge(Iterations(stepper, searcher.dataset, searcher.config), searcher._divided[1], sums)
+    searcher.strategy.judge(Iterations(stepper, searcher.dataset, searcher.config), sums)
     stepper_record = sums.means()
     assert record["after"] == stepper_record["valid_accuracy"]
     assert record["loss_after"] == pytest.approx(stepper_record["valid_loss"], rel=1e-5)

@@ -25,7 +25,7 @@ def quarter(out: Path | None = None, **settings: Any) -> Searcher:
 
 def test_the_part_has_every_class_in_its_share() -> None:
     searcher = quarter()
-    weights, alphas = searcher._divided
+    weights, alphas = searcher.strategy.divided
     seen = torch.cat([weights, alphas])
     assert len(seen.unique()) == len(seen) == 24
     assert [int(n) for n in torch.bincount(searcher.dataset.train.labels[seen])] == [18, 6]

@@ -51,7 +51,7 @@ def test_one_search_whatever_the_order(sources: dict[str, Path], method: str) ->
     found = {}
     for name, source in sources.items():
         searcher = Searcher(source, method, **SMALL, seed=5)
-        weights, alphas = (searcher.dataset.train.labels[part] for part in searcher._divided)
+        weights, alphas = (searcher.dataset.train.labels[part] for part in searcher.strategy.divided)
         # Both parts have all classes: each has half of every class.
         assert np.bincount(weights).tolist() == np.bincount(alphas).tolist() == [8, 8, 8]
         found[name] = searcher.search()
@@ -80,7 +80,7 @@ def test_the_order_of_the_source_is_an_option_that_says_so(sources: dict[str, Pa
     said = Said()
     settings: dict[str, Any] = {"cells": 3, "channels": 2, "batch": 8, "epochs": 2, "device": "cpu", "progress": said}
     searcher = Shrinker(sources["sorted"], **settings, shuffle=False, shrink_steps=1, shrink_interval=1)
-    rows = searcher._rows(searcher._divided[0], searcher._initial())
+    rows = searcher.strategy.rows(searcher._initial())
     assert torch.cat([part.flatten() for part in rows]).tolist() == list(range(48))
     assert any("shuffle=false" in line for line in said.lines)
 
@@ -88,10 +88,9 @@ def test_the_order_of_the_source_is_an_option_that_says_so(sources: dict[str, Pa
 def test_accuracy_far_below_chance_is_said(tmp_path: Path) -> None:
     """A record of validation by labels that do not fit."""
     images, labels = sorted_images()
-    said = Said()
     many = save(tmp_path / "many.npz", np.tile(images, (20, 1, 1)), np.tile(labels, 20))
-    searcher = Searcher(many, "darts", **SMALL, progress=said)
-    searcher._warn({"valid": {"accuracy": 0.3, "loss": 1.1}})
-    assert not said.lines
-    searcher._warn({"valid": {"accuracy": 0.05, "loss": 9.0}})
-    assert "5.00% is far below chance (33.33%)" in said.lines[0]
+    strategy = Searcher(many, "darts", **SMALL).strategy
+    assert strategy.warning({"valid": {"accuracy": 0.3, "loss": 1.1}}) is None
+    warning = strategy.warning({"valid": {"accuracy": 0.05, "loss": 9.0}})
+    assert warning is not None
+    assert "5.00% is far below chance (33.33%)" in warning

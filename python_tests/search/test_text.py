@@ -20,8 +20,8 @@ from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search import Searcher, architect
 from ddarts_ext.search.architect import unrolled_gradient
-from ddarts_ext.search.text.searcher import TextSearcher
 from ddarts_ext.search.text.step import MOVED, TRAINED
+from ddarts_ext.search.text.strategy import TextStrategy
 
 SETTINGS: dict[str, Any] = {"epochs": 3, "channels": 8, "batch": 8, "steps": 2, "bptt": 6, "device": "cpu", "seed": 1}
 
@@ -47,9 +47,14 @@ class Stopped(Progress):
             raise KeyboardInterrupt
 
 
+def test_the_method_on_text_is_darts_where_none_is_named() -> None:
+    found, said = (Searcher(corpus(), *method, **SETTINGS).config for method in ((), ("darts",)))
+    assert found == said
+
+
 def test_a_search_runs_and_perplexity_falls(tmp_path: Path) -> None:
     searcher = Searcher(corpus(), "darts", out=tmp_path / "run", **SETTINGS)
-    assert isinstance(searcher, TextSearcher)
+    assert isinstance(searcher.strategy, TextStrategy)
     result = searcher.search()
     assert result.genotype.recurrent
     assert len(result.genotype.cells[0]) == 2
@@ -76,8 +81,8 @@ def test_killed_and_resumed_it_finds_the_same(tmp_path: Path, order: int) -> Non
 def test_hidden_states_go_on_from_segment_to_segment() -> None:
     searcher = Searcher(corpus(), "darts", **{**SETTINGS, "dropout_output": 0.0})
     state = searcher._initial()
-    iterations = searcher._iterations(searcher._stepper(state, searcher.config.method))
-    segments, moves, _ = searcher._batches(*searcher._divided, state)
+    iterations = searcher._iterations(searcher.strategy.stepper(state, searcher.config.method))
+    segments, moves, _ = searcher.strategy.batches(state)
     seen = []
     for step in iterations.epoch(segments, moves, number=0, decides=True):
         step()
@@ -93,7 +98,7 @@ def test_the_first_order_gradient_is_that_of_the_validation_segment() -> None:
     searcher = Searcher(corpus(), "darts", **{**SETTINGS, "dropout_output": 0.0, "dropout_hidden": 0.0,
                         "dropout_inputs": 0.0, "dropout_embedding": 0.0})  # fmt: skip
     state = searcher._initial()
-    stepper = searcher._stepper(state, searcher.config.method)
+    stepper = searcher.strategy.stepper(state, searcher.config.method)
     words, targets = torch.randint(5, (4, 3)), torch.randint(5, (4, 3))
     state.hold(MOVED, state.net.start(3))
     found = stepper._plain((words, targets), Sums())

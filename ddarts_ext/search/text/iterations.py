@@ -22,13 +22,11 @@ JUDGED_COLUMNS = 10
 
 
 class TextIterations:
-    """Feeds a stepper from texts [rows, batch]: of the weights and of the alphas. judged: what is judged on."""
+    """Feeds a stepper from texts [rows, batch]: of the weights and of the alphas."""
 
-    def __init__(
-        self, stepper: TextStepper, config: SearchSettings, train: Tensor, valid: Tensor, judged: Tensor
-    ) -> None:
+    def __init__(self, stepper: TextStepper, config: SearchSettings, train: Tensor, valid: Tensor) -> None:
         self.stepper, self.config = stepper, config
-        self.train, self.valid, self.judged = train, valid, judged
+        self.train, self.valid = train, valid
 
     def epoch(
         self, segments: Sequence[Segment], moves: bool, *, number: int, decides: bool
@@ -62,15 +60,15 @@ class TextIterations:
         self.stepper.weights(train, sums)
 
     @torch.no_grad()
-    def judge(self, sums: Sums, weights: Tensor | None = None) -> None:
-        """Loss of every word of the judging text, with op weights [1, E, O], by default those of the alphas."""
-        stepper, text = self.stepper, self.stepper.method.text
-        assert text is not None
+    def judge(self, text: Tensor, sums: Sums, weights: Tensor | None = None) -> None:
+        """Loss of every word of a text, with op weights [1, E, O], by default those of the alphas."""
+        stepper, how = self.stepper, self.stepper.method.text
+        assert how is not None
         weights = stepper.state.architecture.weights() if weights is None else weights
         p = Pass(statistics=self.config.judge_statistics)  # type: ignore[arg-type]
-        words = columns(self.judged, min(JUDGED_COLUMNS, len(self.judged) // 2))
+        words = columns(text, min(JUDGED_COLUMNS, len(text) // 2))
         hidden = stepper.net.start(words.shape[1])
-        for segment in in_order(len(words), text.bptt):
+        for segment in in_order(len(words), how.bptt):
             given, targets = segment.of(words)
             with stepper.autocast():
                 out = stepper.net(given, hidden, weights, p)

@@ -17,12 +17,13 @@ from ddarts_ext import Searcher, spaces
 from ddarts_ext.nn.memory import StepMemory
 from ddarts_ext.nn.supernet import Supernet
 from ddarts_ext.runs.progress import Progress
-from ddarts_ext.search import searcher as searcher_module
+from ddarts_ext.search import strategy as strategy_module
 from ddarts_ext.search.contributions.budget import Budget, budget
 from ddarts_ext.search.contributions.marginal import contributions, frozen
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.state import SearchState
 from ddarts_ext.search.step import Stepper
+from ddarts_ext.search.strategy import Strategy
 from ddarts_ext.training import demand
 
 
@@ -118,19 +119,19 @@ def test_a_resumed_search_takes_the_memory_that_it_had(
     available: int, kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another budget gives other roundings: it is chosen again only where the first no longer fits."""
-    lines, used, stepper = list[str](), list[Budget | None](), Searcher._stepper
+    lines, used, stepper = list[str](), list[Budget | None](), Strategy.stepper
     large = Budget(1e9, keep=True)
 
-    def noted(self: Searcher, state: SearchState, method: Method) -> Stepper:
+    def noted(self: Strategy, state: SearchState, method: Method) -> Stepper:
         used.append(state.budget)
         return stepper(self, state, method)
 
-    monkeypatch.setattr(Searcher, "_stepper", noted)
-    monkeypatch.setattr(searcher_module, "budget", lambda *_: large)
+    monkeypatch.setattr(Strategy, "stepper", noted)
+    monkeypatch.setattr(strategy_module, "budget", lambda *_: large)
     monkeypatch.setattr(demand, "available_bytes", lambda _: 1 << 50)
     sizes = SEARCH | {"epochs": 1}
     Searcher(noise(), "ddarts", out=tmp_path / "run", **sizes).search()
-    monkeypatch.setattr(searcher_module, "budget", lambda *_: Budget(1.0))
+    monkeypatch.setattr(strategy_module, "budget", lambda *_: Budget(1.0))
     monkeypatch.setattr(demand, "available_bytes", lambda _: available)
     monkeypatch.setattr(Progress, "say", lambda self, line: lines.append(line))
     more = sizes | {"epochs": 2, "resume": True, "progress": Progress()}

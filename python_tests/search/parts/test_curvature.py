@@ -51,7 +51,7 @@ def test_the_eigenvalue_of_a_supernet() -> None:
     assert isinstance(part, CurvaturePart)
     found = part._eigenvalue(state, 1)
     assert result.history[-1]["curvature"] == {"eigenvalue": pytest.approx(float(found), rel=1e-3)}
-    rows = run._divided[1]
+    rows = run.strategy.divided[1]
     generator = seeded(run.config.seed + 3 + 1000)
     chosen = rows[torch.randperm(len(rows), generator=generator)[:4]]
     (batch,) = run.dataset.train.batches(chosen[None])

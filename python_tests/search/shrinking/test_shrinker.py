@@ -20,8 +20,9 @@ from ddarts_ext.nn.count import count_parameters
 from ddarts_ext.search import methods
 from ddarts_ext.search.methods import variant
 from ddarts_ext.search.parts.part import Part
+from ddarts_ext.search.result import SearchResult
 from ddarts_ext.search.searcher import Searcher
-from ddarts_ext.search.shrinking.shrinker import Shrinker, ShrinkResult
+from ddarts_ext.search.shrinking.shrinker import Shrinker
 from ddarts_ext.search.state import forget
 from ddarts_ext.tables.nasbench201 import NASBench201Table
 
@@ -56,15 +57,15 @@ class Watch(Part):
 
 
 @pytest.fixture(scope="module")
-def nasbench(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShrinkResult, Watch]:
+def nasbench(tmp_path_factory: pytest.TempPathFactory) -> tuple[SearchResult, Watch]:
     watch = Watch()
     out = tmp_path_factory.mktemp("runs") / "whole"
     result = Shrinker(noise(), **NASBENCH, seed=3, parts=[watch], out=out).search()
-    assert isinstance(result, ShrinkResult)
+    assert isinstance(result, SearchResult)
     return result, watch
 
 
-def test_one_op_of_every_edge_is_left(nasbench: tuple[ShrinkResult, Watch]) -> None:
+def test_one_op_of_every_edge_is_left(nasbench: tuple[SearchResult, Watch]) -> None:
     result, _ = nasbench
     assert result.mask is not None
     assert result.mask.shape == (3, 6, 5)
@@ -74,7 +75,7 @@ def test_one_op_of_every_edge_is_left(nasbench: tuple[ShrinkResult, Watch]) -> N
     assert result.network(channels=4)(torch.zeros(2, 1, 8, 8)).shape == (2, 2)
 
 
-def test_history_tells_the_steps(nasbench: tuple[ShrinkResult, Watch]) -> None:
+def test_history_tells_the_steps(nasbench: tuple[SearchResult, Watch]) -> None:
     history = nasbench[0].history
     assert [record["epoch"] for record in history if "removed" in record] == [0, 1, 2, 3]
     assert [entry[2] for entry in history[0]["removed"]] == [0] * 6  # `none` first, on every edge
@@ -93,7 +94,7 @@ def test_history_tells_the_steps(nasbench: tuple[ShrinkResult, Watch]) -> None:
     assert all(edge[0] == math.inf for edge in history[0]["scores"][0])
 
 
-def test_what_is_removed_is_gone(nasbench: tuple[ShrinkResult, Watch]) -> None:
+def test_what_is_removed_is_gone(nasbench: tuple[SearchResult, Watch]) -> None:
     """The network, the optimiser's parameters and its momenta shrink together; multiply-adds fall with them."""
     result, watch = nasbench
     sizes = [record["parameters"] for record in result.history]
@@ -110,7 +111,7 @@ def test_what_is_removed_is_gone(nasbench: tuple[ShrinkResult, Watch]) -> None:
 
 def test_all_images_train_the_weights() -> None:
     shrinker = Shrinker(noise(), **NASBENCH)
-    weights, rest = shrinker._divided
+    weights, rest = shrinker.strategy.divided
     assert len(weights) == 24
     assert len(rest) == 0
     assert shrinker._initial().weight_optimizer.defaults["nesterov"]
@@ -151,7 +152,7 @@ def test_resumed_run_equals_the_whole_one(settings: dict[str, Any], tmp_path: Pa
 
 def test_darts_space_keeps_two_ops_per_node() -> None:
     result = Shrinker(noise(), **DARTS, measure_curve=0).search()
-    assert isinstance(result, ShrinkResult)
+    assert isinstance(result, SearchResult)
     assert result.mask is not None
     assert result.mask.shape == (3, 14, 8)
     for cell in result.genotype.cells:
@@ -169,7 +170,7 @@ def test_darts_space_keeps_two_ops_per_node() -> None:
 )
 def test_ablations(settings: dict[str, Any], steps: int) -> None:
     result = Shrinker(noise(), **NASBENCH, **settings).search()
-    assert isinstance(result, ShrinkResult)
+    assert isinstance(result, SearchResult)
     assert result.mask is not None
     assert (result.mask.sum(2) == 1).all()
     assert sum("removed" in record for record in result.history) == steps
@@ -191,7 +192,7 @@ def test_figures_are_looked_up(tmp_path: Path) -> None:
     text = result.genotype.to_nb201()
     (tmp_path / "table.csv").write_text(f"index,arch,cifar10_valid,cifar10_test\n7,{text},90.5,93.25\n")
     again = Shrinker(noise(), **NASBENCH, seed=3, table=tmp_path / "table.csv", out=tmp_path / "run").search()
-    assert isinstance(again, ShrinkResult)
+    assert isinstance(again, SearchResult)
     assert again.figures is not None
     assert again.figures == NASBench201Table.load(tmp_path / "table.csv")[text]
     assert (tmp_path / "run" / "nasbench201.json").is_file()
@@ -240,11 +241,18 @@ def test_wrong_input_is_refused_before_anything_runs(settings: dict[str, Any], m
         Shrinker(noise(), **{**NASBENCH, **settings})
 
 
-def test_searcher_refuses_what_shrinks_and_shrinker_what_does_not() -> None:
+def test_it_is_a_searcher_of_methods_that_shrink() -> None:
+    found = Searcher(noise(), "isdarts", **NASBENCH, seed=3).search()
+    again = Shrinker(noise(), **NASBENCH, seed=3).search()
+    assert found.genotype == again.genotype
+    assert found.mask is not None
+    assert again.mask is not None
+    assert torch.equal(found.mask, again.mask)
+
+
+def test_it_refuses_what_does_not_shrink() -> None:
     with pytest.raises(ValueError, match="search: method darts must be searched by Searcher"):
         Shrinker(noise(), "darts", device="cpu")
-    with pytest.raises(ValueError, match="search: method isdarts must be searched by Shrinker"):
-        Searcher(noise(), "isdarts", device="cpu")
     with pytest.raises(TypeError, match="shrink_steps is a setting of methods that shrink, and ddarts does not"):
         methods.get("ddarts").with_settings(shrink_steps=3)
 
@@ -272,8 +280,9 @@ def test_command_searches_resumes_and_looks_up(tmp_path: Path) -> None:
 def test_unshuffled_images_come_in_order() -> None:
     """As the published implementation shows them."""
     shrinker = Shrinker(noise(), **NASBENCH, shuffle=False)
-    rows = shrinker._rows(torch.arange(20), shrinker._initial())
-    assert [row.tolist() for part in rows for row in part] == [list(range(8)), list(range(8, 16)), list(range(16, 20))]
+    rows = shrinker.strategy.rows(shrinker._initial())
+    batches = [list(range(start, start + 8)) for start in range(0, 24, 8)]
+    assert [row.tolist() for part in rows for row in part] == batches
 
 
 def test_cells_of_skips_alone_still_run() -> None:
