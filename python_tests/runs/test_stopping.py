@@ -59,7 +59,11 @@ def test_the_first_step_that_is_not_finite_is_told_without_a_look_meanwhile() ->
 
 def spoilt(run: Any, epoch: int, step: int) -> Any:
     """A run whose images turn to infinity in a step."""
-    count, real, steps = 0, run.dataset.augment, 3 if isinstance(run, Searcher) and not run._shrinks else 6
+    count, real, steps = (
+        0,
+        run.dataset.augment,
+        3 if isinstance(run, Searcher) and not run.config.method.shrinking else 6,
+    )
 
     class Spoilt(type(run.dataset)):  # type: ignore[misc]
         def augment(self, *arguments: Any) -> Tensor:

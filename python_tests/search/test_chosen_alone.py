@@ -100,7 +100,7 @@ def test_all_are_computed_where_the_host_would_wait() -> None:
     assert run.strategy.stepper(state, run.config.method).chosen_alone
     assert (
         not search(method="gdas", compute_unchosen=True)
-        ._stepper(state, run.config.method.with_settings(compute_unchosen=True))
+        .strategy.stepper(state, run.config.method.with_settings(compute_unchosen=True))
         .chosen_alone
     )
     assert not run.strategy.stepper(state, run.config.method.with_settings(sampler="concrete")).chosen_alone

@@ -150,7 +150,9 @@ def test_replayed_without_python_is_the_same(name: str, monkeypatch: pytest.Monk
     run = with_graphs(SEARCHES[name](), Tape, monkeypatch)
     assert_same(whole(run), expected)
     # Two sizes of batch, each run once and recorded once, for every network and form of step.
-    networks = 1 + (run.config.method.shrinking.shrink_steps if run._shrinks else run.config.method.stages.count - 1)
+    networks = 1 + (
+        run.config.method.shrinking.shrink_steps if run.config.method.shrinking else run.config.method.stages.count - 1
+    )
     # Alphas that rest while edges move have a rate of 0, in the same step.
     forms = 2 if name == "ddarts, alphas rest first" else 1
     assert calls <= 4 * networks * forms
