@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +60,8 @@ def test_the_first_step_that_is_not_finite_is_told_without_a_look_meanwhile() ->
 
 def spoilt(run: Any, epoch: int, step: int) -> Any:
     """A run whose images turn to infinity in a step."""
-    count, real, steps = (
-        0,
-        run.dataset.augment,
-        3 if isinstance(run, Searcher) and not run.config.method.shrinking else 6,
-    )
+    steps = 3 if isinstance(run, Searcher) and not run.config.method.shrinking else 6
+    count, real = 0, run.dataset.augment
 
     class Spoilt(type(run.dataset)):  # type: ignore[misc]
         def augment(self, *arguments: Any) -> Tensor:
@@ -74,6 +72,8 @@ def spoilt(run: Any, epoch: int, step: int) -> Any:
             return images * math.inf if count == batches * (epoch * steps + step) else images
 
     run.dataset = Spoilt(**vars(run.dataset))
+    if isinstance(run, Searcher):
+        run.strategy.task = replace(run.strategy.task, dataset=run.dataset)
     return run
 
 

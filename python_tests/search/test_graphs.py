@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ from ddarts_ext.search.captured import CapturedIterations
 from ddarts_ext.search.parts.part import Part
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.step import Stepper
+from ddarts_ext.search.strategy import Strategy
 
 
 def tagged() -> Dataset:
@@ -302,16 +304,14 @@ def test_on_refuses_what_cannot_be_captured(
     settings: dict[str, Any], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if settings:
-        real = Searcher.__dict__["_eager"].func
+        real = Strategy.why_eager
 
-        def on_a_gpu(self: Searcher) -> str | None:
-            self.device = torch.device("cuda")
-            try:
-                return real(self)  # type: ignore[no-any-return]
-            finally:
-                self.device = torch.device("cpu")
+        def on_a_gpu(self: Strategy, parts: Any) -> str | None:
+            there = copy.copy(self)
+            there.task = replace(self.task, device=torch.device("cuda"))
+            return real(there, parts)
 
-        monkeypatch.setattr(Searcher, "_eager", property(on_a_gpu))
+        monkeypatch.setattr(Strategy, "why_eager", on_a_gpu)
     with pytest.raises(ValueError, match=f"search: graphs must be auto or off, as .*{reason}"):
         search(graphs="on", **settings)
 
