@@ -23,7 +23,6 @@ from ddarts_ext.runs.checkpoint import digest
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search.captured import CapturedIterations
 from ddarts_ext.search.parts.part import Part
-from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.step import Stepper
 from ddarts_ext.search.strategy import Strategy
 

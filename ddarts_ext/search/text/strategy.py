@@ -57,11 +57,11 @@ class TextStrategy(Strategy):
 
     @property
     def corpus(self) -> Corpus:
-        corpus: Any = self.task.dataset
+        corpus: Corpus = self.task.dataset  # type: ignore[assignment]
         return corpus
 
     @property
-    def divided(self) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def divided(self) -> tuple[Tensor, Tensor]:
         """The words that move the weights, and those that move the alphas and judge."""
         return self.corpus.train, self.corpus.valid
 
