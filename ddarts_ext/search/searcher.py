@@ -48,8 +48,8 @@ from ddarts_ext.search.decisions import one_hot
 from ddarts_ext.search.figures import figures, line, named_in
 from ddarts_ext.search.iterations import Iterations
 from ddarts_ext.search.methods import Method
-from ddarts_ext.search.parts import PARTS, Part, Surroundings
-from ddarts_ext.search.result import Reading, SearchResult, read
+from ddarts_ext.search.parts import PARTS, Part, Surroundings, limit_of
+from ddarts_ext.search.result import Reading, SearchResult, read_from
 from ddarts_ext.search.settings import MAY_CHANGE, OPTIONS, SearchSettings, resolve
 from ddarts_ext.search.stages import initial_staged_state
 from ddarts_ext.search.start import initial_state
@@ -249,6 +249,8 @@ class Searcher:
         if folder is not None:
             result.genotype.save(folder.genotype_file)
             folder.write_json("genotypes.json", {rule: g.to_json() for rule, g in result.genotypes.items()})
+            if result.cost is not None:
+                folder.write_json("cost.json", vars(result.cost))
 
     def _drawn(self) -> SearchResult:
         """Nothing is searched: an architecture at random."""
@@ -602,14 +604,9 @@ class Searcher:
 
     def _result(self, state: SearchState) -> SearchResult:
         architecture = state.architecture
-        reading = read(
-            architecture.read_weights().double().cpu(),
-            state.space,
-            self.config.method.discretisation,
-            architecture.owner,
-            state.net.reductions,
-            strengths=architecture.edge_table,
-        )
+        reading = read_from(state, self.config.method.discretisation, limit_of(self._parts))
+        if reading.cost is not None and reading.cost.note:
+            self.progress.say(f"search: {reading.cost.note}")
         if reading.note:
             self.progress.say(f"search: {reading.note}; so the genotype is by the rule {reading.rule!r}")
         alphas = architecture.by_cell(architecture.table.detach()).cpu()
@@ -629,6 +626,7 @@ class Searcher:
             metric=self.objective.metric_name,
             run=None if self.folder is None else self.folder.path,
             figures=self._figures(reading.genotype),
+            cost=reading.cost,
         )
 
     def _figures(self, genotype: Genotype) -> Figures | None:

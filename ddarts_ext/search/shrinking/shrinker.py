@@ -17,6 +17,7 @@ from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.iterations import Iterations
 from ddarts_ext.search.methods import Method
+from ddarts_ext.search.parts import limit_of
 from ddarts_ext.search.result import SearchResult
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.settings import OPTIONS
@@ -113,7 +114,7 @@ class Shrinker(Searcher):
     def _result(self, state: SearchState) -> ShrinkResult:
         if not finished(state.mask, state.space):
             raise ValueError(f"search: epochs must run to the end of the shrinking, got {state.epoch} of them")
-        architecture, reductions = state.architecture, state.net.reductions
+        architecture, reductions, limit = state.architecture, state.net.reductions, limit_of(self._parts)
         rule = "darts" if state.space.selection == "every_edge" else "complete"
         genotype = discretize(
             state.mask.double(),
@@ -139,4 +140,5 @@ class Shrinker(Searcher):
             run=None if self.folder is None else self.folder.path,
             mask=state.mask[list(architecture.owner)],
             figures=self._figures(genotype),
+            cost=None if limit is None else limit.judged(genotype),
         )
