@@ -239,6 +239,8 @@ class Searcher:
                     for logger in self.loggers:
                         logger.close()
             result = self._result(state)
+            if result.cost is not None and result.cost.note:
+                self.progress.say(f"search: {result.cost.note}")
             if self._gap(state, result) and self.keeping.folder is not None:
                 self.keeping.folder.write_history(state.history)
             self._write(result)
@@ -605,8 +607,6 @@ class Searcher:
     def _result(self, state: SearchState) -> SearchResult:
         architecture = state.architecture
         reading = read_from(state, self.config.method.discretisation, limit_of(self._parts))
-        if reading.cost is not None and reading.cost.note:
-            self.progress.say(f"search: {reading.cost.note}")
         if reading.note:
             self.progress.say(f"search: {reading.note}; so the genotype is by the rule {reading.rule!r}")
         alphas = architecture.by_cell(architecture.table.detach()).cpu()

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 import torch
 from runs.small import noise, outcome, search, shrink, timeless
+from typer.testing import CliRunner
 
 from ddarts_ext.benchmark.op_times import measure_ops
+from ddarts_ext.cli import app
 from ddarts_ext.genotype.configuration import Configuration
 from ddarts_ext.plot import plot_run
 from ddarts_ext.reporting import report
@@ -205,5 +207,8 @@ def test_the_folder_the_report_and_the_picture(tmp_path: Path) -> None:
     assert json.loads((out / "cost.json").read_text()) == vars(result.cost)
     page = report([out], tmp_path / "report.html")
     assert f"{result.cost.cost:,.0f} parameters of a budget of 1,000,000,000 parameters" in Path(page).read_text()
+    described = CliRunner().invoke(app, ["describe", str(out)]).output
+    assert f"as the search counted: {result.cost.cost:,.0f} parameters of a budget of" in described
+    assert json.loads(CliRunner().invoke(app, ["describe", str(out), "--json"]).output)["cost"] == vars(result.cost)
     pytest.importorskip("matplotlib")
     assert any("cost" in Path(file).name for file in plot_run(out))
