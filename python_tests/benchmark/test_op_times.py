@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+import torch
 from costs.sizes import sizes
 
 from ddarts_ext.benchmark.op_times import architectures, compared, measure_ops
@@ -21,3 +23,12 @@ def test_ops_are_measured_and_predict_networks() -> None:
     assert -1 <= found.correlation <= 1
     assert len(found.predicted_ms) == len(found.measured_ms) == 4
     assert found.mean_error >= 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_as_graphs() -> None:
+    of = sizes(cells=6, channels=16, size=(32, 32), sharing="normal_reduction")
+    measured = measure_ops(of, "cuda", batch=16, seconds=10)
+    assert {time.timer for time in measured.ops.values()} == {"graph"}
+    found = compared(measured, architectures(of, 20, seed=1), "cuda", seconds=5)
+    assert found.correlation > 0.9
