@@ -24,7 +24,7 @@ class GenotypeCost:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> GenotypeCost:
-        """What cost.json of a run holds. Raises KeyError, TypeError or ValueError for something else."""
-        if data["kind"] not in KINDS:
-            raise ValueError(f"cost: kind must be one of {', '.join(KINDS)}, got {str(data['kind'])[:60]!r}")
-        return cls(data["kind"], float(data["cost"]), float(data["budget"]), str(data.get("note", "")))
+        """What cost.json of a run holds. Raises ValueError or TypeError for something else."""
+        if not isinstance(data, Mapping) or data.get("kind") not in KINDS:
+            raise ValueError(f"cost: must be an object with a kind of {', '.join(KINDS)}, got {str(data)[:60]!r}")
+        return cls(data["kind"], float(data.get("cost", "")), float(data.get("budget", "")), str(data.get("note", "")))

@@ -39,9 +39,13 @@ from ddarts_ext.search.budget_check import check_budget
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.methods.method import SETTINGS, SIZES
 
-MAY_CHANGE = ("device", "table", "source", "data", "graphs", "judge_every", "method.baseline.evaluations")
-"""Fields of config.json that a resumed run may have otherwise: its images are known by what they are, and how steps are
-launched and how often is judged changes nothing that is searched; more architectures follow those evaluated."""
+MAY_CHANGE = (
+    *("device", "table", "source", "data", "graphs", "judge_every", "latency_table"),
+    "method.baseline.evaluations",
+)
+"""Fields of config.json that a resumed run may have otherwise: its images are known by what they are, a table of op
+times by the costs in the checkpoint; how steps are launched and how often is judged changes nothing that is searched;
+more architectures follow those evaluated."""
 BUDGET_RATE = 10.0
 """On the digits multipliers of .5 to 1.5 halve what an architecture costs; five times the rate overshoots."""
 BUDGET_TIES = 0.05

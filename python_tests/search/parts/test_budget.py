@@ -183,6 +183,10 @@ def test_latency_by_a_table_that_was_measured(tmp_path: Path) -> None:
     measure_ops(of, "cpu", batch=1, seconds=0.01).save(path)
     with pytest.raises(ValueError, match="latency_table must give ops the costs that they had"):
         search(run, "darts", budget="latency=10s", latency_table=str(path), resume=True).search()
+    elsewhere = tmp_path / "moved.json"
+    table.save(elsewhere)
+    found = search(run, "darts", budget="latency=10s", latency_table=str(elsewhere), resume=True).search()
+    assert found.cost == result.cost
 
 
 @pytest.mark.parametrize("space", ["nasbench201", "darts"])
