@@ -15,6 +15,7 @@ def measure_ops(
     file: Annotated[Path | None, typer.Argument(help="With --check: a table that was measured before.")] = None,
     data: options.Data = None,
     method: Annotated[str, typer.Option(help="The method that will search, whose sizes count.")] = "ddarts",
+    start: Annotated[str | None, typer.Option(help="Network that dartopti starts from, as of ddarts search.")] = None,
     space: Annotated[str | None, typer.Option(help="Search space. [default: the method's]")] = None,
     cells: Annotated[int | None, typer.Option(help="Cells. [default: as the search has]")] = None,
     channels: Annotated[int | None, typer.Option(help="Channels of the first cell. [default: as the search]")] = None,
@@ -59,7 +60,14 @@ def measure_ops(
         _check(file, check, where, seconds, seed, as_json)
         return
     assert out is not None
-    given = {"space": space, "cells": cells, "channels": channels, "image_size": image_size, "stem": stem}
+    given = {
+        "start": start,
+        "space": space,
+        "cells": cells,
+        "channels": channels,
+        "image_size": image_size,
+        "stem": stem,
+    }
     _measure(data, method, given, where, batch, seconds, out, as_json)
 
 

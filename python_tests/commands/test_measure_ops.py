@@ -39,6 +39,14 @@ def test_measured_searched_and_compared(tmp_path: Path) -> None:
     assert len(found["predicted_ms"]) == len(found["measured_ms"]) == 4
 
 
+def test_the_network_of_a_start(tmp_path: Path) -> None:
+    path = tmp_path / "ops.json"
+    start = ["--data", "digits", "--method", "dartopti", "--start", "ResNet18", "--channels", "2", "--seconds", "0.01"]
+    said(*start, "--out", str(path))
+    run = Searcher("digits", "dartopti", start="ResNet18", channels=2, budget="latency=10s", latency_table=str(path))
+    assert sizes_of(run.config, load("digits")) == LatencyTable.load(path).sizes
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
