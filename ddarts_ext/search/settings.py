@@ -47,7 +47,7 @@ MAY_CHANGE = (
 times by the costs in the checkpoint; how steps are launched and how often is judged changes nothing that is searched;
 more architectures follow those evaluated."""
 BUDGET_RATE = 10.0
-"""On the digits multipliers of .5 to 1.5 halve what an architecture costs; five times the rate overshoots."""
+"""On the digits multipliers of .5 to 1.5 bring its cost down by half; twice the rate overshoots."""
 BUDGET_TIES = 0.05
 
 
