@@ -21,6 +21,7 @@ from ddarts_ext.commands import (
     evaluate,
     export,
     info,
+    measure_ops,
     nasbench201,
     optimise,
     plotting,
@@ -74,6 +75,7 @@ app.command("score-ops")(score_ops.score_ops)
 app.command("plot")(plotting.plot)
 app.command("report")(report.report)
 app.command("watch")(watch.watch)
+app.command("measure-ops")(measure_ops.measure_ops)
 app.command("nasbench201")(nasbench201.nasbench201)
 app.command("info")(info.info)
 app.command("bench")(bench.bench)

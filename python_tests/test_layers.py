@@ -17,7 +17,7 @@ LAYERS = (
     ("ops", "spaces", "runs", "drawing"),
     ("info", "genotype"),
     ("nn", "data", "tables"),
-    ("training", "timm_models"),
+    ("training", "timm_models", "costs"),
     ("distance", "export", "transfer"),
     ("search",),
     ("plot", "benchmark", "comparison"),

@@ -67,6 +67,7 @@ def describe(
     Multiply-adds are those of convolutions and linear layers for one image; "with norms" adds two for every element
     that leaves a batch norm, as the tool behind D-DARTS counts. Of a run, its own images and sizes count.
     """
+    from ddarts_ext.costs.judged import GenotypeCost
     from ddarts_ext.genotype import Genotype
     from ddarts_ext.genotype import derive as derive_genotype
 
@@ -96,6 +97,7 @@ def describe(
     in_channels = run["in_channels"] if in_channels is None else in_channels
     stem = run["stem"] if stem is None else stem
     figures = _figures(found, channels, classes, (in_channels, height, width), stem)
+    figures["cost"] = _cost_of(genotype)
     if as_json:
         typer.echo(json.dumps(figures))
         return
@@ -108,6 +110,8 @@ def describe(
     )
     if figures["dead"]:
         typer.echo(f"dead: {figures['dead']}")
+    if figures["cost"] is not None:
+        typer.echo(f"as the search counted: {GenotypeCost.from_json(figures['cost'])}")
 
 
 def _config_of(source: str) -> dict[str, Any]:
@@ -120,6 +124,15 @@ def _config_of(source: str) -> dict[str, Any]:
     except (OSError, ValueError):  # text of a genotype, which is no path
         there = False
     return folder.config() if there else {}
+
+
+def _cost_of(source: str) -> dict[str, Any] | None:
+    """What a search under a budget says of its result."""
+    file = Path(source) / "cost.json"
+    if not _config_of(source) or not file.is_file():
+        return None
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def _of_run(source: str) -> dict[str, Any]:

@@ -69,6 +69,8 @@ def search(
     last = result.history[-1] if result.history else {}
     judged = f", validation {_judged(*metric_in(last['valid']))}" if "valid" in last else ""
     typer.echo(f"rule {result.rule}{judged}")
+    if result.cost is not None:
+        typer.echo(result.cost)
     if result.budget:
         typer.echo(
             f"best of {result.budget['architectures']} architectures, {result.budget['training_epochs']} epochs of "
@@ -162,5 +164,6 @@ def _parts() -> list[str]:
         "skip_dropout=[0.3], one rate for each stage: skip connections are dropped out in training (1904.12760)",
         "max_skips=2: so many skip connections may stay in normal cells (1904.12760)",
         "op_stop=true: an op stops training when its gradients on both halves of the images differ (OLES)",
+        "budget=params=2M, or macs=300M, latency=5ms: the cost of the architecture is held to it (docs/budget.md)",
         "early_stop=true: the search ends when the distance to its start has settled (2108.09306)",
     ]

@@ -37,7 +37,7 @@ def count_multiply_adds(
     """
     counter = _Counter()
     tensors = {name: _meta(tensor) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
-    images = torch.empty((batch, *image), device="meta", dtype=next(iter(tensors.values())).dtype)
+    images = torch.empty((batch, *image), device="meta", dtype=next((t.dtype for t in tensors.values()), None))
     training = model.training
     try:
         model.eval()

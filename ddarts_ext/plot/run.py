@@ -10,6 +10,7 @@ import numpy as np
 
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.plot.cells import plot_genotype
+from ddarts_ext.plot.cost import draw_cost
 from ddarts_ext.plot.decisions import draw_decisions
 from ddarts_ext.plot.distance import draw_distance
 from ddarts_ext.plot.pyplot import Format, checked_format, load_pyplot, marker, whole_numbers
@@ -110,5 +111,6 @@ _FIGURES: tuple[tuple[str, str, Callable[[Any, list[Record], Record], None]], ..
     ("edges", "alphas", draw_edges),
     ("decisions", "decisions", lambda pyplot, history, config: draw_decisions(pyplot, history)),
     ("distance", "distance", draw_distance),
+    ("cost", "cost", lambda pyplot, history, config: draw_cost(pyplot, history)),
 )
 """Names of files, the key of a record that a picture is of, and what draws it."""

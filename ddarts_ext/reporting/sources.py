@@ -19,7 +19,8 @@ MAX_BYTES = 1_000_000_000
 @dataclass(frozen=True)
 class Run:
     """A search or a training. genotype: the result of a search, what a training trains; None where there is none yet.
-    network: network.json of a training that is finished, else empty. notes: what could not be read."""
+    network: network.json of a training that is finished, else empty. notes: what could not be read. cost: cost.json of
+    a search under a budget, else empty."""
 
     name: str
     kind: str
@@ -28,6 +29,7 @@ class Run:
     genotype: Genotype | None = None
     network: Record = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    cost: Record = field(default_factory=dict)
 
     @property
     def last(self) -> Record:
@@ -94,8 +96,11 @@ def _read(path: Path, name: str) -> Source:
         raise ValueError(f"report: {folder.history_file} must have at most {MAX_BYTES:,} bytes")
     notes: list[str] = []
     genotype = _try(notes, lambda: _genotype(folder, config))
-    network = _try(notes, lambda: _json(path / "network.json") if (path / "network.json").is_file() else None)
-    return Run(name, kind, config, folder.history(), genotype, network or {}, tuple(notes))
+    network, cost = (
+        _try(notes, lambda file=path / name: _json(file) if file.is_file() else None)  # type: ignore[misc]
+        for name in ("network.json", "cost.json")
+    )
+    return Run(name, kind, config, folder.history(), genotype, network or {}, tuple(notes), cost or {})
 
 
 def _genotype(folder: RunFolder, config: Record) -> Genotype | None:

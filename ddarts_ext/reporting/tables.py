@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from ddarts_ext.costs.judged import GenotypeCost
 from ddarts_ext.reporting.counts import counts
 from ddarts_ext.reporting.sources import Run
 from ddarts_ext.runs.folder import Record
@@ -131,6 +132,7 @@ _FIGURES: tuple[tuple[str, Callable[[Run], Any]], ...] = (
     ("of the best weights", _best),
     ("supernet, and its part that is the result", _gap),
     ("distance to the start", _settled),
+    ("cost in the search's network", lambda run: str(GenotypeCost.from_json(run.cost))),
     ("time", lambda run: clock(sum(_seconds(run))) if run.history else ""),
     ("time of an epoch", lambda run: clock(sum(_seconds(run)) / len(run.history))),
     ("images per second", _rate),

@@ -62,6 +62,12 @@ class SearchArguments(TypedDict, total=False):
     sync_norms: bool | None
     class_weights: Sequence[float] | Literal["balanced"] | None
     augmentation: Augmentation
+    budget: str | None
+    latency_table: str | None
+    budget_rate: float | None
+    budget_cells: int | None
+    budget_channels: int | None
+    budget_ties: float | None
     crop_padding: int | None
     flip: bool | None
     cutout: int | None

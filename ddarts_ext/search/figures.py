@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ddarts_ext.costs.budget import shown as shown_cost
 from ddarts_ext.runs.finite import named
 from ddarts_ext.runs.losses import judged_in, shown
 from ddarts_ext.runs.sums import NotFinite, Sums
@@ -52,6 +53,8 @@ def line(record: Mapping[str, Any]) -> str:
         for part, label in names.items()
         if part in record
     ]
+    if "cost" in record:
+        found.append(shown_cost(record["cost"]["kind"], record["cost"]["genotype"]))
     if "distance" in record:
         found.append(f"distance {record['distance']['start']:.4f}")
     return "  ".join(found)

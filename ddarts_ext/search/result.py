@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from ddarts_ext.costs.judged import GenotypeCost
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.discretisation import THRESHOLDS, discretize
 from ddarts_ext.nn import recurrent
@@ -17,7 +18,9 @@ from ddarts_ext.nn.network import DiscreteNetwork, build_network
 from ddarts_ext.runs import html
 from ddarts_ext.runs.losses import shown
 from ddarts_ext.search.decisions import decisiveness
+from ddarts_ext.search.limit import Limit
 from ddarts_ext.search.methods import Discretisation
+from ddarts_ext.search.state import SearchState
 from ddarts_ext.spaces import Space
 from ddarts_ext.tables.nasbench201 import Figures
 
@@ -25,12 +28,28 @@ from ddarts_ext.tables.nasbench201 import Figures
 @dataclass(frozen=True)
 class Reading:
     """Genotypes that op weights stand for. rule: that of ``genotype``; ``note`` says why it is not the first one asked
-    for, else empty. all: the genotype by every rule, also those that leave a cell without a path."""
+    for, else empty. all: the genotype by every rule, also those that leave a cell without a path. cost: of
+    ``genotype``, where there is a budget."""
 
     genotype: Genotype
     rule: str
     note: str
     all: dict[str, Genotype]
+    cost: GenotypeCost | None = None
+
+
+def read_from(state: SearchState, how: Discretisation, limit: Limit | None = None) -> Reading:
+    """The architecture that a search stands at; within a budget where that is to be so."""
+    architecture = state.architecture
+    return read(
+        architecture.read_weights().double().cpu(),
+        state.space,
+        how,
+        architecture.owner,
+        state.net.reductions,
+        strengths=architecture.edge_table,
+        limit=limit,
+    )
 
 
 def read(
@@ -41,27 +60,34 @@ def read(
     reductions: Sequence[int] | None,
     *,
     strengths: Tensor | None = None,
+    limit: Limit | None = None,
 ) -> Reading:
     """Discretise op weights [rows, E, O] by the first rule that gives a connected network.
 
     A threshold may leave a cell without any op, or one that no later cell reads, above all after a short search;
     ``darts`` keeps the best ops of every node whatever their weights, and stands in then. strengths: [rows, E] the
     betas of a method with edge weights. Where a space keeps every edge, all cells are one, and one without a path is
-    one of its architectures too.
+    one of its architectures too. limit: every rule reads within it, as far as it can, see :meth:`.Limit.within`.
     """
     every = space.selection == "every_edge"
     order = (0,) if every else owner
     rules = dict.fromkeys((*how.rules, "darts"))
     about = {"threshold": how.threshold, "seq": order, "reductions": reductions, "strengths": strengths}
     about["configuration"] = how.configuration
-    found = {rule: _few_skips(weights, space, rule, how.max_skips, about) for rule in rules}
+
+    def reading(rule: str) -> Callable[[Tensor], Genotype]:
+        return lambda weights: _few_skips(weights, space, rule, how.max_skips, about)
+
+    plain = {rule: reading(rule)(weights) for rule in rules}
+    found = plain if limit is None else {rule: limit.within(weights, reading(rule)) for rule in rules}
     faults = {rule: "" if every else _fault(rule, genotype, how.threshold) for rule, genotype in found.items()}
     chosen = next((rule for rule, fault in faults.items() if not fault), None)
     said = next((fault for fault in faults.values() if fault), "")
     if chosen is None:
         raise ValueError(f"search: weights must leave a path through every cell, and {said}")
     note = f"{said}; {decisiveness(weights, space)}" if said else ""
-    return Reading(found[chosen], chosen, note, found)
+    cost = None if limit is None else limit.judged(found[chosen], plain[chosen])
+    return Reading(found[chosen], chosen, note, found, cost)
 
 
 def _few_skips(weights: Tensor, space: Space, rule: str, most: int | None, about: dict[str, Any]) -> Genotype:
@@ -111,7 +137,7 @@ class SearchResult:
     figures: what a table of NAS-Bench-201 says of the architecture, where one was given. metric: the name of what
     judged in the history. evaluations: of a baseline, every architecture with its score, see
     :class:`ddarts_ext.search.baseline.Evaluation`; budget: what they cost. mask: bool [cells, E, O], the ops that are
-    left of a supernet that was shrunk.
+    left of a supernet that was shrunk. cost: of the architecture, where the search had a budget of costs.
     """
 
     genotype: Genotype
@@ -129,6 +155,7 @@ class SearchResult:
     evaluations: list[dict[str, Any]] = field(default_factory=list, repr=False)
     budget: dict[str, Any] = field(default_factory=dict)
     mask: Tensor | None = field(default=None, repr=False)
+    cost: GenotypeCost | None = None
 
     def network(
         self, channels: int = 36, **options: Any
@@ -150,6 +177,7 @@ class SearchResult:
             ("read by the rule", self.rule),
             ("note", self.note),
             ("epochs", len(self.history)),
+            ("cost", self.cost),
             ("evaluated", self.budget.get("architectures")),
             ("the supernet in validation", None if judged is None else shown(self.metric, judged, 2)),
             ("NAS-Bench-201", self.figures),

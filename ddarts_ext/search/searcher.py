@@ -217,6 +217,8 @@ class Searcher:
                     for logger in self.loggers:
                         logger.close()
             result = self.strategy.result(state)
+            if result.cost is not None and result.cost.note:
+                self.progress.say(f"search: {result.cost.note}")
             if self.strategy.gap(state, result) and self.keeping.folder is not None:
                 self.keeping.folder.write_history(state.history)
             self._write(result)
@@ -228,6 +230,8 @@ class Searcher:
             return
         result.genotype.save(folder.genotype_file)
         folder.write_json("genotypes.json", {rule: g.to_json() for rule, g in result.genotypes.items()})
+        if result.cost is not None:
+            folder.write_json("cost.json", vars(result.cost))
         if result.figures is not None:
             folder.write_json("nasbench201.json", result.figures.to_json())
         if result.evaluations:

@@ -35,12 +35,20 @@ from ddarts_ext.runs.options import (
 from ddarts_ext.runs.own import refuse_functions
 from ddarts_ext.search import methods
 from ddarts_ext.search.architecture import owners
+from ddarts_ext.search.budget_check import check_budget
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.methods.method import SETTINGS, SIZES
 
-MAY_CHANGE = ("device", "table", "source", "data", "graphs", "judge_every", "method.baseline.evaluations")
-"""Fields of config.json that a resumed run may have otherwise: its images are known by what they are, and how steps are
-launched and how often is judged changes nothing that is searched; more architectures follow those evaluated."""
+MAY_CHANGE = (
+    *("device", "table", "source", "data", "graphs", "judge_every", "latency_table"),
+    "method.baseline.evaluations",
+)
+"""Fields of config.json that a resumed run may have otherwise: its images are known by what they are, a table of op
+times by the costs in the checkpoint; how steps are launched and how often is judged changes nothing that is searched;
+more architectures follow those evaluated."""
+BUDGET_RATE = 10.0
+"""On the digits multipliers of .5 to 1.5 bring its cost down by half; twice the rate overshoots."""
+BUDGET_TIES = 0.05
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,10 @@ class SearchSettings:
     norms take the statistics of the whole batch, as one process would; it changes nothing for one.
     loss, metric, class_weights: see :func:`ddarts_ext.runs.objective.objective_of`. own: the names of functions that
     were passed to the Searcher, by argument.
+    budget: what the result may cost at most, see :class:`ddarts_ext.search.parts.BudgetPart`, in a network as deep and
+    wide as the supernet, or of ``budget_cells`` and ``budget_channels``. budget_rate: what the multiplier of the cost
+    grows by in a search whose architecture costs twice the budget all the time. budget_ties: of methods that shrink:
+    ops whose measures differ by at most this part of the larger one are equal, and the dearest of them goes first.
     """
 
     data: str
@@ -89,6 +101,14 @@ class SearchSettings:
     class_weights: tuple[float, ...] | str | None = option(None, CLASS_WEIGHTS, shown="none")
     augmentation: Augmentation = field(default_factory=Augmentation)
     own: Mapping[str, str] = field(default_factory=dict)
+    budget: str | None = option(
+        None, "What the architecture may cost at most: params=2M, macs=300M or latency=5ms (with --latency-table)."
+    )
+    latency_table: str | None = option(None, "Times of ops, measured by ddarts measure-ops.")
+    budget_rate: float = option(BUDGET_RATE)
+    budget_cells: int | None = option(None)
+    budget_channels: int | None = option(None)
+    budget_ties: float = option(BUDGET_TIES)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for config.json."""
@@ -98,7 +118,9 @@ class SearchSettings:
         if self.epochs != self.method.epochs:
             said["epochs_in_all"] = self.epochs
         usual: dict[str, Any] = {"loss": "cross-entropy", "metric": "accuracy", "class_weights": None, "own": {}}
-        usual |= {"sync_norms": False, "search_fraction": 1.0}
+        usual |= {"sync_norms": False, "search_fraction": 1.0, "budget": None, "latency_table": None}
+        usual |= {"budget_rate": BUDGET_RATE, "budget_cells": None, "budget_channels": None}
+        usual["budget_ties"] = BUDGET_TIES
         return {name: value for name, value in said.items() if name not in usual or value != usual[name]}
 
     @property
@@ -126,6 +148,7 @@ OPTIONS: dict[str, Option] = {
 
 
 OF_IMAGES = (
+    *("budget", "latency_table", "budget_rate", "budget_cells", "budget_channels", "budget_ties"),
     *("split", "start", "table", "image_size", "stem", "reductions", "sequence", "augmentation", "cells"),
     "class_weights",
 )
@@ -156,7 +179,8 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
         if own.get(name) is not None:
             own[name] = tuple(own[name])
     wanted.update((name, positive(name, wanted[name])) for name in SIZES if name in wanted)
-    own.update((name, positive(name, own[name])) for name in ("judge_every",) if name in own)
+    whole = ("judge_every", "budget_cells", "budget_channels")
+    own.update((name, positive(name, own[name])) for name in whole if name in own)
     split = _fraction(own.get("split", SearchSettings.split))
     share = own.get("search_fraction", 1.0)
     if isinstance(share, bool) or not isinstance(share, (int, float)):
@@ -171,13 +195,15 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
     chosen = replace(chosen, **sizes).with_settings(**said)
     own.setdefault("stem", "cifar" if chosen.space == "nasbench201" else suited_stem(dataset.size))
     asked = {
+        "budget": own.get("budget") is not None,
         "distance": chosen.distance.track_distance or chosen.distance.early_stop,
         "curvature": chosen.curvature.curvature_stop,
         "selection": chosen.selection.selection != "none",
         "stages": chosen.stages.count > 1,
     }
     added = tuple(name for name, holds in asked.items() if holds and name not in chosen.parts)
-    chosen = replace(chosen, parts=(*chosen.parts, *added))
+    # The cost is that of the epoch which was searched: it is read before a part begins something new.
+    chosen = replace(chosen, parts=tuple(sorted((*chosen.parts, *added), key=lambda name: name != "budget")))
     settings = SearchSettings(data=dataset.name, method=chosen, device=device, augmentation=augmentation, **own)
     _check(settings)
     return settings
@@ -239,6 +265,16 @@ def _check(config: SearchSettings) -> None:
     _check_start(config)
     _check_selection(config)
     _check_stages(config)
+    check_budget(
+        config.method,
+        config.budget,
+        config.latency_table,
+        config.budget_cells,
+        config.budget_channels,
+        config.reductions,
+        budget_rate=config.budget_rate,
+        budget_ties=config.budget_ties,
+    )
     if config.method.space == "nasbench201":
         _check_nasbench201(config)
     elif config.table is not None:

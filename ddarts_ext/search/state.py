@@ -17,10 +17,11 @@ from ddarts_ext.runs.optimizers import OptimizerFactory, state_of, take_up
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.architecture import ArchitectureParameters
 from ddarts_ext.search.contributions.budget import Budget
+from ddarts_ext.search.cost import ExpectedCost
 from ddarts_ext.search.op_stop import OpStop
 from ddarts_ext.spaces import Space
 
-SCHEDULED = ("op_entropy", "edge_entropy", "beta_decay", "anchor", "radius", "skip_dropout")
+SCHEDULED = ("op_entropy", "edge_entropy", "beta_decay", "anchor", "radius", "skip_dropout", "cost")
 """What follows a schedule, beside what the alphas hold themselves."""
 
 
@@ -43,6 +44,7 @@ class SearchState:
     [rows, E, O] gradient. budget: memory of contributions, as it was chosen; another one gives other roundings.
     strengths: what follows a schedule, as it is in this epoch, [] each: factors of terms by the names of their sums,
     and what :meth:`.Mixing.scheduled` names. op_stop: which ops have stopped training, where single ones may.
+    cost: that of the architecture, where there is a budget.
     """
 
     space: Space
@@ -63,6 +65,7 @@ class SearchState:
     budget: Budget | None = None
     strengths: dict[str, Tensor] = field(default_factory=dict)
     op_stop: OpStop | None = None
+    cost: ExpectedCost | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def hold(self, name: str, value: Tensor) -> None:

@@ -285,7 +285,7 @@ class Stepper:
         """Gradient of the terms that follow from the alphas alone, each at its strength of this epoch."""
         architecture = self.state.architecture
         leaf = architecture.leaf()
-        found = terms(architecture, leaf, self.method.objectives)
+        found = terms(architecture, leaf, self.method.objectives, self.state.cost)
         if not found:
             return None
         for name, values in found.items():

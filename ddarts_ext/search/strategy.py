@@ -34,8 +34,8 @@ from ddarts_ext.search.decisions import one_hot
 from ddarts_ext.search.figures import figures
 from ddarts_ext.search.iterations import Iterations
 from ddarts_ext.search.methods import Method
-from ddarts_ext.search.parts import Part
-from ddarts_ext.search.result import Reading, SearchResult, read
+from ddarts_ext.search.parts import Part, limit_of
+from ddarts_ext.search.result import Reading, SearchResult, read_from
 from ddarts_ext.search.settings import SearchSettings, resolve
 from ddarts_ext.search.stages import initial_staged_state
 from ddarts_ext.search.start import initial_state
@@ -278,14 +278,7 @@ class Strategy:
 
     def result(self, state: SearchState) -> SearchResult:
         architecture = state.architecture
-        reading = read(
-            architecture.read_weights().double().cpu(),
-            state.space,
-            self.config.method.discretisation,
-            architecture.owner,
-            state.net.reductions,
-            strengths=architecture.edge_table,
-        )
+        reading = read_from(state, self.config.method.discretisation, limit_of(state.parts))
         if reading.note:
             self.task.say(f"search: {reading.note}; so the genotype is by the rule {reading.rule!r}")
         return self.outcome(reading, state.history, architecture.by_cell(architecture.table.detach()).cpu())
@@ -305,4 +298,5 @@ class Strategy:
             metric=task.objective.metric_name,
             run=task.folder,
             figures=None if task.table is None else task.table[reading.genotype],
+            cost=reading.cost,
         )

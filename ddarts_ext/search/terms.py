@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.search.architecture import ArchitectureParameters
+from ddarts_ext.search.cost import ExpectedCost
 from ddarts_ext.search.entropy import edge_entropy, op_entropy
 from ddarts_ext.search.methods import Objectives
 from ddarts_ext.search.samplers import anchor_divergence
@@ -17,8 +18,11 @@ def beta_decay(table: Tensor) -> Tensor:
     return torch.logsumexp(table, -1).mean(-1)
 
 
-def terms(architecture: ArchitectureParameters, leaf: Tensor, objectives: Objectives) -> dict[str, Tensor]:
-    """The values [rows] of those that an objective has, by name, as functions of ``leaf``; without their strengths."""
+def terms(
+    architecture: ArchitectureParameters, leaf: Tensor, objectives: Objectives, cost: ExpectedCost | None = None
+) -> dict[str, Tensor]:
+    """The values [rows] of those that an objective has, by name, as functions of ``leaf``; without their strengths.
+    cost: of the architecture, where there is a budget."""
     alphas, edges = architecture.alphas(leaf), architecture.edge_weights
     found: dict[str, Tensor] = {}
     if objectives.op_entropy_weight:
@@ -29,4 +33,6 @@ def terms(architecture: ArchitectureParameters, leaf: Tensor, objectives: Object
         found["beta_decay"] = beta_decay(architecture.left(alphas))
     if objectives.anchor_weight:
         found["anchor"] = anchor_divergence(alphas)
+    if cost is not None:
+        found["cost"] = cost.at(architecture, leaf)
     return found

@@ -38,6 +38,7 @@ def tagged() -> Dataset:
 
 SEARCHES: dict[str, Callable[..., Any]] = {
     "darts": lambda **s: search(method="darts", **s),
+    "darts under a budget": lambda **s: search(method="darts", budget="params=600", budget_rate=5.0, **s),
     "da2s, alphas rest first": lambda **s: search(**{"method": "da2s", "steps": 2, "alpha_start": 1, **s}),
     "gdas": lambda **s: search(method="gdas", compute_unchosen=True, **s),
     "drnas": lambda **s: search(method="drnas", anchor_weight=0.01, **s),

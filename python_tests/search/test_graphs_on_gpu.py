@@ -22,6 +22,9 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 GPU: dict[str, Any] = {"device": "cuda", "channels": 4}
 KINDS: dict[str, Any] = {
     "darts": lambda **s: search(method="darts", data=noise(44, 8), **{**GPU, **s}),
+    "darts under a budget": lambda **s: search(
+        method="darts", data=noise(44, 8), budget="params=1800", budget_rate=5.0, **{**GPU, **s}
+    ),
     "gdas": lambda **s: search(method="gdas", data=noise(44, 8), **{**GPU, **s}),
     "drnas": lambda **s: search(method="drnas", data=noise(44, 8), **{**GPU, **s}),
     "sdarts-rs": lambda **s: search(method="sdarts-rs", data=noise(44, 8), **{**GPU, **s}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 from torch import Tensor
@@ -78,22 +79,50 @@ def subsets(space: Space) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(edge * width + op for edge in group for op in range(width)) for group in edges)
 
 
-def shrink(mask: Tensor, badness: Tensor, space: Space, steps_left: int) -> Tensor:
+def shrink(
+    mask: Tensor,
+    badness: Tensor,
+    space: Space,
+    steps_left: int,
+    *,
+    costs: Tensor | None = None,
+    tolerance: float = 0.0,
+) -> Tensor:
     """The mask after one more step, with ``steps_left`` steps to go, this one included.
 
     mask: bool [rows, E, O], the ops that are left. badness: [rows, E, O], the largest of every comparison subset go;
     NaN counts as the worst, and of equal ones the first listed goes first (by edge, then by op).
+    costs: [rows, E, O] of a budget: of ops whose badness differs by at most ``tolerance`` times the larger one from
+    that of the worst of them, the dearest goes first.
     """
     flat = mask.flatten(1).cpu().clone()
     worst = badness.flatten(1).double().cpu().nan_to_num(nan=torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    for row, values in zip(flat, worst, strict=True):
+    dear = [None] * len(flat) if costs is None else list(costs.flatten(1))
+    for row, values, prices in zip(flat, worst, dear, strict=True):
         for subset in subsets(space):
             columns = torch.tensor(subset)
             columns = columns[row[columns]]
             count = -(-(len(columns) - kept(space)) // steps_left)
             order = values[columns].argsort(descending=True, stable=True)
+            if prices is not None:
+                order = order[_dearest_first(values[columns][order], prices[columns][order], tolerance)]
             row[columns[order[: max(0, count)]]] = False
     return flat.view_as(mask)
+
+
+def _dearest_first(values: Tensor, costs: Tensor, tolerance: float) -> list[int]:
+    """An order of values that fall: those that are equal to the first of their run, but for the tolerance, by cost."""
+    found: list[int] = []
+    run: list[int] = []
+    price = costs.tolist()
+    for place, value in enumerate(values.tolist()):
+        first = float(values[run[0]]) if run else value
+        near = isfinite(first) and first - value <= tolerance * max(abs(first), abs(value))
+        if first != value and not near:
+            found += sorted(run, key=lambda one: -price[one])
+            run = []
+        run.append(place)
+    return found + sorted(run, key=lambda one: -price[one])
 
 
 def finished(mask: Tensor, space: Space) -> bool:

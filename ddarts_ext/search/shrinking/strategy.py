@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ddarts_ext.data.batches import in_rows
 from ddarts_ext.genotype import discretize
-from ddarts_ext.search.parts import Part
+from ddarts_ext.search.parts import Part, limit_of
 from ddarts_ext.search.result import Reading, SearchResult
 from ddarts_ext.search.shrinking.masks import initial_shrink_state
 from ddarts_ext.search.shrinking.part import ShrinkingPart
@@ -78,6 +78,8 @@ class ShrinkingStrategy(Strategy):
         if every:
             # All cells are one: the genotype of this space is that of a cell, whatever the depth of the network.
             genotype = replace(genotype, seq=(0,))
-        reading = Reading(genotype, "shrinking", "", {"shrinking": genotype})
+        limit = limit_of(state.parts)
+        cost = None if limit is None else limit.judged(genotype)
+        reading = Reading(genotype, "shrinking", "", {"shrinking": genotype}, cost)
         found = self.outcome(reading, state.history, architecture.by_cell(architecture.table.detach()).cpu())
         return replace(found, mask=state.mask[list(architecture.owner)])
