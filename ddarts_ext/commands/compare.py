@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,7 +42,8 @@ def compare(
     ] = "all",
     short_epochs: Annotated[int, typer.Option(help="Epochs of the short training of --protocol best.")] = 10,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    jobs: Annotated[int, typer.Option(help="Processes; with --device cuda they share all GPUs.")] = 1,
+    jobs: options.Jobs = None,
+    backend: options.Backend = "local",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the comparison in --out.")] = False,
     plot: Annotated[bool, typer.Option("--plot/--no-plot", help="Draw pictures into OUT.")] = True,
     device: options.Device = "auto",
@@ -57,21 +60,23 @@ def compare(
     search = {**options.parsed(settings), **({} if epochs is None else {"epochs": epochs})}
     train = {**options.parsed(train_settings), **({} if train_epochs is None else {"epochs": train_epochs})}
     how: dict[str, Any] = {"search": search, "train": train, "protocol": protocol, "short_epochs": short_epochs}
-    found = run(
-        data,
-        method or ["ddarts", "ddarts:ablation_weight=0", "fairdarts", "darts"],
-        out=out,
-        resume=resume,
-        device=device,
-        jobs=jobs,
-        seeds=seeds,
-        random=random,
-        train_seeds=train_seeds,
-        holdout=holdout,
-        seed=seed,
-        say=lambda line: typer.echo(line, err=True),
-        **how,
-    )
+    with redirect_stdout(sys.stderr):  # Ray reports to standard output, which is for the result
+        found = run(
+            data,
+            method or ["ddarts", "ddarts:ablation_weight=0", "fairdarts", "darts"],
+            out=out,
+            resume=resume,
+            device=device,
+            jobs=jobs,
+            backend=backend,
+            seeds=seeds,
+            random=random,
+            train_seeds=train_seeds,
+            holdout=holdout,
+            seed=seed,
+            say=lambda line: typer.echo(line, err=True),
+            **how,
+        )
     if plot:
         _draw(found.to_json(), out)
     if as_json:

@@ -24,6 +24,16 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out; what is not said is taken from its configuration.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        help="Tasks at once, each in its process; with --device cuda they share all GPUs. "
+        "[default: 1; with ray one for each GPU, or CPU]"
+    ),
+]
+Backend = Annotated[
+    str, typer.Option(help="local: processes of this machine; ray: the machines of a Ray cluster (extra ray).")
+]
 OffLogit = Annotated[
     float | None,
     typer.Option(help="Alpha of the ops that the start does not have; -10 starts at the network. [default: 0]"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +26,8 @@ def score_ops(
     ] = 1,
     ops: Annotated[str | None, typer.Option(help="Ops to score, with commas. [default: all 12]")] = None,
     statistic: Annotated[str, typer.Option(help="Over the edges: median or mean.")] = "median",
-    jobs: Annotated[int, typer.Option(help="Processes; with --device cuda they share all GPUs.")] = 1,
+    jobs: options.Jobs = None,
+    backend: options.Backend = "local",
     seed: Annotated[int, typer.Option(help="Seed of run 0; run i has seed + i.")] = 0,
     device: options.Device = "auto",
     precision: Annotated[str, typer.Option(help="float32, or bf16 for autocast.")] = "float32",
@@ -54,14 +57,16 @@ def score_ops(
         precision=precision,
         **named,
     )
-    found = run(
-        protocol,
-        out,
-        device=device,
-        jobs=jobs,
-        statistic=statistic,
-        say=lambda line: typer.echo(line, err=True),
-    )
+    with redirect_stdout(sys.stderr):  # Ray reports to standard output, which is for the result
+        found = run(
+            protocol,
+            out,
+            device=device,
+            jobs=jobs,
+            backend=backend,
+            statistic=statistic,
+            say=lambda line: typer.echo(line, err=True),
+        )
     if as_json:
         typer.echo(json.dumps({"scores": found, "file": str(out)}))
         return

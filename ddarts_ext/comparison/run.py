@@ -12,9 +12,8 @@ from typing import Any
 
 from ddarts_ext.comparison.plan import Contender, Plan, Search, Training
 from ddarts_ext.comparison.work import Bench, Searched, Trained, search_work, train_work
-from ddarts_ext.runs.device import choose_device
 from ddarts_ext.runs.folder import RunFolder
-from ddarts_ext.runs.workers import each
+from ddarts_ext.runs.workers import placed
 
 
 @dataclass(frozen=True)
@@ -74,30 +73,30 @@ def compare(
     out: str | Path,
     resume: bool = False,
     device: str = "auto",
-    jobs: int = 1,
+    jobs: int | None = None,
+    backend: str = "local",
     say: Callable[[str], None] = lambda line: None,
     **how: Any,
 ) -> Comparison:
     """Search with every contender and several seeds, train what was found by one recipe, judge once on test images.
 
     contenders: names of methods, ``NAME:SETTING=VALUE,...`` or :class:`Contender`. out: the folder of the comparison;
-    every search and every training is a run in it. resume: continue there. jobs: processes at work. say: shown one line
-    per search and per training. how: fields of :class:`Plan`: seeds, random, search, train, train_seeds, holdout,
-    protocol, short_epochs, seed.
+    every search and every training is a run in it. resume: continue there. jobs: tasks at work at once, each in a
+    process of its own. backend: ``local``, processes of this machine, or ``ray``, those of a Ray cluster, all of whose
+    machines must see ``out`` and the data. say: shown one line per search and per training. how: fields of
+    :class:`Plan`: seeds, random, search, train, train_seeds, holdout, protocol, short_epochs, seed.
 
     Raises ValueError, TypeError or OSError for wrong input.
     """
     chosen = tuple(one if isinstance(one, Contender) else Contender.parse(one) for one in contenders)
     plan = Plan(str(data), chosen, **how)
-    if jobs < 1:
-        raise ValueError(f"compare: jobs must be >= 1, got {jobs}")
-    where = str(choose_device(device, "compare"))
     folder = RunFolder(out, "compare")
-    with folder.session():
+    with folder.session(), placed(backend, "compare", device=device, jobs=jobs, say=say) as place:
         folder.open(plan.to_json(), resume=resume)
+        place.check(folder.path)
         folder.begin(plan.to_json())
         begin = functools.partial(Bench.of, plan.to_json(), str(folder.path))
-        run = functools.partial(each, begin=begin, device=where, jobs=jobs, command="compare")
+        run = functools.partial(place.each, begin=begin)
         searched: dict[Search, Searched] = {}
         for search, found in run(plan.searches(), search_work):
             searched[search] = found

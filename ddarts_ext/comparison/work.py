@@ -148,12 +148,12 @@ def training_folder(plan: Plan, out: Path, training: Training) -> Path:
 
 
 def search_work(search: Search, bench: Bench) -> Searched:
-    """For :func:`ddarts_ext.runs.workers.each`."""
+    """For :class:`ddarts_ext.runs.workers.Place`."""
     return bench.searched(search)
 
 
 def train_work(training: Training, bench: Bench) -> Trained:
-    """For :func:`ddarts_ext.runs.workers.each`."""
+    """For :class:`ddarts_ext.runs.workers.Place`."""
     return bench.trained(training)
 
 

@@ -22,7 +22,7 @@ from ddarts_ext.distance.measurements import measurements
 from ddarts_ext.distance.op_scores import save_scores
 from ddarts_ext.distance.protocol import Protocol, Task
 from ddarts_ext.distance.workers import results
-from ddarts_ext.runs.device import choose_device
+from ddarts_ext.runs.workers import Place, placed
 
 STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {"median": statistics.median, "mean": statistics.fmean}
 
@@ -47,21 +47,27 @@ def score_ops(
     out: str | Path,
     *,
     device: str = "auto",
-    jobs: int = 1,
+    jobs: int | None = None,
+    backend: str = "local",
     statistic: str = "median",
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, float]:
     """Run what is left of the protocol and write the score file ``out``; measurements are kept in ``out``.jsonl.
 
-    jobs: processes at work; with ``cuda`` they are dealt out to all GPUs. say: shown one line per measurement.
+    jobs: measurements at work at once, each in a process of its own; with ``cuda`` they are dealt out to all GPUs.
+    backend: ``local``, processes of this machine, or ``ray``, those of a Ray cluster, whose machines must all see the
+    data; ``out`` is written here. say: shown one line per measurement.
     Raises ValueError for wrong input and where the measurements there are come from another protocol.
     """
     if statistic not in STATISTICS:
         raise ValueError(f"score-ops: statistic must be one of {', '.join(STATISTICS)}, got {statistic!r}")
-    if jobs < 1:
-        raise ValueError(f"score-ops: jobs must be >= 1, got {jobs}")
-    chosen = str(choose_device(device, "score-ops"))
-    path = Path(out)
+    with placed(backend, "score-ops", device=device, jobs=jobs, say=say) as place:
+        return _scored(protocol, Path(out), place, statistic, say)
+
+
+def _scored(
+    protocol: Protocol, path: Path, place: Place, statistic: str, say: Callable[[str], None]
+) -> dict[str, float]:
     dataset = load(protocol.data)
     if dataset.numbers:
         raise ValueError(f"score-ops: data must be images in classes, got {protocol.data!r}, whose labels are numbers")
@@ -72,7 +78,7 @@ def score_ops(
         if len(left) < len(tasks):
             say(f"score-ops: {len(tasks) - len(left)} of {len(tasks)} measurements are there, {len(left)} are left")
         began = time.monotonic()
-        for number, (task, accuracy) in enumerate(results(left, protocol, dataset, chosen, jobs), start=1):
+        for number, (task, accuracy) in enumerate(results(left, protocol, dataset, place), start=1):
             append(task, accuracy)
             seconds = (time.monotonic() - began) / number * (len(left) - number)
             say(

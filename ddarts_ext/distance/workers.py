@@ -1,4 +1,4 @@
-"""Measurements of op scores in this process, or in several at once."""
+"""Measurements of op scores, wherever they run."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from collections.abc import Iterator, Sequence
 
 from ddarts_ext.data import Dataset, load
 from ddarts_ext.distance.protocol import Protocol, Task, measure
-from ddarts_ext.runs.workers import each
+from ddarts_ext.runs.workers import Place
 
 _Context = tuple[Protocol, Dataset, str]
 
 
-def results(
-    tasks: Sequence[Task], protocol: Protocol, dataset: Dataset, device: str, jobs: int
-) -> Iterator[tuple[Task, float]]:
+def results(tasks: Sequence[Task], protocol: Protocol, dataset: Dataset, place: Place) -> Iterator[tuple[Task, float]]:
     """Every task with its accuracy in percent, as they come."""
-    # Of one process the images are there; each of several loads them once.
-    alone = jobs == 1 or len(tasks) < 2
-    begin = functools.partial(_begin, protocol, dataset if alone else None)
-    yield from each(tasks, _measure, begin, device=device, jobs=jobs, command="score-ops")
+    # In this process the images are there; each of others loads them once.
+    begin = functools.partial(_begin, protocol, dataset if place.here(tasks) else None)
+    yield from place.each(tasks, _measure, begin)
 
 
 def _begin(protocol: Protocol, dataset: Dataset | None, device: str) -> _Context:

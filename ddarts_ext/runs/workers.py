@@ -1,4 +1,4 @@
-"""Independent pieces of work, in this process or in several at once."""
+"""Independent pieces of work: where they run is a :class:`Place`, this process with others of this machine, or Ray."""
 
 from __future__ import annotations
 
@@ -8,58 +8,117 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
 
 import torch
+
+from ddarts_ext.runs.device import choose_device
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Context = TypeVar("Context")
 
+BACKENDS = ("local", "ray")
 
-def each(
-    tasks: Sequence[Task],
-    work: Callable[[Task, Context], Result],
-    begin: Callable[[str], Context],
-    *,
-    device: str,
-    jobs: int,
-    command: str,
-) -> Iterator[tuple[Task, Result]]:
-    """Every task with what ``work(task, begin(device))`` gives, as they come.
 
-    work, begin: functions of a module, since worker processes import them; ``begin`` runs once in each process. jobs:
-    processes; with ``cuda`` they are dealt out to all GPUs. command: who asks, for the error where a process ends.
+class Place(Protocol):
+    """Where tasks run."""
+
+    def each(
+        self, tasks: Sequence[Task], work: Callable[[Task, Context], Result], begin: Callable[[str], Context]
+    ) -> Iterator[tuple[Task, Result]]:
+        """Every task with what ``work(task, begin(device))`` gives, as they come.
+
+        work, begin: functions of a module, since worker processes import them; ``begin`` runs once in each process.
+        Raises what a task raised, and ChildProcessError where a worker process ends.
+        """
+        ...
+
+    def here(self, tasks: Sequence[Any]) -> bool:
+        """Whether these tasks run in this process, one after the other."""
+        ...
+
+    def check(self, folder: Path) -> None:
+        """Raise OSError where workers do not see ``folder``, in which the tasks write."""
+        ...
+
+
+@contextmanager
+def placed(
+    backend: str, command: str, *, device: str, jobs: int | None, say: Callable[[str], None] = lambda line: None
+) -> Iterator[Place]:
+    """A place for tasks, which is given back at the end.
+
+    backend: ``local`` or ``ray``. command: who asks, for errors. device: ``cuda`` deals tasks out to all GPUs. jobs:
+    tasks at work at once; None is 1, and with ``ray`` as many as the cluster has GPUs, or CPUs with ``cpu``. say: is
+    told what a person should know. Raises ValueError for wrong arguments and where ray is not installed, OSError where
+    its cluster is not reached.
     """
-    if jobs == 1 or len(tasks) < 2:
-        context = begin(device)
-        for task in tasks:
-            yield task, work(task, context)
+    if backend not in BACKENDS:
+        raise ValueError(f"{command}: backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"{command}: jobs must be >= 1, got {jobs}")
+    if backend == "local":
+        yield _Processes(command, str(choose_device(device, command)), jobs or 1)
         return
-    # Spawned, not forked: neither CUDA nor the thread pools of torch survive a fork.
-    processes = get_context("spawn")
-    count = min(jobs, len(tasks))
-    threads = max(1, (os.cpu_count() or 1) // count)
-    others = {process.pid for process in active_children()}
-    finished = False
-    pool = ProcessPoolExecutor(count, processes, _begin, (processes.Value("i", 0), begin, device, threads, count))
-    try:
-        futures = {pool.submit(_work, work, task): task for task in tasks}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-        finished = True
-    except BrokenProcessPool as error:
-        raise ChildProcessError(
-            f"{command}: a worker process has ended (out of memory?); the same command continues, try fewer --jobs"
-        ) from error
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        if not finished:
-            # An interrupt, or an error: nobody waits for what the others are at.
-            for process in active_children():
-                if process.pid not in others:
-                    process.terminate()
+    from ddarts_ext.runs.ray_workers import on_ray
+
+    with on_ray(command, device=device, jobs=jobs, say=say) as place:
+        yield place
+
+
+class _Processes:
+    """This process, or several of this machine."""
+
+    def __init__(self, command: str, device: str, jobs: int) -> None:
+        self.command, self.device, self.jobs = command, device, jobs
+
+    def here(self, tasks: Sequence[Any]) -> bool:
+        return self.jobs == 1 or len(tasks) < 2
+
+    def check(self, folder: Path) -> None:
+        """Processes of one machine see the same."""
+
+    def each(
+        self, tasks: Sequence[Task], work: Callable[[Task, Context], Result], begin: Callable[[str], Context]
+    ) -> Iterator[tuple[Task, Result]]:
+        if self.here(tasks):
+            context = begin(self.device)
+            for task in tasks:
+                yield task, work(task, context)
+            return
+        # Spawned, not forked: neither CUDA nor the thread pools of torch survive a fork.
+        processes = get_context("spawn")
+        count = min(self.jobs, len(tasks))
+        threads = max(1, (os.cpu_count() or 1) // count)
+        others = {process.pid for process in active_children()}
+        finished = False
+        shared = processes.Value("i", 0), begin, self.device, threads, count
+        pool = ProcessPoolExecutor(count, processes, _begin, shared)
+        try:
+            futures = {pool.submit(_work, work, task): task for task in tasks}
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+            finished = True
+        except BrokenProcessPool as error:
+            raise ended(self.command) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            if not finished:
+                # An interrupt, or an error: nobody waits for what the others are at.
+                for process in active_children():
+                    if process.pid not in others:
+                        process.terminate()
+
+
+def ended(command: str) -> ChildProcessError:
+    """What is raised where a worker process is gone."""
+    return ChildProcessError(
+        f"{command}: a worker process has ended (out of memory?); the same command continues, try fewer --jobs"
+    )
 
 
 _kept: dict[str, Any] = {}
@@ -71,18 +130,25 @@ def sharing() -> int:
     return int(_kept.get("sharing", 1))
 
 
+def prepare(begin: Callable[[str], Any], device: str, threads: int, share: int) -> None:
+    """In a worker, once: its threads, how many share its GPU, and the context of its tasks."""
+    torch.set_num_threads(threads)
+    _kept["sharing"] = share
+    _kept["context"] = begin(device)
+
+
 def _begin(counter: Any, begin: Callable[[str], Any], device: str, threads: int, count: int) -> None:
     """In a new worker: its number picks its GPU, its context is made once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent answers it
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
     with counter.get_lock():
         number = counter.value
         counter.value += 1
+    share = 1
     if device == "cuda":
-        _kept["sharing"] = -(-count // torch.cuda.device_count())
+        share = -(-count // torch.cuda.device_count())
         device = f"cuda:{number % torch.cuda.device_count()}"
-    _kept["context"] = begin(device)
+    prepare(begin, device, threads, share)
 
 
 def _work(work: Callable[[Any, Any], Any], task: Any) -> Any:
