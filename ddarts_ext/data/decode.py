@@ -1,4 +1,5 @@
-"""One picture file: what its header says, and its pixels as uint8 whatever its mode, depth and orientation.
+"""One picture, a file or a part of one: what its header says, and its pixels as uint8 whatever its mode, depth and
+orientation.
 
 Everything that is wrong with a file is an :class:`UnreadableImage` that names it.
 """
@@ -18,6 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ddarts_ext.data.member import Member
+
 # By content, not by name; Pillow knows others, some of which run programs (EPS) or are no pictures.
 FORMATS = ("PNG", "JPEG", "BMP", "DIB", "GIF", "PPM", "TIFF", "WEBP")
 _GREY_MODES = ("1", "L", "LA", "La", "I", "F")
@@ -29,7 +32,7 @@ class UnreadableImage(ValueError):
     """A picture file that is missing, broken, too large, or of a kind whose values have no known range."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Header:
     """What a file says before its pixels are decoded. size: (height, width) as it is meant to be looked at."""
 
@@ -37,7 +40,7 @@ class Header:
     colour: bool
 
 
-def read_header(path: Path) -> Header:
+def read_header(path: Path | Member) -> Header:
     """Size and colour of a picture. Raises :class:`UnreadableImage`."""
     with _opened(path) as image:
         width, height = image.size
@@ -48,7 +51,7 @@ def read_header(path: Path) -> Header:
         return Header((height, width), not _is_grey(image))
 
 
-def read_picture(path: Path, size: tuple[int, int], channels: int) -> Tensor:
+def read_picture(path: Path | Member, size: tuple[int, int], channels: int) -> Tensor:
     """Pixels as uint8 [channels, height, width], scaled to cover ``size`` and cut to it in the middle.
 
     channels: 1 for grey, 3 for colour. 16 bits become the upper 8, floats from 0 to 1 are multiplied by 255, what is
@@ -85,14 +88,17 @@ def pillow() -> Any:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path | Member) -> Iterator[Any]:
     image_module = pillow()
+    whole = path.shard if isinstance(path, Member) else path
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for
+        if not stat.S_ISREG(os.stat(whole).st_mode):  # a pipe would be waited for
             raise ValueError("it is no regular file")
         # A file and no name: Pillow maps files it opens itself into memory, TIFF ones that are turned wrongly.
-        with path.open("rb") as file, image_module.open(file, formats=FORMATS) as image:
-            yield image
+        with whole.open("rb") as file:
+            source = path.read_from(file) if isinstance(path, Member) else file
+            with image_module.open(source, formats=FORMATS) as image:
+                yield image
     except image_module.UnidentifiedImageError as error:
         reason = f"it is none of {', '.join(FORMATS)}"
         raise UnreadableImage(f"data: {path} is not an image that can be read: {reason}") from error

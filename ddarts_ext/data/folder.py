@@ -1,4 +1,4 @@
-"""Image folders as a :class:`Dataset`. Small ones are read whole, large ones stream."""
+"""Image folders and shards as a :class:`Dataset`. Small ones are read whole, large ones stream."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ddarts_ext.data.augment import suited
 from ddarts_ext.data.dataset import Dataset, MemorySplit, Split, pixel_statistics
 from ddarts_ext.data.decode import Header, pillow, read_header, read_picture
 from ddarts_ext.data.listing import ImageFile, list_images
+from ddarts_ext.data.shards.listing import list_shards
 from ddarts_ext.data.stream import StreamSplit
 
 IN_MEMORY_BYTES = 512 << 20
@@ -22,8 +23,12 @@ _CAP = 224
 _SAMPLE, _TEST_SAMPLE = 2048, 256
 
 
-def load_folder(root: Path, image_size: int | None = None, shape: tuple[tuple[int, int], int] | None = None) -> Dataset:
-    """Read an image folder. Images are scaled until they cover the target size, then cut to it in the middle.
+Shape = tuple[tuple[int, int], int]
+
+
+def load_folder(source: Path | str, image_size: int | None = None, shape: Shape | None = None) -> Dataset:
+    """Read an image folder or, where ``source`` is text, the shards of a pattern. Images are scaled until they cover
+    the target size, then cut to it in the middle.
 
     image_size: side of the square, at most 4096 pixels; without it the median height and width of all files, each at
     most 224. Colour if any file is. shape: ((height, width), channels) instead of both. The header of every file is
@@ -36,8 +41,11 @@ def load_folder(root: Path, image_size: int | None = None, shape: tuple[tuple[in
         raise ValueError(f"data: image_size must be a whole number from 1 to {LARGEST_SIDE} pixels, got {image_size!r}")
     if shape is not None and shape[1] not in (1, 3):
         raise ValueError(f"data: image files have 1 or 3 channels, and not the {shape[1]} that are asked for")
-    listing = list_images(root)
-    headers = _headers(listing.train + listing.test)
+    if isinstance(source, Path):
+        name, listing = source.resolve().name, list_images(source)
+        headers = _headers(listing.train + listing.test)
+    else:
+        name, listing, headers = list_shards(source)
     size, channels, said = _shape(headers, image_size) if shape is None else (*shape, "")
     train, test = (_split(files, size, channels) for files in (listing.train, listing.test))
     if isinstance(train, MemorySplit):
@@ -49,7 +57,7 @@ def load_folder(root: Path, image_size: int | None = None, shape: tuple[tuple[in
             read_picture(file.path, size, channels)
     mean, std = pixel_statistics(sample)
     return Dataset(
-        name=root.resolve().name,
+        name=name,
         train=train,
         test=test,
         classes=listing.classes,

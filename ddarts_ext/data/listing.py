@@ -11,14 +11,15 @@ from pathlib import Path
 import torch
 
 from ddarts_ext.data.labels import every_fifth
+from ddarts_ext.data.member import Member
 
 SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tif", ".tiff", ".webp"),
 )
 _WANTED = f"images ({', '.join(SUFFIXES)})"
-_TRAIN = ("train", "training")
-_TEST = ("test", "testing", "val", "valid", "validation")
+TRAIN = ("train", "training")
+TEST = ("test", "testing", "val", "valid", "validation")
 # What file servers and archivers leave behind; names that begin with a dot are never looked at either.
 _LITTER = frozenset(
     (
@@ -28,29 +29,30 @@ _LITTER = frozenset(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One image and the index of its class."""
+    """One image, a file or a part of a shard, and the index of its class."""
 
-    path: Path
+    path: Path | Member
     label: int
 
 
 @dataclass
 class Listing:
-    """The images of a folder. left_out: what was not taken, by reason."""
+    """The images of a folder, or of shards. left_out: what was not taken, by reason."""
 
     classes: tuple[str, ...]
     train: list[ImageFile]
     test: list[ImageFile]
     held_out: bool
     left_out: Counter[str] = field(default_factory=Counter)
+    kind: str = "folder"
 
     def notes(self) -> list[str]:
         """What a user should know of how the folder was read."""
         said = []
         if self.held_out:
-            said.append("no test or val folder: every fifth training image of each class is held out")
+            said.append(f"no test or val {self.kind}: every fifth training image of each class is held out")
         tested = {file.label for file in self.test}
         untested = [name for label, name in enumerate(self.classes) if label not in tested]
         if untested:
@@ -83,18 +85,23 @@ def list_images(root: Path) -> Listing:
         if not test:
             raise ValueError(f"data: {test_root} must hold <class>/<images> with {_WANTED}, got none")
         return Listing(classes, train, test, False, left_out)
+    return Listing(classes, *every_fifth_out(train, "an image folder"), True, left_out)
+
+
+def every_fifth_out(train: Sequence[ImageFile], what: str) -> tuple[list[ImageFile], list[ImageFile]]:
+    """Every image but every fifth of each class, and these. Raises ValueError where no class has 5."""
     held = every_fifth(torch.tensor([file.label for file in train])).tolist()
     if not any(held):
-        raise ValueError("data: an image folder without test or val must have a class of 5 or more images")
+        raise ValueError(f"data: {what} without test or val must have a class of 5 or more images")
     kept = [file for file, out in zip(train, held, strict=True) if not out]
-    return Listing(classes, kept, [file for file, out in zip(train, held, strict=True) if out], True, left_out)
+    return kept, [file for file, out in zip(train, held, strict=True) if out]
 
 
 def _parts(root: Path) -> tuple[Path, Path | None]:
     """The folder of the training classes, and that of the held-out ones."""
     found = {entry.name.lower(): Path(entry.path) for entry in _entries(root) if os.path.isdir(entry)}
-    train = next((found[name] for name in _TRAIN if name in found), None)
-    test = next((found[name] for name in _TEST if name in found), None)
+    train = next((found[name] for name in TRAIN if name in found), None)
+    test = next((found[name] for name in TEST if name in found), None)
     if train is not None:
         return train, test
     wanted = f"data: image folder {root} must hold train/<class>/<images> or <class>/<images>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from ddarts_ext.data import arrays, cifar, folder
 from ddarts_ext.data.augment import Augmentation
 from ddarts_ext.data.dataset import Dataset
 from ddarts_ext.data.own import is_own, load_own
+from ddarts_ext.data.shards.listing import holds_shards
 
-_DIGITS = "digits"
+_DIGITS, _SHARDS = "digits", "shards"
 
 
 def load(
@@ -27,12 +29,14 @@ def load(
 
     data: ``"digits"`` (1,797 real 8x8 images that come with scikit-learn), ``"cifar10"`` or ``"cifar100"`` (from
     ``root``, or written ``"cifar10:FOLDER"``), a ``.npz`` file with x_train, y_train, x_test, y_test (uint8 NHWC, NCHW
-    or NHW), an image folder with ``train/<class>/*`` or ``<class>/*``; or what a program
-    has: a :class:`Dataset`, which is handed through, tensors or arrays ``(images, labels)``, or data sets of torch, see
+    or NHW), an image folder with ``train/<class>/*`` or ``<class>/*``, a folder of ``.tar`` shards or
+    ``"shards:PATTERN"``, see :func:`ddarts_ext.data.shards.listing.list_shards`; or what a program has: a
+    :class:`Dataset`, which is handed through, tensors or arrays ``(images, labels)``, or data sets of torch, see
     :func:`ddarts_ext.data.own.load_own`.
     A name goes before a file of that name, which ``note`` then says; ``./digits`` is the file.
-    image_size: for image folders, the side of the square that images are resized to.
-    shape: ((height, width), channels) that the images of a folder are brought to, of a network that is trained already.
+    image_size: for image folders and shards, the side of the square that images are resized to.
+    shape: ((height, width), channels) that the images of a folder, or of shards, are brought to, of a network that is
+    trained already.
     download: let torchvision download CIFAR into ``root``.
     augmentation: fields of :class:`Augmentation` that replace the data set's defaults.
 
@@ -44,7 +48,7 @@ def load(
         loaded = load_own(data) if is_own(data) else _load(data, root, image_size, shape, download)
     if image_size is not None and loaded.size != (image_size, image_size):
         raise ValueError(
-            f"data: image_size must be given for image folders alone, got {image_size!r} for {loaded.name}, "
+            f"data: image_size must be given for image folders and shards alone, got {image_size!r} for {loaded.name}, "
             f"whose images are {loaded.size[0]}x{loaded.size[1]}"
         )
     if not augmentation:
@@ -74,15 +78,19 @@ def _load(
     if str(data) == _DIGITS:
         return _named(arrays.load_digits(), data)
     path = Path(data)
+    if name == _SHARDS and where:
+        return folder.load_folder(where, image_size, shape)
     if path.is_dir():
-        return folder.load_folder(path, image_size, shape)
+        return folder.load_folder(str(path) if holds_shards(path) else path, image_size, shape)
     if not path.exists():
         raise FileNotFoundError(
-            "data: data must be digits, cifar10, cifar100, a .npz file or an image folder, "
+            "data: data must be digits, cifar10, cifar100, a .npz file, an image folder or shards:PATTERN, "
             f"and {str(data)!r} does not exist"
         )
+    if path.suffix.lower() == ".tar":
+        return folder.load_folder(glob.escape(str(path)), image_size, shape)
     if path.suffix.lower() != ".npz":
-        raise ValueError(f"data: a data file must be .npz, got {path.name}")
+        raise ValueError(f"data: a data file must be .npz or .tar, got {path.name}")
     return arrays.load_npz(path)
 
 

@@ -172,7 +172,7 @@ def test_a_name_goes_before_a_folder_of_that_name(tmp_path: Path, monkeypatch: p
 
 def test_image_size_is_one_of_folders() -> None:
     assert load("digits", image_size=8).size == (8, 8)
-    with pytest.raises(ValueError, match="image_size must be given for image folders alone, got 32 for digits"):
+    with pytest.raises(ValueError, match="must be given for image folders and shards alone, got 32 for digits"):
         load("digits", image_size=32)
     with pytest.raises(ValueError, match="got 32 for digits"):
         load(load("digits"), image_size=32)
