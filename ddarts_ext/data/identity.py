@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.data.dataset import Dataset, Split
+from ddarts_ext.data.imagenet import class_key
 from ddarts_ext.data.order import canonical_order
 
 SAMPLE = 64
@@ -25,7 +26,7 @@ def identity(dataset: Dataset, order: Tensor) -> dict[str, Any]:
     return {
         "train": len(dataset.train),
         "test": len(dataset.test),
-        "classes": list(dataset.classes),
+        "classes": [class_key(name) for name in dataset.classes],
         "size": list(dataset.size),
         "channels": dataset.channels,
         "digest": digest.hexdigest(),

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from ddarts_ext.data import imagenet
 from ddarts_ext.data.labels import every_fifth
 from ddarts_ext.data.member import Member
 
@@ -39,7 +40,7 @@ class ImageFile:
 
 @dataclass
 class Listing:
-    """The images of a folder, or of shards. left_out: what was not taken, by reason."""
+    """The images of a folder, or of shards. left_out: what was not taken, by reason. said: where names are from."""
 
     classes: tuple[str, ...]
     train: list[ImageFile]
@@ -47,10 +48,11 @@ class Listing:
     held_out: bool
     left_out: Counter[str] = field(default_factory=Counter)
     kind: str = "folder"
+    said: str = ""
 
     def notes(self) -> list[str]:
         """What a user should know of how the folder was read."""
-        said = []
+        said = [self.said] if self.said else []
         if self.held_out:
             said.append(f"no test or val {self.kind}: every fifth training image of each class is held out")
         tested = {file.label for file in self.test}
@@ -66,8 +68,10 @@ def list_images(root: Path) -> Listing:
     """The images of ``train/<class>/`` and of ``test/`` or ``val/`` beside it, or of ``<class>/`` alone.
 
     Without held-out images every fifth of each class is taken for them. Links to files and to class folders are
-    followed, links to folders within a class are not. Raises ValueError or FileNotFoundError that names the folder.
+    followed, links to folders within a class are not. Of ImageNet the names of classes, and the classes of a flat val,
+    are read from the lists that lie beside it. Raises ValueError or FileNotFoundError that names the folder.
     """
+    root = imagenet.images_root(root)
     train_root, test_root = _parts(root)
     left_out: Counter[str] = Counter()
     classes = tuple(_class_folders(train_root, left_out))
@@ -77,15 +81,20 @@ def list_images(root: Path) -> Listing:
     untrained = sorted({file.label for file in train} ^ set(range(len(classes))))
     if untrained:
         raise ValueError(f"data: {train_root / classes[untrained[0]]} must hold {_WANTED}, got none")
+    names, said = imagenet.named(root, classes) if imagenet.numbered(classes) else (classes, "")
     if test_root is not None:
+        flat = _flat(root, test_root, classes, left_out)
+        if flat:
+            return Listing(names, train, flat, False, left_out, said=said)
         extra = sorted(set(_class_folders(test_root, left_out)) - set(classes))
         if extra:
             raise ValueError(f"data: {test_root} has the class {extra[0]!r}, which the training folder has not")
         test = _files(test_root, classes, left_out)
         if not test:
-            raise ValueError(f"data: {test_root} must hold <class>/<images> with {_WANTED}, got none")
-        return Listing(classes, train, test, False, left_out)
-    return Listing(classes, *every_fifth_out(train, "an image folder"), True, left_out)
+            beside = f" (or {imagenet.SOLUTION} beside it)" if imagenet.numbered(classes) else ""
+            raise ValueError(f"data: {test_root} must hold <class>/<images> with {_WANTED}{beside}, got none")
+        return Listing(names, train, test, False, left_out, said=said)
+    return Listing(names, *every_fifth_out(train, "an image folder"), True, left_out, said=said)
 
 
 def every_fifth_out(train: Sequence[ImageFile], what: str) -> tuple[list[ImageFile], list[ImageFile]]:
@@ -99,9 +108,12 @@ def every_fifth_out(train: Sequence[ImageFile], what: str) -> tuple[list[ImageFi
 
 def _parts(root: Path) -> tuple[Path, Path | None]:
     """The folder of the training classes, and that of the held-out ones."""
-    found = {entry.name.lower(): Path(entry.path) for entry in _entries(root) if os.path.isdir(entry)}
+    found = {entry.name.lower(): Path(entry.path) for entry in entries_of(root) if os.path.isdir(entry)}
     train = next((found[name] for name in TRAIN if name in found), None)
-    test = next((found[name] for name in TEST if name in found), None)
+    # Of several the first with classes: ImageNet's test has none, as others' that were for a contest.
+    tests = [found[name] for name in TEST if name in found]
+    test = next((folder for folder in tests if any(map(os.path.isdir, entries_of(folder)))), None)
+    test = test or next((found[name] for name in reversed(TEST) if name in found), None)
     if train is not None:
         return train, test
     wanted = f"data: image folder {root} must hold train/<class>/<images> or <class>/<images>"
@@ -112,9 +124,9 @@ def _parts(root: Path) -> tuple[Path, Path | None]:
     return root, None
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
+def entries_of(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        for entry in found:
             if not entry.name.startswith(".") and entry.name not in _LITTER:
                 yield entry
 
@@ -122,7 +134,7 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
 def _class_folders(root: Path, left_out: Counter[str]) -> list[str]:
     """Folders but those called like an image, which unpacking leaves behind."""
     names = []
-    for entry in _entries(root):
+    for entry in entries_of(root):
         if not os.path.isdir(entry):
             left_out["beside the class folders"] += 1
         elif _is_image_name(entry.name):
@@ -146,7 +158,7 @@ def _images_in(folder: Path, left_out: Counter[str]) -> list[Path]:
     """All images at and below ``folder``, in order of their names."""
     found, waiting = [], [folder]
     while waiting:
-        for entry in _entries(waiting.pop()):
+        for entry in entries_of(waiting.pop()):
             if entry.is_dir(follow_symlinks=False) and not _is_image_name(entry.name):
                 waiting.append(Path(entry.path))
             elif _is_image_name(entry.name) and os.path.isfile(entry):
@@ -154,6 +166,21 @@ def _images_in(folder: Path, left_out: Counter[str]) -> list[Path]:
             else:
                 left_out[_reason(entry)] += 1
     return sorted(found)
+
+
+def _flat(root: Path, folder: Path, classes: Sequence[str], left_out: Counter[str]) -> list[ImageFile]:
+    """ImageNet's ``val`` as it was published, without folders for classes; nothing where it is not that."""
+    if not imagenet.numbered(classes) or _class_folders(folder, Counter()):
+        return []
+    known = imagenet.solved(root, classes)
+    if known is None:
+        return []
+    files = []
+    for path in _images_in(folder, left_out):
+        if path.stem not in known:
+            raise ValueError(f"data: {path} must have a class in {imagenet.SOLUTION}, and has none")
+        files.append(ImageFile(path, known[path.stem]))
+    return sorted(files, key=lambda file: file.label)
 
 
 def _reason(entry: os.DirEntry[str]) -> str:

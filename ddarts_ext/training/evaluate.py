@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ddarts_ext.data import Dataset, Split, load
 from ddarts_ext.data.batches import in_order, judged_together
+from ddarts_ext.data.imagenet import class_key
 from ddarts_ext.runs.losses import CLASSES, MULTI_LABEL
 from ddarts_ext.runs.objective import Objective
 from ddarts_ext.runs.sums import Sums
@@ -113,9 +114,10 @@ def evaluate(
             )
         kind = LabelsEvaluation if wanted.task == MULTI_LABEL else NumbersEvaluation
         return kind.of(trained.classes, *_outputs(trained, splits, batch))
-    if unknown := [name for name in dataset.classes if name not in trained.classes]:
+    known = {class_key(name): place for place, name in enumerate(trained.classes)}
+    if unknown := [name for name in dataset.classes if class_key(name) not in known]:
         raise ValueError(f"evaluate: classes of {dataset.name} must be among those of the network, got {unknown[0]!r}")
-    places = torch.tensor([trained.classes.index(name) for name in dataset.classes], device=trained.device)
+    places = torch.tensor([known[class_key(name)] for name in dataset.classes], device=trained.device)
     return _judged(trained, splits, places, batch)
 
 

@@ -12,7 +12,7 @@ from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 from ddarts_ext.data.decode import Header
-from ddarts_ext.data.listing import TEST, TRAIN, ImageFile, Listing, every_fifth_out
+from ddarts_ext.data.listing import TEST, TRAIN, ImageFile, Listing, entries_of, every_fifth_out
 from ddarts_ext.data.member import Member
 from ddarts_ext.data.shards.index import Entry, indexed
 
@@ -63,8 +63,8 @@ def list_shards(pattern: str) -> tuple[str, Listing, list[Header]]:
 
 def holds_shards(folder: Path) -> bool:
     """Whether a folder has .tar files in the place of class folders: at its top, or in its part ``train``."""
-    entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
-    folders = [entry for entry in entries if entry.is_dir()]
+    entries = list(entries_of(folder))
+    folders = [entry for entry in entries if os.path.isdir(entry)]
     train = next((entry for entry in folders if entry.name.lower() in TRAIN), None)
     if train is not None:
         return holds_shards(Path(train.path))
