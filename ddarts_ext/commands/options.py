@@ -16,7 +16,8 @@ Data = Annotated[
     str | None,
     typer.Option(
         help="Images: digits (comes along), cifar10:FOLDER or cifar100:FOLDER (binary layout), a .npz with x_train, "
-        "y_train, x_test, y_test (uint8), or an image folder with train/<class>/*; for recurrent cells text:FILE."
+        "y_train, x_test, y_test (uint8), an image folder with train/<class>/*, or shards:PATTERN; "
+        "for recurrent cells text:FILE."
     ),
 ]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run: configuration, history, genotype, checkpoint.")]

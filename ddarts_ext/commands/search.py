@@ -60,7 +60,8 @@ def search(
         if resume and out is not None:
             raise FileNotFoundError(f"search: out must be the folder of a run to resume, or --data given, got {out}")
         raise ValueError(
-            "search: --data must be given: digits, cifar10:FOLDER, a .npz file, an image folder or text:FILE"
+            "search: --data must be given: digits, cifar10:FOLDER, a .npz file, an image folder, shards:PATTERN or "
+            "text:FILE"
         )
     result = Searcher(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
     if not current().first:

@@ -69,6 +69,16 @@ def test_all_ranks_come_to_the_same_bits(results: Path, name: str, world: int) -
             assert torch.equal(other[key].nan_to_num(), value.nan_to_num()), (rank, key)
 
 
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_the_auxiliary_head_is_trained(results: Path, world: int) -> None:
+    """Under DistributedDataParallel too: what is compared above are not the weights that it began with."""
+    found = result(results, "train", world)
+    head = [key for key in found if key.startswith(".tensors.auxiliary") and key.endswith("weight")]
+    assert len(head) >= 3
+    for key in head:
+        assert not torch.equal(found[key], found[key.replace(".tensors", ".began", 1)]), key
+
+
 @pytest.mark.parametrize("name", ["unsynchronised", "train_unsynchronised"])
 def test_norms_without_synchronisation_see_the_part_of_a_rank(results: Path, name: str) -> None:
     """Otherwise the tests above would compare nothing that depends on it."""

@@ -136,12 +136,19 @@ def shrunk(**settings: Any) -> dict[str, Any]:
 
 def trained(genotype: Genotype = GENOTYPE, images: int = 30, **settings: Any) -> dict[str, Any]:
     build = trainer.build_network
-    trainer.build_network = lambda *arguments: build(*arguments).double()  # type: ignore[assignment]
+    began: dict[str, Tensor] = {}
+
+    def doubled(*arguments: Any) -> Any:
+        network = build(*arguments).double()
+        began.update({name: value.clone() for name, value in network.state_dict().items()})
+        return network
+
+    trainer.build_network = doubled
     try:
         result = TrainsInDouble(genotype, noise(images), **{**TRAIN, **settings}).train()
     finally:
         trainer.build_network = build
-    return {"tensors": dict(result.network.state_dict()), "history": result.history}
+    return {"tensors": dict(result.network.state_dict()), "began": began, "history": result.history}
 
 
 def refused(**settings: Any) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def play(page: str, folder: Path) -> subprocess.CompletedProcess[str]:
         **os.environ,
         "PATH": f"{commands}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join(paths),
+        "XDG_CACHE_HOME": str(folder / "cache"),
     }
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("play.py")), str(written), str(place)],
