@@ -195,6 +195,8 @@ SCENARIOS: dict[str, Any] = {
     "incomplete": lambda: searched("fairdarts", 68),
     "shrink": shrunk,
     "train": trained,
+    # Images this small are trained without the head unless it is asked for.
+    "train_auxiliary": lambda: trained(auxiliary_weight=0.4, images=18),
     "train_dead": lambda: trained(DEAD, auxiliary_weight=0.0),
     "train_ema": lambda: trained(ema=0.9, keep="best", held_back=0.25, images=40, epochs=2),
     "unsynchronised": lambda: searched("ddarts", sync_norms=False, epochs=2),
