@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from ddarts_ext.info import version
 from ddarts_ext.runs import workers
 from ddarts_ext.runs.device import choose_device
+from ddarts_ext.runs.ray_joining import join, ray_module
 from ddarts_ext.runs.ray_portions import Machine, Portion, portion_of
 
 Task = TypeVar("Task")
@@ -24,14 +25,14 @@ _PROBE_SECONDS = 300
 
 @contextmanager
 def on_ray(command: str, *, device: str, jobs: int | None, say: Callable[[str], None]) -> Iterator[RayPlace]:
-    """The cluster that this program is part of, else that of RAY_ADDRESS or of this machine, else a new one here.
+    """The cluster that this program is part of, else that of RAY_ADDRESS or of this machine, else a new one.
 
     As :func:`ddarts_ext.runs.workers.placed`. A cluster that was started here ends here.
     """
-    ray = _ray(command)
+    ray = ray_module(command)
     joined = not ray.is_initialized()
     if joined:
-        _join(ray, command, say)
+        join(ray, command, say)
     try:
         machines = [
             Machine(node["NodeID"], int(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0)))
@@ -178,31 +179,6 @@ def _unseen(command: str, out: str, machine: str) -> FileNotFoundError:
         f"{command}: out must be a folder on a file system that all machines share, got {out}, which "
         f"{machine} does not see"
     )
-
-
-def _ray(command: str) -> Any:
-    try:
-        import ray
-        import ray.exceptions
-        import ray.util.scheduling_strategies
-    except ImportError as error:
-        raise ValueError(
-            f"{command}: backend ray needs the package ray (pip install 'ddarts_ext[ray]'): {error}"
-        ) from error
-    return ray
-
-
-def _join(ray: Any, command: str, say: Callable[[str], None]) -> None:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster that is started here reports to nobody
-    quiet = {"logging_level": "critical", "log_to_driver": False}
-    try:
-        ray.init(address="auto", **quiet)
-    except ConnectionError as error:
-        address = os.environ.get("RAY_ADDRESS")
-        if address:
-            raise ConnectionError(f"{command}: no Ray cluster answers at RAY_ADDRESS={address}") from error
-        ray.init(address="local", include_dashboard=False, **quiet)
-        say(f"{command}: no Ray cluster runs here, one was started on this machine")
 
 
 def _device(command: str, device: str, machines: Sequence[Machine]) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,6 +26,7 @@ from ddarts_ext import cli
 from ddarts_ext.comparison import compare
 from ddarts_ext.distance.score_ops import Protocol, score_ops
 from ddarts_ext.runs import ray_workers
+from ddarts_ext.runs.ray_joining import address_of
 from ddarts_ext.runs.ray_portions import Machine, Portion, portion_of
 from ddarts_ext.runs.ray_workers import RayPlace
 from ddarts_ext.runs.workers import placed
@@ -185,6 +189,7 @@ def test_a_killed_comparison_goes_on_without_ray(images: Path, tmp_path: Path) -
         "compare(sys.argv[1], ['ddarts'], out=sys.argv[2], backend='ray', jobs=1, **json.loads(sys.argv[3]))"
     )
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    environment["RAY_TMPDIR"] = tempfile.mkdtemp(dir="/tmp")  # of no other cluster; paths of its sockets are short
     command = [sys.executable, "-c", script, str(images), str(out), json.dumps(PLAN)]
     process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
@@ -195,6 +200,7 @@ def test_a_killed_comparison_goes_on_without_ray(images: Path, tmp_path: Path) -
     finally:
         process.kill()
         process.wait()
+        shutil.rmtree(environment["RAY_TMPDIR"], ignore_errors=True)
     assert 1 <= len(list(out.rglob("trained.json"))) < 3
     found = None
     deadline = time.monotonic() + 60
@@ -206,6 +212,24 @@ def test_a_killed_comparison_goes_on_without_ray(images: Path, tmp_path: Path) -
     whole = compare(images, ["ddarts"], out=tmp_path / "whole", **PLAN)
     assert [line.mean for line in found.lines] == [line.mean for line in whole.lines]
     assert outcomes(out) == outcomes(tmp_path / "whole")
+
+
+def test_which_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that answers; one that is gone is an error where it was asked for, and else forgotten."""
+    (tmp_path / "ray").mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert address_of("compare") is None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        place = f"127.0.0.1:{server.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(place)
+        assert address_of("compare") == place
+    assert address_of("compare") is None
+    monkeypatch.setenv("RAY_ADDRESS", place)
+    with pytest.raises(ConnectionError, match=rf"^compare: no Ray cluster answers at RAY_ADDRESS={place}: "):
+        address_of("compare")
+    monkeypatch.setenv("RAY_ADDRESS", "ray://one:10001")
+    assert address_of("compare") == "ray://one:10001"
 
 
 def test_without_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
