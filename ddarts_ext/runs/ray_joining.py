@@ -32,7 +32,7 @@ def join(ray: Any, command: str, say: Callable[[str], None]) -> None:
     address = address_of(command)
     try:
         if address is None:
-            # Not "auto", which also takes the cluster that another program has started for itself, and will end.
+            # Not whatever runs here: another program may have started it for itself, and will end it.
             ray.init(address="local", include_dashboard=False, **quiet)
             say(f"{command}: no Ray cluster runs here, one was started on this machine")
         else:
@@ -61,4 +61,5 @@ def address_of(command: str) -> str | None:
         if os.environ.get("RAY_ADDRESS"):
             raise ConnectionError(f"{command}: no Ray cluster answers at RAY_ADDRESS={said}: {error}") from error
         return None
-    return said
+    # Ray's own word for it, with which it also takes part in the cluster's authentication by itself.
+    return said if os.environ.get("RAY_ADDRESS") else "auto"
