@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import build_toolchain as toolchain
+from build_cpu import architecture, capabilities, compiler_for, cxx
 from build_cuda import Cuda, gencode_flags
 
 RULES = """\
@@ -65,16 +66,35 @@ def cpu_library(target: Path, folder: Path, torch_folder: Path) -> Library:
     include = ("-isystem", str(torch_folder / "include"))
     # Without TORCH_TARGET: torch's copy of pybind11 refuses to be compiled for the stable ABI, and needs nothing of it.
     bindings = [*toolchain.CXX_FLAGS, f"-I{folder}", *include, "-isystem", sysconfig.get_path("include")]
-    objects = [
-        Object("csrc/bindings.cpp", "bindings.cpp.o", tuple(bindings)),
-        Object("csrc/common/cpu_capability.cpp", "cpu_capability.cpp.o", tuple(toolchain.CXX_FLAGS)),
-    ]
-    for capability in toolchain.capabilities():
-        flags = (*toolchain.STABLE_CXX_FLAGS, *toolchain.capability_flags(capability), *include)
+    objects = [Object("csrc/bindings.cpp", "bindings.cpp.o", tuple(bindings)), *kernel_objects(torch_folder)]
+    return Library(target, tuple(objects), (*module_flags(), f"-L{torch_folder / 'lib'}", "-ltorch_cpu"))
+
+
+def kernel_objects(torch_folder: Path, compiler: Sequence[str] = ()) -> list[Object]:
+    """What has no Python in it: every CPU source once per capability, and what chooses one."""
+    chooses = Object("csrc/common/cpu_capability.cpp", "cpu_capability.cpp.o", tuple(toolchain.CXX_FLAGS))
+    include = ("-isystem", str(torch_folder / "include"))
+    objects = [chooses]
+    for capability in capabilities(compiler):
+        flags = (*toolchain.STABLE_CXX_FLAGS, *toolchain.capability_flags(capability, compiler), *include)
         objects += [
             Object(source, f"{capability}/{Path(source).name}.o", flags) for source in toolchain.sources("cpu", ".cpp")
         ]
-    return Library(target, tuple(objects), (*module_flags(), f"-L{torch_folder / 'lib'}", "-ltorch_cpu"))
+    return objects
+
+
+def compile_cpu(target: str, torch_folder: Path) -> Path:
+    """The CPU kernels for an architecture (``aarch64``), this one or another: whether they compile and link.
+
+    What they need of torch stays open, so that no torch of that architecture is needed; torch's headers are the same
+    for all. Returns the library, in a folder of ``build``.
+    """
+    target = architecture(target)
+    compiler = compiler_for(target)
+    folder = toolchain.ROOT / "build" / f"kernels-{target}"
+    library = Library(folder / "kernels.so", tuple(kernel_objects(torch_folder, compiler)), ("-shared",))
+    build(folder, [library], None, int(os.environ.get("MAX_JOBS") or toolchain.default_jobs()), compiler)
+    return library.target
 
 
 def cuda_library(target: Path, torch_folder: Path, stand_in: Path, cuda: Cuda, architecture_list: str) -> Library:
@@ -109,17 +129,6 @@ def module_flags() -> list[str]:
     return ["-bundle", "-undefined", "dynamic_lookup"] if sys.platform == "darwin" else ["-shared"]
 
 
-def cxx() -> list[str]:
-    """The C++ compiler, as words: ``CXX`` or c++. SystemExit where there is none."""
-    words = shlex.split(os.environ.get("CXX", "")) or ["c++"]
-    if shutil.which(words[0]) is None:
-        raise SystemExit(
-            f"build: the C++ compiler must be on the PATH, {words[0]!r} is not: install one, or name it in CXX, or set "
-            "DDARTS_NO_EXTENSION=1 to install pure Python"
-        )
-    return words
-
-
 def _host_compiler() -> list[str]:
     """nvcc calls g++ unless it is told otherwise."""
     words = shlex.split(os.environ.get("CXX", ""))
@@ -138,10 +147,14 @@ def ninja() -> str:
     return found
 
 
-def build(folder: Path, libraries: Sequence[Library], nvcc: Path | None, jobs: int) -> None:
-    """Bring all libraries up to date; the build folder keeps the objects for the next time."""
-    compiler = shlex.join(cxx())
-    text = RULES.format(cxx=_dollars(compiler), nvcc=_dollars(shlex.quote(str(nvcc or "nvcc"))))
+def build(
+    folder: Path, libraries: Sequence[Library], nvcc: Path | None, jobs: int, compiler: Sequence[str] = ()
+) -> None:
+    """Bring all libraries up to date, with the usual C++ compiler unless another is named.
+
+    The build folder keeps the objects for the next time.
+    """
+    text = RULES.format(cxx=_dollars(shlex.join(compiler or cxx())), nvcc=_dollars(shlex.quote(str(nvcc or "nvcc"))))
     for library in libraries:
         for each in library.objects:
             text += _statement(each.target, each.rule, [str(toolchain.ROOT / each.source)], each.flags)

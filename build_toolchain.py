@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import importlib.util
 import json
 import os
 import platform
@@ -17,20 +18,17 @@ import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from build_cpu import CAPABILITY_FLAGS as CAPABILITY_FLAGS  # scripts and tests ask this module for everything
+from build_cpu import CXX_FLAGS, capabilities, capability_flags, named_cxx
+from build_cpu import narrow_copy as narrow_copy
 from build_cuda import DEFAULT_ARCHITECTURES, Cuda, cmake_architectures, find_cuda, gencode_flags, output_of
-from build_cuda import cuda_include as cuda_include  # the tests ask this module for everything
+from build_cuda import cuda_include as cuda_include
 
 ROOT = Path(__file__).resolve().parent
 
 # LibTorch's stable ABI as of torch 2.11: the compiled libraries serve that version and every later one.
 TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020b000000000000"
 
-# -fno-math-errno, -fno-trapping-math: loops with sqrt and selects vectorise; no value changes. -fwrapv: as Python's own
-# extensions are compiled. -Wno-psabi: vectors are passed between functions of one file alone.
-CXX_FLAGS = [
-    *("-O3", "-g0", "-DNDEBUG", "-fwrapv", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-fopenmp-simd"),
-    *("-Wall", "-Wno-psabi", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"),
-]
 STABLE_CXX_FLAGS = [*CXX_FLAGS, TORCH_TARGET]
 # Conversions of half precision are written out: the macros forbid the implicit ones, as torch.utils.cpp_extension does.
 NVCC_FLAGS = [
@@ -38,39 +36,6 @@ NVCC_FLAGS = [
     *("-D__CUDA_NO_HALF_OPERATORS__", "-D__CUDA_NO_HALF_CONVERSIONS__"),
     *("-D__CUDA_NO_BFLOAT16_CONVERSIONS__", "-D__CUDA_NO_HALF2_OPERATORS__"),
 ]
-
-# Every csrc/cpu source is compiled once per capability; see csrc/common/simd.h.
-AVX2_FLAGS = ["-mavx2", "-mfma", "-mf16c"]
-# GCC 12 warns of what its own header leaves undefined on purpose.
-AVX512_FLAGS = [
-    "-mavx512f",
-    "-mavx512dq",
-    "-mavx512bw",
-    "-mavx512vl",
-    "-mprefer-vector-width=512",
-    "-Wno-maybe-uninitialized",
-]
-# Few channels leave lanes of the widest vectors idle, and are given to the next narrower copy.
-CAPABILITY_FLAGS = {
-    "baseline": [],
-    "avx2": AVX2_FLAGS,
-    "avx512": [*AVX2_FLAGS, *AVX512_FLAGS, "-DDDARTS_NARROW_COPY=avx2"],
-}
-
-
-def capabilities() -> list[str]:
-    """The CPU capabilities worth compiling on this machine's architecture."""
-    return list(CAPABILITY_FLAGS) if platform.machine().lower() in ("x86_64", "amd64") else ["baseline"]
-
-
-def narrow_copy(capability: str) -> str:
-    """The capability whose copy a copy calls for few channels, or nothing."""
-    define = "-DDDARTS_NARROW_COPY="
-    return next((flag[len(define) :] for flag in CAPABILITY_FLAGS[capability] if flag.startswith(define)), "")
-
-
-def capability_flags(capability: str) -> list[str]:
-    return [f"-DDDARTS_CPU_CAPABILITY={capability}", *CAPABILITY_FLAGS[capability]]
 
 
 def sources(folder: str, *suffixes: str) -> list[str]:
@@ -120,7 +85,7 @@ def write_record(folder: Path, *, version: str, cuda: Cuda | None, cuda_reason: 
         "torch": torch.__version__,
         "torch_cuda": torch.version.cuda,
         "python": platform.python_version(),
-        "compiler": output_of(os.environ.get("CXX", "c++"), "--version").splitlines()[:1],
+        "compiler": output_of(*named_cxx(), "--version").splitlines()[:1],
         "capabilities": capabilities(),
         "cuda": {"toolkit": cuda.version, "architectures": architecture_list} if cuda else None,
         "cuda_reason": cuda_reason,
@@ -197,6 +162,21 @@ def torch_cuda() -> str | None:
     return torch.version.cuda
 
 
+def torch_folder() -> Path:
+    """Where torch is installed, without importing it. SystemExit where there is none."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        raise SystemExit("build: torch must be installed, none was found")
+    return Path(found.origin).parent
+
+
+def target_of(arguments: list[str]) -> str:
+    """The architecture that ``--target NAME`` names; empty, for this one, where nothing is said."""
+    if arguments and (len(arguments) != 2 or arguments[0] != "--target"):
+        raise SystemExit(f"compile-cpu: arguments must be --target ARCHITECTURE, got {' '.join(arguments)!r}")
+    return arguments[1] if arguments else ""
+
+
 def main(arguments: list[str]) -> int:
     """What CMakeLists.txt and CI ask: lists are printed with semicolons."""
     what, *rest = arguments or [""]
@@ -209,10 +189,12 @@ def main(arguments: list[str]) -> int:
         print("" if isinstance(cuda, str) else cuda.home)
     elif what == "compile-cuda":
         print("\n".join(f"compiled {source}" for source in compile_cuda()))
-    elif what == "torch-folder":
-        import torch
+    elif what == "compile-cpu":
+        import build_ninja
 
-        print(Path(torch.__file__).parent)
+        print(f"compiled {build_ninja.compile_cpu(target_of(rest), torch_folder())}")
+    elif what == "torch-folder":
+        print(torch_folder())
     elif what == "cxx-flags":
         print(";".join(flag for flag in CXX_FLAGS if not flag.startswith("-std=")))
     elif what == "capabilities":

@@ -84,7 +84,8 @@ void Backward<T, A>::add_item(int64_t item, int64_t chunk, int64_t panel, const 
                         out_rows * p.stride + 2 * p.pad, a);
   const int64_t rows = item_rows(band), columns = width(), dz_tile = p.band * p.stride * columns;
   Vector<A>* dz = scratch<A>(1, blocks * dz_tile);
-  if (input_grad && p.stride == 2) std::fill(dz, dz + blocks * dz_tile, Vector<A>{});
+  // As numbers: as an argument of a template the type loses that it may lie anywhere.
+  if (input_grad && p.stride == 2) std::fill_n(reinterpret_cast<A*>(dz), blocks * dz_tile * L, A(0));
   for (size_t f = 0; f < grads.size(); ++f) {
     const Filter& filter = p.filters[f];
     const int64_t skip = p.pad - filter.pad, top = first * p.stride;
