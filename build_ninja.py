@@ -84,15 +84,15 @@ def kernel_objects(torch_folder: Path, compiler: Sequence[str] = ()) -> list[Obj
 
 
 def compile_cpu(target: str, torch_folder: Path) -> Path:
-    """The CPU kernels for an architecture (``aarch64``), this one or another: whether they compile and link.
+    """The CPU kernels for an architecture (``aarch64``), this one or another: whether they compile.
 
-    What they need of torch stays open, so that no torch of that architecture is needed; torch's headers are the same
-    for all. Returns the library, in a folder of ``build``.
+    What they need of others stays open, so that no torch of that architecture is needed; torch's headers are the same
+    for all. Returns one object of all of them, in a folder of ``build``.
     """
     target = architecture(target)
     compiler = compiler_for(target)
     folder = toolchain.ROOT / "build" / f"kernels-{target}"
-    library = Library(folder / "kernels.so", tuple(kernel_objects(torch_folder, compiler)), ("-shared",))
+    library = Library(folder / "kernels.o", tuple(kernel_objects(torch_folder, compiler)), ("-r", "-nostdlib"))
     build(folder, [library], None, int(os.environ.get("MAX_JOBS") or toolchain.default_jobs()), compiler)
     return library.target
 

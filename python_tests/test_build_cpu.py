@@ -117,7 +117,8 @@ def test_vectors_are_compiled_for_aarch64(tmp_path: Path, monkeypatch: pytest.Mo
         "for (int i = 0; i < n; ++i) y[i] *= y[i]; }\n"
     )
     flags = (*toolchain.STABLE_CXX_FLAGS, *build_cpu.capability_flags("baseline", compiler))
-    library = build_ninja.Library(tmp_path / "x.so", (build_ninja.Object(str(source), "x.o", flags),), ("-shared",))
+    made = (build_ninja.Object(str(source), "x.cpp.o", flags),)
+    library = build_ninja.Library(tmp_path / "x.o", made, ("-r", "-nostdlib"))
     build_ninja.build(tmp_path, [library], None, 1, compiler)
     assert int.from_bytes(library.target.read_bytes()[18:20], "little") == AARCH64
 
@@ -132,3 +133,13 @@ def test_no_openmp_is_needed() -> None:
     assert [
         name for name in (b"GOMP_", b"__kmpc_", b"omp_get_", b"libgomp", b"libomp", b"libiomp") if name in text
     ] == []
+
+
+def test_a_portable_wheel_is_refused_before_the_build_where_its_tools_are_missing() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "build_wheel")]
+    if (Path(sys.executable).parent / "auditwheel").exists():
+        pytest.skip("auditwheel is installed")
+    done = subprocess.run(command, capture_output=True, text=True, env={"PATH": ""}, check=False)
+    assert done.stderr.splitlines() == [
+        "build_wheel: auditwheel must be installed, none was found: pip install -e '.[wheel]'"
+    ]
