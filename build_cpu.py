@@ -73,9 +73,9 @@ def cxx() -> list[str]:
     return words
 
 
-def named_cxx() -> list[str]:
-    """``CXX``, or c++, as words: whether there is one or not."""
-    return shlex.split(os.environ.get("CXX", "")) or ["c++"]
+def named_cxx(default: str = "c++") -> list[str]:
+    """``CXX``, or the default, as words: whether there is one or not."""
+    return shlex.split(os.environ.get("CXX", "")) or [default]
 
 
 def compiler_for(target: str) -> list[str]:

@@ -28,11 +28,12 @@ def emulated() -> object:
     ``for order in emulated.orders():`` runs the threads in several orders; ``emulated.check_addresses(op, code)`` runs
     code under AddressSanitizer.
     """
+    import shlex
     import shutil
 
     from cuda_emulation import build
 
-    if shutil.which(os.environ.get("CXX", "g++")) is None:
+    if shutil.which((shlex.split(os.environ.get("CXX", "")) or ["g++"])[0]) is None:
         pytest.skip("the CUDA emulation needs a C++ compiler")
     if build.toolchain.cuda_include() is None:
         pytest.skip("the CUDA emulation needs the headers of a CUDA toolkit")

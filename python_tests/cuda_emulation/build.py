@@ -44,7 +44,7 @@ def compile_library(sources: list[Path], *, sanitize: bool = False, laboratory: 
     include = toolchain.cuda_include()
     if include is None:
         raise FileNotFoundError("no CUDA headers: install a toolkit or the nvidia-cuda-nvcc and -runtime packages")
-    compiler = os.environ.get("CXX", "g++")
+    compiler = toolchain.named_cxx("g++")
     lib = Path(torch.__file__).parent
     flags = ["-std=c++20", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-DDDARTS_EMULATE"]
     flags += [toolchain.TORCH_TARGET, f"-I{HERE}", "-isystem", str(include), "-isystem", str(lib / "include")]
@@ -52,7 +52,7 @@ def compile_library(sources: list[Path], *, sanitize: bool = False, laboratory: 
     # addr2line mistakes files in DWARF 5; a packet that is broken into its values would not be seen as one access
     flags += ["-DDDARTS_LABORATORY", "-gdwarf-4", "-fno-tree-sra"] if laboratory else []
     own = [HERE / "control.cpp", *([HERE / "laboratory.cpp"] if laboratory else [])]
-    library = _cached(sources + own, [compiler, torch.__version__, *flags])
+    library = _cached(sources + own, [*compiler, torch.__version__, *flags])
     if library.exists():
         return library
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
@@ -61,10 +61,10 @@ def compile_library(sources: list[Path], *, sanitize: bool = False, laboratory: 
             # The hooks are in the code of the kernels alone; the runtime that answers them has none.
             hooks = ["-fsanitize=thread"] if laboratory and source in _with_kernels(sources) else []
             objects.append(str(Path(folder, f"{source.name}.o")))
-            _compile([compiler, *flags, *hooks, "-x", "c++", "-c", str(source), "-o", objects[-1]])
+            _compile([*compiler, *flags, *hooks, "-x", "c++", "-c", str(source), "-o", objects[-1]])
         partial = str(Path(folder, library.name))
         shared = ["-shared", *(["-fsanitize=address"] if sanitize else [])]
-        _compile([compiler, *shared, *objects, f"-L{lib / 'lib'}", "-ltorch_cpu", "-pthread", "-o", partial])
+        _compile([*compiler, *shared, *objects, f"-L{lib / 'lib'}", "-ltorch_cpu", "-pthread", "-o", partial])
         os.replace(partial, library)
     return library
 
@@ -157,7 +157,7 @@ class Emulated:
 def run_sanitized(library: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Python code, which finds ``torch`` and ``library``, in a process that AddressSanitizer watches."""
     runtime = subprocess.run(
-        [os.environ.get("CXX", "g++"), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+        [*toolchain.named_cxx("g++"), "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
     ).stdout.strip()
     prelude = f"""
 import sys; sys.path.insert(0, {str(HERE.parent)!r})
