@@ -60,6 +60,8 @@ class Bench:
         self.whole: Dataset = load(plan.data)
         self.images = held_out(self.whole, plan.holdout, plan.seed)
         check_metric("compare", self.whole, plan.train)
+        for contender in plan.all:  # all of them before the first one takes its time
+            resolve(self.images, contender.method, "cpu", {**plan.search, **contender.settings})
 
     @classmethod
     def of(cls, plan: dict[str, Any], out: str, device: str) -> Bench:

@@ -38,6 +38,7 @@ from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.budget_check import check_budget
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.methods.method import SETTINGS, SIZES
+from ddarts_ext.search.shrinking.steps import shrink_epochs
 
 MAY_CHANGE = (
     *("device", "table", "source", "data", "graphs", "judge_every", "latency_table"),
@@ -261,6 +262,8 @@ def _check(config: SearchSettings) -> None:
     if config.method.channels % 2:
         raise ValueError(f"search: channels must be even, as reductions halve them, got {config.method.channels}")
     _check_partial(config.method)
+    if (how := config.method.shrinking) is not None:
+        shrink_epochs(config.method.epochs, how.shrink_steps, how.shrink_interval)
     _check_indices(config.reductions, config.method.cells)
     _check_start(config)
     _check_selection(config)

@@ -108,6 +108,13 @@ def test_compared_resumed_and_judged_once(images: Path, tmp_path: Path, monkeypa
     assert run(images, tmp_path / "out", resume=True) == found
 
 
+def test_every_contender_is_checked_before_the_first_is_searched(images: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    with pytest.raises(ValueError, match="epochs must be more than shrink_steps"):
+        compare(images, ["darts", "isdarts:space=darts"], out=tmp_path, say=said.append, search={"epochs": 2}, random=0)
+    assert not said
+
+
 def test_a_killed_comparison_goes_on(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = run(images, tmp_path / "whole")
     train, count = Bench._train, 0
