@@ -13,7 +13,7 @@ from typing import Any
 from ddarts_ext.comparison.plan import Contender, Plan, Search, Training
 from ddarts_ext.comparison.work import Bench, Searched, Trained, search_work, train_work
 from ddarts_ext.runs.folder import RunFolder
-from ddarts_ext.runs.workers import placed
+from ddarts_ext.runs.placing import placed
 
 
 @dataclass(frozen=True)

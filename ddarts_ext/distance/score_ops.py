@@ -22,7 +22,8 @@ from ddarts_ext.distance.measurements import measurements
 from ddarts_ext.distance.op_scores import save_scores
 from ddarts_ext.distance.protocol import Protocol, Task
 from ddarts_ext.distance.workers import results
-from ddarts_ext.runs.workers import Place, placed
+from ddarts_ext.runs.placing import placed
+from ddarts_ext.runs.workers import Place
 
 STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {"median": statistics.median, "mean": statistics.fmean}
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from ddarts_ext.info import version
+import ddarts_ext
 from ddarts_ext.runs import workers
 from ddarts_ext.runs.device import choose_device
 from ddarts_ext.runs.ray_joining import join, ray_module
@@ -27,7 +27,7 @@ _PROBE_SECONDS = 300
 def on_ray(command: str, *, device: str, jobs: int | None, say: Callable[[str], None]) -> Iterator[RayPlace]:
     """The cluster that this program is part of, else that of RAY_ADDRESS or of this machine, else a new one.
 
-    As :func:`ddarts_ext.runs.workers.placed`. A cluster that was started here ends here.
+    As :func:`ddarts_ext.runs.placing.placed`. A cluster that was started here ends here.
     """
     ray = ray_module(command)
     joined = not ray.is_initialized()
@@ -65,10 +65,11 @@ class RayPlace:
 
     def compare_versions(self) -> None:
         """Raise ValueError where a machine has another version of this package."""
+        here = ddarts_ext.__version__
         for machine, found in self._everywhere(_version):
-            if found != version():
+            if found != here:
                 raise ValueError(
-                    f"{self.command}: ddarts_ext must be {version()} on all machines of the Ray cluster, got {found} "
+                    f"{self.command}: ddarts_ext must be {here} on all machines of the Ray cluster, got {found} "
                     f"on {machine}"
                 )
 
@@ -171,7 +172,7 @@ def _look(function: Callable[..., Any], *arguments: Any) -> tuple[str, Any]:
 
 
 def _version() -> str:
-    return version()
+    return ddarts_ext.__version__
 
 
 def _unseen(command: str, out: str, machine: str) -> FileNotFoundError:

@@ -8,20 +8,15 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
 
-from ddarts_ext.runs.device import choose_device
-
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 Context = TypeVar("Context")
-
-BACKENDS = ("local", "ray")
 
 
 class Place(Protocol):
@@ -46,31 +41,7 @@ class Place(Protocol):
         ...
 
 
-@contextmanager
-def placed(
-    backend: str, command: str, *, device: str, jobs: int | None, say: Callable[[str], None] = lambda line: None
-) -> Iterator[Place]:
-    """A place for tasks, which is given back at the end.
-
-    backend: ``local`` or ``ray``. command: who asks, for errors. device: ``cuda`` deals tasks out to all GPUs. jobs:
-    tasks at work at once; None is 1, and with ``ray`` as many as the cluster has GPUs, or CPUs with ``cpu``. say: is
-    told what a person should know. Raises ValueError for wrong arguments and where ray is not installed, OSError where
-    its cluster is not reached.
-    """
-    if backend not in BACKENDS:
-        raise ValueError(f"{command}: backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"{command}: jobs must be >= 1, got {jobs}")
-    if backend == "local":
-        yield _Processes(command, str(choose_device(device, command)), jobs or 1)
-        return
-    from ddarts_ext.runs.ray_workers import on_ray
-
-    with on_ray(command, device=device, jobs=jobs, say=say) as place:
-        yield place
-
-
-class _Processes:
+class Processes:
     """This process, or several of this machine."""
 
     def __init__(self, command: str, device: str, jobs: int) -> None:

@@ -25,11 +25,10 @@ import ddarts_ext
 from ddarts_ext import cli
 from ddarts_ext.comparison import compare
 from ddarts_ext.distance.score_ops import Protocol, score_ops
-from ddarts_ext.runs import ray_workers
+from ddarts_ext.runs.placing import placed
 from ddarts_ext.runs.ray_joining import address_of
 from ddarts_ext.runs.ray_portions import Machine, Portion, portion_of
 from ddarts_ext.runs.ray_workers import RayPlace
-from ddarts_ext.runs.workers import placed
 
 SEARCH: dict[str, Any] = {"cells": 3, "channels": 2, "steps": 1, "batch": 8, "epochs": 1}
 TRAIN: dict[str, Any] = {"channels": 2, "epochs": 1, "batch": 8}
@@ -163,7 +162,7 @@ def test_a_folder_that_is_not_shared_is_named(
 
 
 def test_other_versions_are_refused(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_workers, "version", lambda: "9.0")
+    monkeypatch.setattr(ddarts_ext, "__version__", "9.0")
     with (
         pytest.raises(ValueError, match=r"^compare: ddarts_ext must be 9\.0 on all machines of the Ray cluster, got "),
         placed("ray", "compare", device="cpu", jobs=1),
