@@ -56,6 +56,19 @@ struct alignas(sizeof(T) * N) Packed {
   T v[N];
 };
 
+// Entries of a table of the accumulation type or wider, by one load where `packets` says that they lie on its size.
+template <typename From, typename To, int N>
+__device__ __forceinline__ void load_entries(const From* from, bool packets, To (&to)[N]) {
+  if (packets) {
+    const auto packet = *reinterpret_cast<const Packed<From, N>*>(from);
+#pragma unroll
+    for (int i = 0; i < N; ++i) to[i] = static_cast<To>(packet.v[i]);
+  } else {
+#pragma unroll
+    for (int i = 0; i < N; ++i) to[i] = static_cast<To>(from[i]);
+  }
+}
+
 // Whether a pointer may be read in words of this many bytes.
 inline bool aligned(const void* pointer, size_t bytes = 16) { return reinterpret_cast<uintptr_t>(pointer) % bytes == 0; }
 
@@ -66,6 +79,9 @@ inline unsigned grid_size(int64_t elements, int threads, int64_t most = 1 << 16)
   const int64_t blocks = ceil_div(elements, threads);
   return static_cast<unsigned>(blocks < 1 ? 1 : blocks < most ? blocks : most);
 }
+
+// Of a large device: what a grid should fill, where results must not depend on the device.
+constexpr int64_t kMultiprocessors = 132;
 
 // Streaming multiprocessors of the current device.
 inline int multiprocessors() {

@@ -1,21 +1,24 @@
 // Launchers of grouped_batch_norm: width of the loads, grids, order of the kernels.
 #include "grouped_batch_norm.cuh"
 
+#include <algorithm>
+
 namespace ddarts {
 namespace {
 
-
 struct Grid {
   dim3 blocks, threads;
-  // parts: of the rows, or 0 for about 8 rows a thread.
+  // parts: of the rows, or 0 for about 8 rows a thread, fewer where a device would not be full.
   Grid(const NormShape& s, int n, int64_t parts) {
     const int64_t chunks = s.channels_last ? s.channels / n : s.channels;
     const int64_t rows = s.channels_last ? s.batch * s.pixels : s.batch * (s.pixels / n);
     unsigned x = 1;
     while (s.channels_last && x < 32 && x < chunks) x *= 2;
     threads = dim3(x, kNormThreads / x);
-    if (parts == 0) parts = (rows + 8 * threads.y - 1) / (8 * threads.y);
     const int64_t across = (chunks + x - 1) / x;
+    int64_t each = 8;
+    while (each > 1 && ceil_div(rows, each * threads.y) * across * s.groups < kMultiprocessors) each /= 2;
+    if (parts == 0) parts = ceil_div(rows, each * threads.y);
     blocks = dim3(static_cast<unsigned>(parts < 1 ? 1 : parts < (1 << 20) ? parts : 1 << 20),
                   static_cast<unsigned>(across < 1 ? 1 : across < 32768 ? across : 32768),
                   static_cast<unsigned>(s.groups < 32768 ? s.groups : 32768));
@@ -35,12 +38,14 @@ bool divides(const NormShape& s, int n) { return (s.channels_last ? s.channels :
 
 }  // namespace
 
-// About 1024 blocks in all, at least 4 rows for each thread: enough to fill a device, few enough to join quickly.
+// About 1024 blocks in all, at least 4 rows for each thread, where that fills a device: few enough to join quickly.
 int64_t norm_parts(DType dtype, const NormShape& s) {
   const int n = divides(s, static_cast<int>(16 / size_of(dtype))) ? static_cast<int>(16 / size_of(dtype)) : 1;
   const Grid one(s, n, 1);
   const int64_t rows = s.channels_last ? s.batch * s.pixels : s.batch * (s.pixels / n);
-  const int64_t most = rows / (4 * one.threads.y), wanted = 1024 / (static_cast<int64_t>(one.blocks.y) * one.blocks.z);
+  const int64_t others = static_cast<int64_t>(one.blocks.y) * one.blocks.z, wanted = 1024 / others;
+  int64_t most = rows / (4 * one.threads.y);
+  if (most * others < kMultiprocessors) most = std::min(rows / one.threads.y, ceil_div(kMultiprocessors, others));
   const int64_t parts = wanted < most ? wanted : most;
   return parts < 1 ? 1 : parts > 256 ? 256 : parts;
 }

@@ -130,7 +130,7 @@ std::tuple<std::vector<Tensor>, Tensor> mixed_sum_backward(Tensor grad, std::vec
   const MixedShape& shape = node.shape;
   weights = node.table(weights), mean = node.table(mean), rstd = node.table(rstd);
   grad = ddarts::layout::in_pieces(grad, shape.channels_last);
-  node.shape.packets = shape.packets && node.whole(grad);
+  node.shape.packets = shape.packets && node.whole(grad) && aligned(mean) && aligned(rstd);
   std::vector<bool> centred(branches.size()), summed(branches.size());
   for (size_t k = 0; k < branches.size(); ++k) {
     centred[k] = batch_statistics && normalize[k];

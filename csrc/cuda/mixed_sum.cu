@@ -22,8 +22,9 @@ mixed::Frame frame_of(const MixedShape& s) {
   while (s.channels_last && f.lanes < 32 && f.lanes < f.columns) f.lanes *= 2;
   f.depth = mixed::kThreads / f.lanes;
   f.column_blocks = (f.columns + f.lanes - 1) / f.lanes;
-  // 16 packets a thread, more where there would be too many partial sums to merge
-  const int64_t packets = std::max<int64_t>(16, (f.positions + kMostTiles * f.depth - 1) / (kMostTiles * f.depth));
+  // 16 packets a thread, more where there would be too many partial sums to merge, fewer where a device would not be full
+  int64_t packets = std::max<int64_t>(16, ceil_div(f.positions, kMostTiles * f.depth));
+  while (packets > 4 && ceil_div(f.positions, packets * f.depth) * f.column_blocks * s.groups < kMultiprocessors) packets /= 2;
   f.tile = packets * f.depth;
   f.tiles = (f.positions + f.tile - 1) / f.tile;
   return f;
@@ -48,12 +49,22 @@ void with_sums(const MixedShape& s, const F& f) {
 }
 
 // Grids but for their groups, which by_groups gives.
-dim3 elementwise_grid(const mixed::Frame& f) {
-  const int64_t each = static_cast<int64_t>(f.depth) * mixed::kFlight;
-  return dim3(whole((f.positions + each - 1) / each * f.column_blocks));
+dim3 elementwise_grid(const mixed::Frame& f, int flight) {
+  return dim3(whole(ceil_div(f.positions, f.depth * flight) * f.column_blocks));
 }
 dim3 reduction_grid(const mixed::Frame& f, int rows) { return dim3(whole(f.tiles * f.column_blocks), whole(rows)); }
 dim3 merge_grid(const mixed::Frame& f, int rows) { return dim3(whole(ceil_div(f.shape.channels, kJoinColumns)), whole(rows)); }
+
+// launch(grid, F): packets that a thread has in flight, as a constant; fewer where a device would not be full
+template <typename F>
+void in_flight(const mixed::Frame& f, const F& launch) {
+  const dim3 grid = elementwise_grid(f, mixed::kFlight);
+  if (grid.x * f.shape.groups < kMultiprocessors) {
+    launch(elementwise_grid(f, 1), std::integral_constant<int, 1>());
+  } else {
+    launch(grid, std::integral_constant<int, mixed::kFlight>());
+  }
+}
 
 // launch(frame, grid) for as many groups at a time as a grid has room for.
 template <typename F>
@@ -123,13 +134,14 @@ cudaError_t mixed_sum_output(const MixedShape& s, const MixedTable& table, const
   with_packet(s, [&](auto acc, auto v) {
     using A = decltype(acc);
     constexpr int V = decltype(v)::value;
-    dim3 whole_grid = elementwise_grid(frame);
-    const unsigned blocks = whole_grid.x;
-    if (fill) whole_grid.x += static_cast<unsigned>(table.count);
-    by_groups(frame, whole_grid, [&](const mixed::Frame& f, dim3 grid) {
-      DDARTS_LAUNCH((mixed::output_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table,
-                    static_cast<const A*>(weights), static_cast<A*>(mean), static_cast<A*>(rstd), static_cast<A*>(carry), first,
-                    last, out, out_dtype, blocks);
+    in_flight(frame, [&](dim3 whole_grid, auto flight) {
+      const unsigned blocks = whole_grid.x;
+      if (fill) whole_grid.x += static_cast<unsigned>(table.count);
+      by_groups(frame, whole_grid, [&](const mixed::Frame& f, dim3 grid) {
+        DDARTS_LAUNCH((mixed::output_kernel<A, V, decltype(flight)::value>), grid, dim3(mixed::kThreads), 0, stream, f, table,
+                      static_cast<const A*>(weights), static_cast<A*>(mean), static_cast<A*>(rstd), static_cast<A*>(carry), first,
+                      last, out, out_dtype, blocks);
+      });
     });
   });
   return cudaGetLastError();
@@ -164,14 +176,15 @@ cudaError_t mixed_sum_gradients(const MixedShape& s, const MixedTable& table, co
   with_packet(s, [&](auto acc, auto v) {
     using A = decltype(acc);
     constexpr int V = decltype(v)::value;
-    dim3 whole_grid = elementwise_grid(frame);
-    const unsigned blocks = whole_grid.x;
-    if (d_weights) whole_grid.x += whole(ceil_div(s.branches, mixed::kWeightsOfABlock));
-    by_groups(frame, whole_grid, [&](const mixed::Frame& f, dim3 grid) {
-      DDARTS_LAUNCH((mixed::gradients_kernel<A, V>), grid, dim3(mixed::kThreads), 0, stream, f, table, grad, grad_dtype, grad_pitch,
-                    static_cast<const A*>(weights), static_cast<const A*>(mean), static_cast<const A*>(rstd),
-                    static_cast<const A*>(sums), blocks, weights_grad ? static_cast<const A*>(sums) : nullptr,
-                    static_cast<A*>(d_weights));
+    in_flight(frame, [&](dim3 whole_grid, auto flight) {
+      const unsigned blocks = whole_grid.x;
+      if (d_weights) whole_grid.x += whole(ceil_div(s.branches, mixed::kWeightsOfABlock));
+      by_groups(frame, whole_grid, [&](const mixed::Frame& f, dim3 grid) {
+        DDARTS_LAUNCH((mixed::gradients_kernel<A, V, decltype(flight)::value>), grid, dim3(mixed::kThreads), 0, stream, f, table, grad,
+                      grad_dtype, grad_pitch, static_cast<const A*>(weights), static_cast<const A*>(mean),
+                      static_cast<const A*>(rstd), static_cast<const A*>(sums), blocks,
+                      weights_grad ? static_cast<const A*>(sums) : nullptr, static_cast<A*>(d_weights));
+      });
     });
   });
   return cudaGetLastError();

@@ -95,11 +95,16 @@ __device__ __forceinline__ void store(DType dtype, void* data, int64_t offset, c
     store_as<double>(data, offset, value);
   }
 }
-// The entries of a [C] row for the channels of a packet: one a value, or one for all.
+// The entries of a [C] row for the channels of a packet: one a value, or one for all. Tables lie as images do, on 16 bytes.
 template <typename A, int V>
 __device__ __forceinline__ void load_row(const Frame& f, const A* row, int64_t channel, A (&value)[V]) {
+  if (f.shape.channels_last) {
+    load_entries(row + channel, true, value);
+  } else {
+    const A one = row[channel];
 #pragma unroll
-  for (int v = 0; v < V; ++v) value[v] = row[f.shape.channels_last ? channel + v : channel];
+    for (int v = 0; v < V; ++v) value[v] = one;
+  }
 }
 
 // 1/n for a count. In float64 from float32 by two Newton steps: the division's slow path would cost registers a call.
@@ -217,9 +222,9 @@ __global__ void __launch_bounds__(kThreads) given_kernel(Frame f, MixedTable tab
   }
 }
 
-// A thread writes kFlight packets of one column. Blocks from `blocks` on, one an entry of the table, write the rows of mean
+// A thread writes F packets of one column. Blocks from `blocks` on, one an entry of the table, write the rows of mean
 // and rstd that stand for no norm; nobody here reads those.
-template <typename A, int V>
+template <typename A, int V, int F>
 __global__ void __launch_bounds__(kThreads)
     output_kernel(Frame f, MixedTable table, const A* weights, A* mean, A* rstd, A* carry, bool first, bool last, void* out,
                   DType out_dtype, unsigned blocks) {
@@ -230,13 +235,13 @@ __global__ void __launch_bounds__(kThreads)
     return;
   }
   const Place<V> at(f);
-  const int64_t start = at.tile * f.depth * kFlight + at.level;
+  const int64_t start = at.tile * f.depth * F + at.level;
   if (!at.inside || start >= f.positions) return;
-  A total[kFlight][V] = {};
-  int64_t rows[kFlight];
+  A total[F][V] = {};
+  int64_t rows[F];
   int count = 0;
 #pragma unroll
-  for (int u = 0; u < kFlight; ++u) {
+  for (int u = 0; u < F; ++u) {
     const int64_t p = start + static_cast<int64_t>(u) * f.depth;
     count += p < f.positions;
     rows[u] = at.row(f, p < f.positions ? p : start);  // past the end: the first one again, not written
@@ -245,9 +250,9 @@ __global__ void __launch_bounds__(kThreads)
   for (int k = 0; k < table.count; ++k) {
     const MixedBranch& branch = table.branch[k];
     const int64_t row = at.group * f.shape.branches + branch.index;
-    A centre[V], scale[V], x[kFlight][V];
+    A centre[V], scale[V], x[F][V];
 #pragma unroll
-    for (int u = 0; u < kFlight; ++u) load(branch.dtype, branch.x, at.offset(f, rows[u], branch.pitch), x[u]);
+    for (int u = 0; u < F; ++u) load(branch.dtype, branch.x, at.offset(f, rows[u], branch.pitch), x[u]);
     if (branch.flag) {
       load_row(f, static_cast<const A*>(mean) + row * f.shape.channels, at.channel, centre);
       load_row(f, static_cast<const A*>(rstd) + row * f.shape.channels, at.channel, scale);
@@ -260,11 +265,11 @@ __global__ void __launch_bounds__(kThreads)
     for (int v = 0; v < V; ++v) {
       scale[v] *= weight;
 #pragma unroll
-      for (int u = 0; u < kFlight; ++u) total[u][v] += (x[u][v] - centre[v]) * scale[v];
+      for (int u = 0; u < F; ++u) total[u][v] += (x[u][v] - centre[v]) * scale[v];
     }
   }
 #pragma unroll
-  for (int u = 0; u < kFlight; ++u) {
+  for (int u = 0; u < F; ++u) {
     if (u >= count) break;
     const int64_t offset = at.offset(f, rows[u], f.shape.channels);
     if (last) {
@@ -358,21 +363,21 @@ __device__ __forceinline__ void weight_gradients(const Frame& f, int64_t block, 
   if (threadIdx.x % 32 == 0) d_weights[group * f.shape.branches + k] = static_cast<A>(total);
 }
 
-// dx_k = w r (g - g0/M - xhat g1/M), or w r g where the statistics are constants; kFlight packets of g stay in registers.
+// dx_k = w r (g - g0/M - xhat g1/M), or w r g where the statistics are constants; F packets of g stay in registers.
 // Blocks from `blocks` on give the gradients of the weights.
-template <typename A, int V>
+template <typename A, int V, int F>
 __global__ void __launch_bounds__(kThreads, 2)
     gradients_kernel(Frame f, MixedTable table, const void* grad, DType grad_dtype, int64_t grad_pitch, const A* weights, const A* mean,
                      const A* rstd, const A* sums, unsigned blocks, const A* weight_sums, A* d_weights) {
   if (blockIdx.x >= blocks) return weight_gradients(f, blockIdx.x - blocks, weight_sums, d_weights);
   const Place<V> at(f);
-  const int64_t start = at.tile * f.depth * kFlight + at.level, channels = f.shape.channels, branches = f.shape.branches;
+  const int64_t start = at.tile * f.depth * F + at.level, channels = f.shape.channels, branches = f.shape.branches;
   if (!at.inside || start >= f.positions) return;
-  A g[kFlight][V], g0[V];
-  int64_t rows[kFlight];
+  A g[F][V], g0[V];
+  int64_t rows[F];
   int count = 0;
 #pragma unroll
-  for (int u = 0; u < kFlight; ++u) {
+  for (int u = 0; u < F; ++u) {
     const int64_t p = start + static_cast<int64_t>(u) * f.depth;
     count += p < f.positions;
     rows[u] = at.row(f, p < f.positions ? p : start);
@@ -383,17 +388,17 @@ __global__ void __launch_bounds__(kThreads, 2)
   for (int k = 0; k < table.count; ++k) {
     const MixedBranch& branch = table.branch[k];
     const int64_t row = at.group * branches + branch.index;
-    A scale[V], centre[V] = {}, slope[V] = {}, x[kFlight][V] = {};
+    A scale[V], centre[V] = {}, slope[V] = {}, x[F][V] = {};
     load_row(f, rstd + row * channels, at.channel, scale);
     if (branch.flag) {
 #pragma unroll
-      for (int u = 0; u < kFlight; ++u) load(branch.dtype, branch.x, at.offset(f, rows[u], branch.pitch), x[u]);
+      for (int u = 0; u < F; ++u) load(branch.dtype, branch.x, at.offset(f, rows[u], branch.pitch), x[u]);
       load_row(f, mean + row * channels, at.channel, centre);
       load_row(f, sums + (at.group * (branches + 1) + branch.index) * channels, at.channel, slope);
     }
     const A weight = weights[row];
 #pragma unroll
-    for (int u = 0; u < kFlight; ++u) {
+    for (int u = 0; u < F; ++u) {
       A dx[V];
 #pragma unroll
       for (int v = 0; v < V; ++v) {

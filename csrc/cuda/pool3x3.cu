@@ -8,9 +8,10 @@ namespace {
 struct Grid {
   dim3 blocks, threads;
   Grid(int64_t rows, int64_t items) {
-    unsigned x = 1;
-    while (x < kPoolThreads && x < items) x *= 2;
-    const unsigned y = kPoolThreads / x;
+    unsigned most = kPoolThreads, x = 1;
+    while (most > 64 && rows * items / most < kMultiprocessors) most /= 2;
+    while (x < most && x < items) x *= 2;
+    const unsigned y = most / x;
     threads = dim3(x, y);
     const int64_t across = ceil_div(items, x);
     blocks = dim3(grid_size(rows, static_cast<int>(y), 1 << 20), static_cast<unsigned>(across < 32768 ? across : 32768));

@@ -80,7 +80,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 2 : 3
     };
     __syncthreads();  // tile and taps may still be read for the filter before
     load_taps<A>(taps, static_cast<const A*>(filter.weight), filter.k * filter.k, at.first, p.c);
-    fill<T>(tile, shape, filter.packets, filter.strides.c == 1, source, [](A value, int, int) { return value; });
+    fill<T>(tile, shape, filter.packets, filter.strides.c == 1, left, source, [](A value, int, int) { return value; });
     __syncthreads();
     if (!mine) continue;
     if constexpr (S == 1) {

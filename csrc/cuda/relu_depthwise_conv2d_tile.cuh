@@ -3,7 +3,8 @@
 // A block of 256 threads owns a tile of pixels and 64 bytes of channels (16, or 8 of float64). The tile lies
 // [row][column][channel], so that a row of lanes reads 64 dense bytes; rows are padded such that the other half of a warp, on
 // the next row of outputs, reads the other 16 banks. Channels-last maps come by packets of 4 channels (2 of float64) where
-// addresses allow it: a thread keeps its channels and walks over pixels without a division, four packets in flight.
+// addresses allow it: a thread keeps its channels and walks over pixels without a division, four packets in flight. Contiguous
+// maps come by 8 columns a warp, which begin where a sector does.
 #pragma once
 
 #include "../common/cuda_compat.cuh"
@@ -51,18 +52,13 @@ inline size_t bytes_of(const Tile& tile) {
   return sizeof(A) * static_cast<size_t>(tile.rows) * static_cast<size_t>(tile.pitch);
 }
 
-// shared[r][j][l] = value(*source(r, j, l), l, 0), or zero where source gives no pointer; threads walk along what is dense.
+// shared[r][j][l] = value(*source(r, j, l), l, 0), or zero where source gives no pointer; threads walk along the channels.
 template <typename T, typename A, typename Source, typename Value>
-__device__ __forceinline__ void fill_values(A* shared, const Tile& tile, bool channels_dense, const Source& source, const Value& value) {
+__device__ __forceinline__ void fill_values(A* shared, const Tile& tile, const Source& source, const Value& value) {
   constexpr int kC = kChannels<A>;
   const int total = tile.rows * tile.columns * kC;
   for (int i = threadIdx.x; i < total; i += kThreads) {
-    int r, j, l;
-    if (channels_dense) {
-      l = i % kC, j = i / kC % tile.columns, r = i / kC / tile.columns;
-    } else {
-      j = i % tile.columns, r = i / tile.columns % tile.rows, l = i / tile.columns / tile.rows;
-    }
+    const int l = i % kC, j = i / kC % tile.columns, r = i / kC / tile.columns;
     const T* from = source(r, j, l);
     shared[r * tile.pitch + j * kC + l] = from == nullptr ? A(0) : value(static_cast<A>(widen(*from)), l, 0);
   }
@@ -99,12 +95,34 @@ __device__ __forceinline__ void fill_packets(A* shared, const Tile& tile, const 
     }
   }
 }
+// The same where pixels lie side by side, from column `left` of the image on. A warp has 8 columns x 4 packets: each of its loads
+// reads 8 values of 4 channels, and 8 lanes store 128 dense bytes. l of a thread as in fill_packets.
 template <typename T, typename A, typename Source, typename Value>
-__device__ __forceinline__ void fill(A* shared, const Tile& tile, bool packets, bool channels_dense, const Source& source, const Value& value) {
+__device__ __forceinline__ void fill_columns(A* shared, const Tile& tile, int left, const Source& source, const Value& value) {
+  constexpr int V = kPacket<A>, kAcross = kChannels<A> / V, kColumns = 32 / kAcross;
+  const int l = threadIdx.x % kAcross * V, column = threadIdx.x / kAcross % kColumns, skew = left & (kColumns - 1);
+  const int strips = (tile.columns + skew + kColumns - 1) / kColumns;
+  for (int k = threadIdx.x / 32; k < tile.rows * strips; k += kThreads / 32) {
+    const int r = k / strips, j = (k - r * strips) * kColumns + column - skew;
+    if (j < 0 || j >= tile.columns) continue;
+    Packed<A, V> values{};
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const T* from = source(r, j, l + v);
+      if (from != nullptr) values.v[v] = value(static_cast<A>(widen(*from)), l, v);
+    }
+    *reinterpret_cast<Packed<A, V>*>(shared + r * tile.pitch + j * kChannels<A> + l) = values;
+  }
+}
+template <typename T, typename A, typename Source, typename Value>
+__device__ __forceinline__ void fill(A* shared, const Tile& tile, bool packets, bool channels_dense, int left, const Source& source,
+                                     const Value& value) {
   if (packets) {
     fill_packets<T>(shared, tile, source, value);
+  } else if (channels_dense) {
+    fill_values<T>(shared, tile, source, value);
   } else {
-    fill_values<T>(shared, tile, channels_dense, source, value);
+    fill_columns<T>(shared, tile, left, source, value);
   }
 }
 
@@ -119,15 +137,17 @@ __device__ __forceinline__ void fill_activation(const DepthwiseProblem& p, A* sh
     if (i < 0 || i >= h || q < 0 || q >= w || first + l >= p.c) return nullptr;
     return x + (first + l) * p.strides.c + i * p.strides.h + q * p.strides.w;
   };
+  const auto value = [&](A x, int l, int v) { return activation(affine<A>(p, n, first + l + v), x); };
   if (p.packets) {
     Affine<A> own[kPacket<A>];  // of the channels that this thread keeps
     const int64_t c = first + threadIdx.x % (kChannels<A> / kPacket<A>)*kPacket<A>;
 #pragma unroll
     for (int v = 0; v < kPacket<A>; ++v) own[v] = c < p.c ? affine<A>(p, n, c + v) : Affine<A>{A(0), A(1)};
-    fill_packets<T>(shared, tile, source, [&](A value, int, int v) { return activation(own[v], value); });
+    fill_packets<T>(shared, tile, source, [&](A x, int, int v) { return activation(own[v], x); });
+  } else if (p.strides.c == 1) {
+    fill_values<T>(shared, tile, source, value);
   } else {
-    fill_values<T>(shared, tile, p.strides.c == 1, source,
-                   [&](A value, int l, int) { return activation(affine<A>(p, n, first + l), value); });
+    fill_columns<T>(shared, tile, left, source, value);
   }
 }
 

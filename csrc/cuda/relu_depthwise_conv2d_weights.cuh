@@ -45,7 +45,7 @@ __device__ __forceinline__ void correlate_strip(A (&acc)[Most * Most], const A (
 
 // Most: side of the largest filter. Grid: x = chunk of tiles of 8 x `columns` outputs, y = block of channels, z = pack.
 template <typename T, int S, int Most>
-__global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2)
+__global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 || (S == 2 && Most > 5) ? 1 : 2)
     weight_gradient_kernel(DepthwiseProblem p, WeightPlan plan, int columns, accumulate_t<T>* partial, int64_t taps) {
   using A = accumulate_t<T>;
   constexpr int kC = kChannels<A>, kTogether = 32 / kC;  // rows of a strip

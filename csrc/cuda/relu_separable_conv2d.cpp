@@ -212,7 +212,7 @@ std::vector<Tensor> relu_separable_conv2d_backward(std::vector<Tensor> grads, st
   const Tensor partial = torch::stable::new_empty(inputs[0], {weights_grad ? scratch.chunks : 0, scratch.columns}, call.sums());
   const int64_t rows = finishes ? p.inputs : 0;
   const Tensor sums = torch::stable::new_empty(inputs[0], {rows, ddarts::separable_tiles(p), p.c, 2}, ScalarType::Double);
-  const Tensor means = torch::stable::new_empty(sums, {rows, groups, p.c, 2});
+  const Tensor means = torch::stable::new_empty(sums, {rows, groups, 2, p.c});
   if (weights_grad) scratch.partial = partial.mutable_data_ptr();
   if (finishes) scratch.sums = static_cast<double*>(sums.mutable_data_ptr()), scratch.means = static_cast<double*>(means.mutable_data_ptr());
   int64_t column = 0;

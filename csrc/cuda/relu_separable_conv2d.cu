@@ -41,7 +41,10 @@ void launch_tiles(const SeparableProblem& p, cudaStream_t stream) {
 
 cudaError_t separable_forward(DType dtype, const SeparableProblem& p, cudaStream_t stream) {
   if (p.n == 0) return cudaSuccess;
-  DDARTS_DISPATCH_DTYPE(dtype, T, { p.out_c <= 16 ? launch_tiles<T, 1>(p, stream) : launch_tiles<T, 4>(p, stream); })
+  // 16 output channels a block also where 64 would leave a device idle, although each block then computes its z
+  const int64_t blocks = output_tiles(p, tile_rows(p)) * p.count * ceil_div(p.out_c, 64);
+  const bool few = p.out_c <= 16 || blocks < kMultiprocessors;
+  DDARTS_DISPATCH_DTYPE(dtype, T, { few ? launch_tiles<T, 1>(p, stream) : launch_tiles<T, 4>(p, stream); })
   return cudaGetLastError();
 }
 

@@ -48,7 +48,7 @@ struct SeparableProblem {
 struct SeparableScratch {
   void* partial;  // [chunks, columns] of the accumulation type; null: no weight gradients
   int64_t chunks, columns;
-  double *sums, *means;  // [I, tiles, C, 2] and [I, G, C, 2]; null: the statistics are constants
+  double *sums, *means;  // [I, tiles, C, 2] and [I, G, 2, C]; null: the statistics are constants
 };
 
 int64_t separable_tiles(const SeparableProblem& p);

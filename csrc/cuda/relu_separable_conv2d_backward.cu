@@ -80,7 +80,7 @@ void finish(const SeparableProblem& p, const SeparableScratch& scratch, cudaStre
   const auto kernel = p.packets ? &separable_finish_kernel<T, kPacket<A>> : &separable_finish_kernel<T, 1>;
   const dim3 grid(grid_size(p.n * p.c * p.h * p.w / v, kThreads), extent(p.source_count));
   DDARTS_LAUNCH((kernel), grid, dim3(kThreads), 0, stream, p, Divisor(p.c / v), Divisor(p.h * p.w), Divisor(p.batch), p.n / p.batch,
-                static_cast<const double*>(scratch.means));
+                static_cast<const double*>(scratch.means), aligned(p.mean) && aligned(p.rstd) && aligned(scratch.means, 8 * sizeof(double)));
 }
 
 }  // namespace

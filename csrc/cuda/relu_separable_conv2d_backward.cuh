@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 || Most
   }
 }
 
-// The gradients of the filters from partial [chunks, columns], and means [I,G,C,2] of the tiles' sums. A block has 32 columns;
+// The gradients of the filters from partial [chunks, columns], and means [I,G,2,C] of the tiles' sums. A block has 32 columns;
 // the first `filter_blocks` are for the filters, then `across` for each group of each source of this launch.
 template <typename A>
 __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
     const double* from = sums + (source.index * groups + group) * tiles_of_group * 2 * p.c + at;
     join_rows(mine ? tiles_of_group : 0, total, [&](int64_t t, double(&sum)[1]) { sum[0] += from[t * 2 * p.c]; });
     if (threadIdx.y == 0 && mine)
-      means[(source.index * groups + group) * 2 * p.c + at] = total[0] / static_cast<double>(p.batch * p.h * p.w);
+      means[(source.index * groups + group) * 2 * p.c + at % 2 * p.c + at / 2] = total[0] / static_cast<double>(p.batch * p.h * p.w);
     return;
   }
   const SeparableFilter& end = p.filters[p.count - 1];
@@ -74,10 +74,10 @@ __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
 }
 
 // dx = r (dz - mean(dz) - a mean(dz a)), where dz is not zero a = xhat; else with xhat of x. V channels (V = 1: elements) a
-// thread at a time. grid: y = source.
+// thread at a time. grid: y = source. tables: those of means and norms can be read in packets, too.
 template <typename T, int V>
 __global__ void __launch_bounds__(kThreads)
-    separable_finish_kernel(SeparableProblem p, Divisor channels, Divisor pixels, Divisor batch, int64_t groups, const double* means) {
+    separable_finish_kernel(SeparableProblem p, Divisor channels, Divisor pixels, Divisor batch, int64_t groups, const double* means, bool tables) {
   using A = accumulate_t<T>;
   const SeparableSource& source = p.sources[blockIdx.y];
   if (!source.last) return;
@@ -92,15 +92,17 @@ __global__ void __launch_bounds__(kThreads)
       n = channels.divide(rest), c = rest - n * channels.by;
     }
     const int64_t group = batch.divide(n), row = (group * p.inputs + source.index) * p.c + c;
-    const double* mean = means + ((source.index * groups + group) * p.c + c) * 2;
+    const double* own = means + (source.index * groups + group) * 2 * p.c + c;
+    A of_dz[V], of_product[V], centre[V], scale[V];
+    load_entries(own, tables, of_dz), load_entries(own + p.c, tables, of_product);
+    load_entries(static_cast<const A*>(p.mean) + row, tables, centre), load_entries(static_cast<const A*>(p.rstd) + row, tables, scale);
     const auto dz = *reinterpret_cast<const Packed<A, V>*>(static_cast<const A*>(source.carry) + k * V);
     const auto x = *reinterpret_cast<const Packed<T, V>*>(static_cast<const T*>(source.x) + k * V);
     Packed<T, V> out;
 #pragma unroll
     for (int v = 0; v < V; ++v) {
-      const A rstd = static_cast<const A*>(p.rstd)[row + v];
-      const A xhat = (static_cast<A>(widen(x.v[v])) - static_cast<const A*>(p.mean)[row + v]) * rstd;
-      out.v[v] = narrow<T>(rstd * (dz.v[v] - static_cast<A>(mean[2 * v]) - xhat * static_cast<A>(mean[2 * v + 1])));
+      const A xhat = (static_cast<A>(widen(x.v[v])) - centre[v]) * scale[v];
+      out.v[v] = narrow<T>(scale[v] * (dz.v[v] - of_dz[v] - xhat * of_product[v]));
     }
     *reinterpret_cast<Packed<T, V>*>(static_cast<T*>(source.dx) + k * V) = out;
   }

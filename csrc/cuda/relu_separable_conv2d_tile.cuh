@@ -74,15 +74,17 @@ __device__ __forceinline__ void fill_input(const SeparableProblem& p, const Sepa
     if (own != nullptr) return {own[l], own[kChannels<A> + l]};
     return affine<A>(p, from, n, first + l);
   };
+  const auto value = [&](A x, int l, int v) { return activation(scale(l + v), x); };
   if (p.packets) {
     Affine<A> kept[kPacket<A>];  // of the channels that this thread keeps
     const int l = static_cast<int>(threadIdx.x) % (kChannels<A> / kPacket<A>)*kPacket<A>;
 #pragma unroll
     for (int v = 0; v < kPacket<A>; ++v) kept[v] = first + l < p.c ? scale(l + v) : Affine<A>{A(0), A(1)};
-    fill_packets<T, Ahead>(shared, tile, source, [&](A value, int, int v) { return activation(kept[v], value); });
+    fill_packets<T, Ahead>(shared, tile, source, [&](A x, int, int v) { return activation(kept[v], x); });
+  } else if (p.channels_last) {
+    fill_values<T>(shared, tile, source, value);
   } else {
-    fill_values<T>(shared, tile, p.channels_last, source,
-                   [&](A value, int l, int) { return activation(scale(l), value); });
+    fill_columns<T>(shared, tile, left, source, value);
   }
 }
 

@@ -19,8 +19,8 @@ from ddarts_ext.runs.share import own, whole
 class Drop(NamedTuple):
     """Drop path of one pass. generator: on the device of the images, None for torch's global one.
 
-    A probability in a tensor (float32 [], on that device) may change under a compiled graph, which then stays; draws
-    are from the global generator, as a graph knows no other.
+    A probability in a tensor (float32 [], on that device) may change under a graph, compiled or captured, which then
+    stays. A compiled one knows no generator but torch's.
     """
 
     probability: float | Tensor = 0.0
@@ -39,7 +39,10 @@ def drop_path(x: Tensor, drop: Drop) -> Tensor:
     """Zero whole samples with this probability and scale the others by 1 / (1 - probability)."""
     keep = 1.0 - drop.probability
     if isinstance(keep, Tensor):
-        kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < keep
+        if drop.generator is None:
+            kept = torch.rand(x.shape[0], 1, 1, 1, device=x.device) < keep
+        else:
+            kept = own(torch.rand(whole(x.shape[0]), 1, 1, 1, device=x.device, generator=drop.generator)) < keep
         return x * kept.to(x.dtype).div(keep.to(x.dtype))
     mask = torch.empty(whole(x.shape[0]), 1, 1, 1, dtype=x.dtype, device=x.device)
     return x * own(mask.bernoulli_(keep, generator=drop.generator)).div(keep)

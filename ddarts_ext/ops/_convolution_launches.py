@@ -95,8 +95,11 @@ def _moment_tiles(x: Tensor, groups: int) -> int:
     packet = packet if (x.shape[1] if last else x[0, 0].numel()) % packet == 0 else 1
     positions = x.shape[0] // groups * x[0, 0].numel() // (1 if last else packet)
     lanes = min(32, 1 << (math.ceil(x.shape[1] / packet) - 1).bit_length()) if last else 1
-    tile = max(16, math.ceil(positions / (512 * (256 // lanes)))) * (256 // lanes)
-    return math.ceil(positions / tile)
+    depth, across = 256 // lanes, math.ceil(x.shape[1] / (packet if last else 1) / lanes)
+    packets = max(16, math.ceil(positions / (512 * depth)))
+    while packets > 4 and math.ceil(positions / (packets * depth)) * across * groups < 132:
+        packets //= 2
+    return math.ceil(positions / (packets * depth))
 
 
 def separable_backward(

@@ -83,6 +83,11 @@ def set_rate(optimizer: Optimizer, rate: float, *others: float) -> None:
             group["lr"] = own
 
 
+def rate_of(optimizer: Optimizer) -> float:
+    """The rate of the first group; waits for the device where it is a tensor."""
+    return float(optimizer.param_groups[0]["lr"])
+
+
 def state_of(optimizer: Optimizer) -> dict[str, Any]:
     """``state_dict`` with rates as numbers; waits for the device."""
     state = optimizer.state_dict()

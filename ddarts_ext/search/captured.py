@@ -8,13 +8,12 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ddarts_ext.data import Dataset
 from ddarts_ext.data.batches import skipping
-from ddarts_ext.data.static import Held, IndexTable, in_memory
-from ddarts_ext.runs.graphs import CudaRecording, Pace, Recording, Steps
-from ddarts_ext.runs.optimizers import rates_as_tensors, tensors_of
-from ddarts_ext.runs.ranks import current
+from ddarts_ext.data.static import Held
+from ddarts_ext.runs.captured import CapturedSteps, why_no_batches
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.iterations import Iterations
 from ddarts_ext.search.settings import SearchSettings
@@ -25,22 +24,17 @@ def why_not(config: SearchSettings, dataset: Dataset, device: torch.device, part
     """What keeps the steps of a search from being captured, None where nothing does. parts: those of the caller."""
     architect = config.method.architect
     reasons = {
-        f"the device is {device.type}": device.type != "cuda",
-        "several ranks average between the passes": current().several,
-        "images are decoded when they are needed": in_memory(dataset.train) is None,
-        "AutoAugment chooses on the host": config.augmentation.autoaugment is not None,
-        "augment is a function of the caller": dataset.before is not None,
-        "the data set augments in its own way": type(dataset).augment is not Dataset.augment,
         "parts that were given may change the network": bool(parts),
         "alphas move by the second order": architect.order != 1,
         "gradients stay between the steps (reference_accumulate)": architect.reference_accumulate,
         "alphas move by the images of the weights (alpha_images)": architect.alpha_images != "held_out",
         "alphas move in some of the steps (alpha_every)": architect.alpha_every != 1,
     }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    batches = why_no_batches(dataset, device, config.augmentation.autoaugment)
+    return batches or next((reason for reason, holds in reasons.items() if holds), None)
 
 
-class CapturedIterations(Iterations):
+class CapturedIterations(CapturedSteps, Iterations):
     """Iterations whose steps find their batches by themselves, in tables on the device, and are replayed.
 
     Results are those of :class:`Iterations`: the same images go through the same draws. A step is captured for every
@@ -52,32 +46,36 @@ class CapturedIterations(Iterations):
     def __init__(
         self, stepper: Stepper, dataset: Dataset, config: SearchSettings, failed: Callable[[Exception], None]
     ) -> None:
-        super().__init__(replace(stepper, chosen_alone=False), dataset, config)
-        for optimizer in (stepper.state.weight_optimizer, stepper.state.alpha_optimizer):
-            rates_as_tensors(optimizer)
-        self._failed = failed
-        self._tables: dict[tuple[str, int], IndexTable] = {}
+        Iterations.__init__(self, replace(stepper, chosen_alone=False), dataset, config)
         self._train: dict[int, Held] = {}
         self._judged: Sums | None = None
-        self._before: tuple[object, ...] = ()
-        self._pool: torch.cuda._POOL_HANDLE | None = None
-        self._steps = Steps(self.recording, self._fallen_back)
-        self._pace = Pace(stepper.state.architecture.table.device)
+        CapturedSteps.__init__(self, dataset, stepper.state.architecture.table.device, failed)
 
-    def recording(self) -> Recording:
-        """A new recording, of one step."""
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        return CudaRecording(self._pool, [self.stepper.state.augmentation])
+    def generators(self) -> Sequence[torch.Generator]:
+        return [self.stepper.state.augmentation]
+
+    def optimizers(self) -> Sequence[Optimizer]:
+        return self.stepper.state.weight_optimizer, self.stepper.state.alpha_optimizer
+
+    def tensors(self) -> Sequence[Tensor]:
+        state = self.stepper.state
+        found = [*state.net.parameters(), *state.net.buffers(), *state.held.values()]
+        found += [*state.architecture.parameters(), *state.architecture.buffers()]
+        judged = () if self._judged is None else (self._judged,)
+        for holder in (state.sums, *judged, *self._train.values()):
+            found += holder.tensors()
+        return found
+
+    def drop_gradients(self) -> None:
+        self.stepper.state.weight_optimizer.zero_grad(set_to_none=True)
+        self.stepper.state.architecture.take_gradient(None)
 
     def epoch(
         self, rows: Sequence[Tensor], valid_rows: Tensor | None, *, number: int, decides: bool
     ) -> Iterator[Callable[[], None]]:
         state = self.stepper.state
-        done = left = state.step
-        for part in rows:
-            self._start("train", part, min(left, len(part) - 1))
-            left = max(0, left - len(part))
+        done = state.step
+        self._start_all("train", rows, done)
         if valid_rows is not None:
             self._start("valid", valid_rows, done)
         self._forget_what_moved()
@@ -85,15 +83,7 @@ class CapturedIterations(Iterations):
         for part in skipping(rows, done):
             for _ in range(len(part)):
                 yield functools.partial(self._captured, part.shape[1], valid, number + state.step, decides)
-        self._before = self._addresses()
-
-    def _start(self, what: str, rows: Tensor, done: int) -> IndexTable:
-        key = what, rows.shape[1]
-        held = self._tables.get(key)
-        if held is None or held.table.shape != rows.shape:
-            held = self._tables[key] = IndexTable(self.dataset.train, rows)
-        held.start(rows, done)
-        return held
+        self._remember()
 
     def _captured(self, size: int, valid: int, number: int, decides: bool) -> None:
         if valid:
@@ -106,13 +96,11 @@ class CapturedIterations(Iterations):
         stepper = self.stepper
         form = size, valid, stepper.computes(number), decides and stepper.method.objectives.zero_one_weight > 0
         call = functools.partial(self._architecture, size, valid, number, decides)
-        self._steps.run(("architecture", *form), call, stepper.state.sums)
+        self._run(("architecture", *form), call, stepper.state.sums)
 
     def weight_step(self, size: int, *, drawn: bool) -> None:
         """Move the weights by ``size`` images: those of the architecture step before, or the next ones."""
-        self._steps.run(
-            ("weights", size, drawn), functools.partial(self._weights, size, drawn), self.stepper.state.sums
-        )
+        self._run(("weights", size, drawn), functools.partial(self._weights, size, drawn), self.stepper.state.sums)
 
     def _put(self, size: int) -> None:
         self._train.setdefault(size, Held()).put(*self.prepared(self._tables["train", size].take()))
@@ -142,36 +130,9 @@ class CapturedIterations(Iterations):
         for size, found in by_size.items():
             self._start("judged", torch.cat(found), 0)
             for _ in found:
-                self._steps.run(("judged", size), functools.partial(self._judge_next, size, sums), sums)
+                self._run(("judged", size), functools.partial(self._judge_next, size, sums), sums)
                 self._pace.step()
-        self._before = self._addresses()
+        self._remember()
 
     def _judge_next(self, size: int, sums: Sums) -> None:
         self._judge(self._tables["judged", size].take(), self.stepper.state.architecture.weights(), sums)
-
-    def _forget_what_moved(self) -> None:
-        """Between epochs the network may have become another one, by shrinking."""
-        now = self._addresses()
-        if now != self._before:
-            self._steps.forget()
-            self._pool = None
-            for optimizer in (self.stepper.state.weight_optimizer, self.stepper.state.alpha_optimizer):
-                rates_as_tensors(optimizer)  # they may be others
-        self._before = now
-
-    def _addresses(self) -> tuple[object, ...]:
-        """Where all lies that steps read and write."""
-        state = self.stepper.state
-        tensors = [*state.net.parameters(), *state.net.buffers(), *state.held.values()]
-        tensors += [*state.architecture.parameters(), *state.architecture.buffers()]
-        tensors += [*tensors_of(state.weight_optimizer), *tensors_of(state.alpha_optimizer)]
-        judged = () if self._judged is None else (self._judged,)
-        for holder in (state.sums, *judged, *self._tables.values(), *self._train.values()):
-            tensors += holder.tensors()
-        return tuple((tensor.data_ptr(), tuple(tensor.shape)) for tensor in tensors)
-
-    def _fallen_back(self, error: Exception) -> None:
-        state = self.stepper.state
-        state.weight_optimizer.zero_grad(set_to_none=True)
-        state.architecture.take_gradient(None)
-        self._failed(error)

@@ -59,6 +59,7 @@ class TrainArguments(TypedDict, total=False):
     cutmix: float | None
     layout: Literal["channels_last", "contiguous"] | None
     compile: bool | None
+    graphs: Literal["auto", "on", "off"] | None
     sync_norms: bool | None
     class_weights: Sequence[float] | Literal["balanced"] | None
     augmentation: Augmentation

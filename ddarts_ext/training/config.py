@@ -14,6 +14,7 @@ from ddarts_ext.data.transforms import Transforms
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.stem import STEMS, suited_stem
 from ddarts_ext.runs.device import PRECISIONS
+from ddarts_ext.runs.graphs import GRAPHS
 from ddarts_ext.runs.losses import CLASS_WEIGHTS, LOSS, METRIC, SHOWN_LOSS, SHOWN_METRIC
 from ddarts_ext.runs.objective import plain_weights
 from ddarts_ext.runs.options import (
@@ -32,7 +33,7 @@ from ddarts_ext.training.recipes import NAMES, recipe_of, settings_of
 KEEP = ("last", "best")
 SCHEDULES = ("cosine", "exponential")
 LAYOUTS = ("channels_last", "contiguous")
-MAY_CHANGE = ("device", "source", "data")
+MAY_CHANGE = ("device", "source", "data", "graphs")
 """Fields of config.json that a resumed run may have otherwise: its images are known by what they are."""
 
 
@@ -48,6 +49,8 @@ class TrainConfig:
     accumulate: a batch is computed in so many parts, one after the other, and makes one step; norms see the parts.
     ema: the weights that are judged and written are an average over steps, see :class:`.average.Average`; 0 for none.
     mixup, cutmix: images are mixed in pairs, see :class:`.mixing.Mix`. layout: of images and weights in memory.
+    graphs: whether the steps on a GPU are captured as CUDA graphs; ``auto`` where they can be, ``on`` refuses a
+    training whose steps cannot.
     sync_norms: of several ranks, norms take the statistics of the whole batch, as one process would.
     loss, metric, class_weights: see :func:`ddarts_ext.runs.objective.objective_of`. own: the names of functions that
     were passed to the Trainer, by argument.
@@ -88,6 +91,7 @@ class TrainConfig:
     cutmix: float = 0.0
     layout: str = option("channels_last", choices=LAYOUTS)
     compile: bool = option(False, "Compile the network by torch.compile, which takes minutes at the start.")
+    graphs: str = option("auto", choices=GRAPHS)
     sync_norms: bool = option(False, SYNC_NORMS)
     loss: str = option("cross-entropy", LOSS, shown=SHOWN_LOSS)
     metric: str = option("accuracy", METRIC, shown=SHOWN_METRIC)
@@ -131,6 +135,7 @@ class TrainConfig:
             ("keep", self.keep, KEEP),
             ("schedule", self.schedule, SCHEDULES),
             ("layout", self.layout, LAYOUTS),
+            ("graphs", self.graphs, GRAPHS),
         ):
             if value not in known:
                 raise ValueError(f"train: {name} must be one of {', '.join(known)}, got {value!r}")
@@ -150,7 +155,7 @@ class TrainConfig:
             # As before there was a choice: such runs go on.
             del said["keep"], said["held_back"]
         usual: dict[str, Any] = {"loss": "cross-entropy", "metric": "accuracy", "class_weights": None, "own": {}}
-        usual["sync_norms"] = False
+        usual |= {"sync_norms": False, "graphs": "auto"}
         said = {name: value for name, value in said.items() if name not in usual or value != usual[name]}
         if self.recipe in ("darts", "ddarts"):
             # As before there were others, which alone set these.

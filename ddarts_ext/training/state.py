@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ddarts_ext.runs.device import restore_generator
+from ddarts_ext.runs.optimizers import state_of, take_up
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.training.average import Average
 from ddarts_ext.training.best import Best
@@ -49,7 +50,7 @@ class Run:
             "step": self.step,
             "sums": self.sums.state_dict() if self.step else None,
             "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": state_of(self.optimizer),
             # An epoch that is under way is drawn again, and its finished steps are skipped.
             "order": self.drawn if self.step and self.drawn is not None else self.order.get_state(),
             "random": self.random.get_state(),
@@ -60,7 +61,7 @@ class Run:
     def restore(self, checkpoint: dict[str, Any], history: list[dict[str, Any]]) -> None:
         """Continue from :meth:`checkpoint`; ``history`` are the records of the epochs that it has finished."""
         self.network.load_state_dict(checkpoint["network"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        take_up(self.optimizer, checkpoint["optimizer"])
         self.order.set_state(checkpoint["order"])
         restore_generator(self.random, checkpoint["random"])
         self.epoch, self.step = int(checkpoint["epoch"]), int(checkpoint["step"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ddarts_ext.nn.dead import dead_parameters
+from ddarts_ext.nn.joined import JoinedSGD
 from ddarts_ext.runs import exchange
 from ddarts_ext.runs.objective import Objective
 from ddarts_ext.runs.ranks import ALONE, Ranks
@@ -26,12 +27,18 @@ if TYPE_CHECKING:
 Autocast = Callable[[], AbstractContextManager[object]]
 
 
+def on_a_gpu(device: torch.device) -> bool:
+    """Whether steps may be captured there: the probability of drop path is then a tensor, captured or not."""
+    return device.type == "cuda"
+
+
 class Step:
     """Makes the steps of a training of ``network``, with equal parts of every batch on all ``ranks``, which average
     gradients by torch's DistributedDataParallel, while the backward is under way.
 
-    With ``compile`` the network runs through torch.compile. Drop path then draws from torch's global generator, as no
-    other can be part of a compiled graph; it is seeded for every step and put back after it.
+    On a GPU the probability of drop path is a tensor, which a captured step reads. With ``compile`` the network runs
+    through torch.compile. Drop path then draws from torch's global generator, as no other can be part of a compiled
+    graph; it is seeded for every step and put back after it.
     """
 
     def __init__(
@@ -48,11 +55,12 @@ class Step:
         self.both = getattr(network, "auxiliary", None) is not None
         self.forward: Any = network.forward_auxiliary if self.both else network
         self.drop: Tensor | None = None
+        device = next(network.parameters()).device
         if config.compile:
             # Static shapes: the last batch of an epoch has a graph of its own.
             self.forward = torch.compile(self.forward, dynamic=False)
-            if config.drop_path and hasattr(network, "drop_path"):
-                self.drop = network.drop_path = torch.zeros((), device=next(network.parameters()).device)
+        if (config.compile or on_a_gpu(device)) and config.drop_path and hasattr(network, "drop_path"):
+            self.drop = network.drop_path = torch.zeros((), device=device)
         self.parallel = self._parallel() if ranks.several else None
         if self.parallel is not None:
             self.forward = self.parallel
@@ -75,7 +83,10 @@ class Step:
             inputs, others = mix.images(inputs), labels.roll(1)
         # A part of one image has no variance that a norm could divide by.
         parts = min(config.accumulate, max(1, count // 2))
-        run.optimizer.zero_grad(set_to_none=True)
+        optimizer = run.optimizer
+        together = parts == 1 and not self.ranks.several and isinstance(optimizer, JoinedSGD) and optimizer.joins()
+        optimizer.zero_grad(set_to_none=True)
+        gradients: tuple[Tensor | None, ...] = ()
         found: list[tuple[Tensor, Tensor]] = []
         with self._drawing(run), exchange.answered() if self.ranks.several else nullcontext():
             for images, own, mixed in zip(
@@ -87,17 +98,28 @@ class Step:
                 with self._averaging(len(found) + 1 == parts):
                     logits, loss = self._loss(images, own, mixed, 1.0 if mix is None else mix.kept)
                     loss = loss if parts == 1 else loss * (len(own) / count)
-                    torch.autograd.backward(loss)
+                    if together:
+                        of = optimizer.param_groups[0]["params"]
+                        gradients = torch.autograd.grad(loss, of, allow_unused=True)
+                    else:
+                        torch.autograd.backward(loss)
                 found.append((logits.detach(), loss.detach()))
-        norm: Tensor | None = None
-        if config.clip:
-            norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)
-        run.optimizer.step()
+        norm = self._moved(optimizer, gradients)
         outputs, losses = zip(*found, strict=True)
         loss = sum(losses[1:], losses[0])
         self.objective.judge(run.sums, "train", torch.cat(outputs), labels, loss, self.ranks)
         if norm is not None:
             run.sums.add("gradient", norm)
+
+    def _moved(self, optimizer: torch.optim.Optimizer, gradients: Sequence[Tensor | None]) -> Tensor | None:
+        """Move the weights along ``gradients``, or along those that a backward pass has left; their norm, if it is
+        clipped."""
+        clip = self.config.clip
+        if gradients and isinstance(optimizer, JoinedSGD):
+            return optimizer.descend(gradients, clip)
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), clip) if clip else None
+        optimizer.step()
+        return norm
 
     def _loss(self, images: Tensor, labels: Tensor, others: Tensor | None, kept: float) -> tuple[Tensor, Tensor]:
         smoothing, how = self.config.label_smoothing, self.objective

@@ -13,29 +13,31 @@ from torch import Tensor
 
 from ddarts_ext.data import Augmentation, Dataset, Split, UnreadableImage, load
 from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
-from ddarts_ext.data.batches import permuted, skipping, steps_in
+from ddarts_ext.data.batches import permuted, steps_in
 from ddarts_ext.data.identity import identity
 from ddarts_ext.data.order import canonical_order
 from ddarts_ext.data.own_augment import AugmentFunction, augmented_by
 from ddarts_ext.data.text import is_text
-from ddarts_ext.data.transform_crops import erased
-from ddarts_ext.data.transforms import Transforms, transformed
+from ddarts_ext.data.transforms import Transforms
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.derivation import derive
 from ddarts_ext.nn.dead import dead_note
 from ddarts_ext.nn.forward_pass import Pass
+from ddarts_ext.nn.joined import JoinedSGD
+from ddarts_ext.nn.layout import lay_out
 from ddarts_ext.nn.network import build_network
 from ddarts_ext.nn.norm import synchronise_norms
 from ddarts_ext.runs import interrupts
 from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.runs.folder import RunFolder
+from ddarts_ext.runs.graphs import own_stream
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
 from ddarts_ext.runs.losses import LossFunction, MetricFunction, shown
 from ddarts_ext.runs.notebook import default_progress
 from ddarts_ext.runs.objective import settled
-from ddarts_ext.runs.optimizers import OptimizerFactory, own_optimizer, scale_rates, set_rate, tried
+from ddarts_ext.runs.optimizers import OptimizerFactory, own_optimizer, rate_of, scale_rates, set_rate, tried
 from ddarts_ext.runs.options import takes
 from ddarts_ext.runs.own import check_again, named, refuse_functions
 from ddarts_ext.runs.progress import Progress
@@ -45,6 +47,7 @@ from ddarts_ext.training.average import Average
 from ddarts_ext.training.best import Best, hold_back
 from ddarts_ext.training.config import MAY_CHANGE, OPTIONS, TrainConfig, resolve
 from ddarts_ext.training.demand import announce
+from ddarts_ext.training.iterations import CapturedIterations, Iterations, why_not
 from ddarts_ext.training.judging import judge_split
 from ddarts_ext.training.rates import rate
 from ddarts_ext.training.recipes import deepened, recipe_for, said_of
@@ -147,10 +150,13 @@ class Trainer:
             "train", self.folder, self.progress.say, changeable=MAY_CHANGE, epochs="epochs", ranks=self.ranks
         )
         self.autocast = autocast(self.device, self.config.precision)
+        self._eager = why_not(self.config, self.dataset, self.device, self._kept_eager)
+        if self.config.graphs == "on" and self._eager is not None:
+            raise ValueError(f"train: graphs must be auto or off, as {self._eager}, got 'on'")
 
     def _check_optimizer(self, settings: Mapping[str, Any]) -> None:
         """Refuse what does not go together with an optimiser of the caller."""
-        tried("train", "optimizer", self.optimizer, self.device)
+        self._kept_eager = tried("train", "optimizer", self.optimizer, self.device)
         for name in ("lr", "momentum", "nesterov", "weight_decay"):
             if self.optimizer is not None and settings.get(name) is not None:
                 raise ValueError(f"train: {name} must be left out with optimizer, got {settings[name]!r}")
@@ -178,7 +184,8 @@ class Trainer:
         with own_state("train", self.device), repeatable(self.config.deterministic), self.keeping.session():
             run = self._start()
             try:
-                self._epochs(run)
+                with own_stream(self.device):
+                    self._epochs(run)
             finally:
                 self.progress.close()
                 for logger in self.loggers:
@@ -214,6 +221,8 @@ class Trainer:
                 config.auxiliary(self.genotype),
                 config.stem,
             ).to(self.device)
+        if self.device.type != "cpu" and not self.ranks.several and not config.compile:
+            lay_out(network)
         run = Run(
             network,
             self._optimizer_of(network),
@@ -230,12 +239,13 @@ class Trainer:
         config = self.config
         if self.optimizer is not None:
             return own_optimizer("train", "optimizer", self.optimizer, list(network.parameters()))
-        return torch.optim.SGD(
+        return JoinedSGD(
             network.parameters(),
             lr=config.lr,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.nesterov,
+            fused=True,
         )
 
     def _announce(self, network: Any) -> None:
@@ -249,6 +259,8 @@ class Trainer:
         config = self.config
         for line in self.lines:
             self.progress.say(line)
+        if self.device.type == "cuda" and config.graphs == "auto" and self._eager is not None:
+            self.progress.say(f"train: steps are launched one op at a time, not as CUDA graphs, as {self._eager}")
         if self.objective.said:
             self.progress.say(f"train: {self.objective.said}")
         if self.optimizer is not None:
@@ -278,17 +290,30 @@ class Trainer:
             self.progress.say(f"train: the genotype has {note}")
         synchronise_norms(run.network, self.ranks if config.sync_norms and self.ranks.several else None)
         step = Step(config, run.network, self.autocast, self.objective, self.ranks)
+        iterations = self._iterations(run, step)
         while run.epoch < config.epochs:
             began = time.perf_counter()
             step.drop_path(config.drop_path * run.epoch / config.epochs)
             judged = Sums()
             with self.keeping.interruptible(run, UnreadableImage):
-                self._train(run, step)
+                self._train(run, iterations)
                 self._judge(run, self.dataset.test, "test", judged)
                 if self.held_back is not None:
                     self._judge(run, self.held_back, "held_back", judged)
             with interrupts.held():
                 self._finish_epoch(run, judged, began)
+
+    def _iterations(self, run: Run, step: Step) -> Iterations:
+        """How steps are run on this device: captured as CUDA graphs, if they can be."""
+        if self._eager is not None or self.config.graphs == "off":
+            return Iterations(run, step, self.dataset, self.config)
+        return CapturedIterations(run, step, self.dataset, self.config, self._not_captured)
+
+    def _not_captured(self, error: Exception) -> None:
+        if self.config.graphs == "on":
+            raise error
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        self.progress.say(f"train: steps are launched one op at a time, as they could not be captured: {reason}")
 
     def _finish_epoch(self, run: Run, judged: Sums, began: float) -> None:
         """Record what the epoch came to, and keep it."""
@@ -298,7 +323,7 @@ class Trainer:
         synchronize(self.device)
         record = {
             "epoch": run.epoch,
-            "lr": run.optimizer.param_groups[0]["lr"],
+            "lr": rate_of(run.optimizer),
             "train": {"loss": figures["train_loss"], metric: figures[f"train_{metric}"]},
             "test": {
                 "loss": figures["test_loss"],
@@ -310,7 +335,8 @@ class Trainer:
             "memory_mib": round(peak_memory_mib(self.device), 1),
         }
         run.history.append(record)
-        run.epoch, run.step, run.sums = run.epoch + 1, 0, Sums()
+        run.sums.clear()
+        run.epoch, run.step = run.epoch + 1, 0
         self.keeping.save(run)
         top5 = f" top-5 {figures['test_top5']:.2%}" if "test_top5" in figures else ""
         self.progress.epoch(
@@ -328,25 +354,26 @@ class Trainer:
         run.best = Best.better(run.best, run.epoch + 1, figures, run.judged, self.objective)
         return {"held_back": {"loss": figures["held_back_loss"], metric: figures[f"held_back_{metric}"]}}
 
-    def _train(self, run: Run, step: Step) -> None:
+    def _train(self, run: Run, iterations: Iterations) -> None:
         """The steps of an epoch that are left; their figures are in ``run.sums``."""
-        config, split = self.config, self.dataset.train
+        config = self.config
         steps = steps_in(len(self.order), config.batch, self.ranks.world)
         run.network.train()
         run.drawn = run.order.get_state()
+        # Of the step before: a run that was stopped after the last one of an epoch has none left, and records it.
+        self._set_rate(run, rate(config, run.epoch, max(0, run.step - 1) / steps))
         with self.ranks.in_step():
-            for part in skipping(self.ranks.rows(permuted(self.order, config.batch, run.order)), run.step):
-                for images, labels in split.batches(part):
-                    with interrupts.held(), self.ranks.sharing():
-                        run.under_way = True
-                        self._set_rate(run, rate(config, run.epoch, run.step / steps))
-                        step(run, self._augmented(run, images), labels)
-                        run.step += 1
-                        if run.average is not None:
-                            run.average.follow(run.network, run.epoch * steps + run.step)
-                        run.under_way = False
-                    self.progress.step()
-                    self.ranks.between_steps()
+            for call in iterations.epoch(self.ranks.rows(permuted(self.order, config.batch, run.order))):
+                with interrupts.held(), self.ranks.sharing():
+                    run.under_way = True
+                    self._set_rate(run, rate(config, run.epoch, run.step / steps))
+                    call()
+                    run.step += 1
+                    if run.average is not None:
+                        run.average.follow(run.network, run.epoch * steps + run.step)
+                    run.under_way = False
+                self.progress.step()
+                self.ranks.between_steps()
         self.ranks.average_statistics(run.network, *(() if run.average is None else (run.average.network,)))
 
     def _set_rate(self, run: Run, value: float) -> None:
@@ -354,14 +381,6 @@ class Trainer:
             set_rate(run.optimizer, value)
         else:
             scale_rates(run.optimizer, value / self.config.lr if self.config.lr else 1.0)
-
-    def _augmented(self, run: Run, images: Tensor) -> Tensor:
-        config = self.config
-        inputs = transformed(images, config.transforms, run.random)
-        inputs = self.dataset.augment(inputs, config.augmentation, run.random)
-        if config.transforms.erasing:
-            inputs = erased(inputs, config.transforms.erasing, run.random)
-        return inputs.contiguous() if config.layout == "contiguous" else inputs
 
     def _judge(self, run: Run, split: Split, name: str, sums: Sums) -> None:
         top = 5 if name == "test" and len(self.dataset.classes) > 5 and not self.dataset.numbers else 0

@@ -59,10 +59,30 @@ def test_steps_launch_no_more_than_they_did(name: str) -> None:
     calls, total = CEILINGS[name]
     assert sum(found.calls.values()) <= calls
     assert found.total <= total
+    moved, planned = MOVED[name]
+    assert round(found.moved.total() / 1e9, 2) <= moved
+    # What is planned follows from the network alone, not from the kernels.
+    assert found.plan.bytes / 1e9 == pytest.approx(planned, abs=0.006)
+    assert found.plan.bytes <= found.moved.total()
+
+
+MOVED = {
+    "augmentation": (0.01, 0.00),
+    "weight step": (18.42, 8.61),
+    "architecture step": (71.82, 30.31),
+    "architecture step, little memory": (77.91, 32.97),
+    "architecture step, first order": (17.24, 8.12),
+    "judging": (6.95, 3.72),
+    "IS-DARTS weight step": (16.95, 8.44),
+    "IS-DARTS measure": (8.19, 3.72),
+    "NAS-Bench-201 weight step": (7.85, 2.66),
+    "NAS-Bench-201 measure": (3.52, 1.31),
+}
+"""GB of every step, and of the plan that moves every stored tensor once, as docs/kernels/bytes.md has them."""
 
 
 def test_every_step_has_a_ceiling() -> None:
-    assert set(CEILINGS) == set(launches.STEPS)
+    assert set(CEILINGS) == set(MOVED) == set(launches.STEPS)
 
 
 def reads_a_value() -> None:
@@ -180,6 +200,9 @@ def test_the_command_prints_the_table_and_writes_it(tmp_path: Path) -> None:
         assert f"{row['launches']:,}" in found.output
         assert 0 < row["launches"] < row["calls"]
         assert row["faults"] == {}
+        assert f"{row['moved'] / 1e9:.2f}" in found.output
+        assert row["moved"] >= row["plan"]
+        assert row["model_ms"] == round(row["moved"] / (0.75 * 3.35e12) * 1000, 2)
 
 
 @pytest.mark.usefixtures("small")

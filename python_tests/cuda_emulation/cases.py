@@ -15,7 +15,22 @@ from torch import Tensor
 from ddarts_ext import ops
 from ddarts_ext.nn.readers import pooled_apart
 
-BATCH, CHANNELS, SIDE = 4, 32, 16
+
+@dataclass(frozen=True)
+class Shape:
+    """Of the images [batch, channels, side, side]."""
+
+    batch: int
+    channels: int
+    side: int
+
+    def __str__(self) -> str:
+        return f"[{self.batch}, {self.channels}, {self.side}, {self.side}]"
+
+
+SMALL = Shape(4, 32, 16)
+LATE, FEW_LATE = Shape(64, 64, 8), Shape(4, 64, 8)
+"""Of the last cells of a search, where tiles are few; and fewer of these images."""
 
 
 @dataclass(frozen=True)
@@ -27,29 +42,30 @@ class Case:
     run: Callable[[], None]
 
 
-def cases(dtype: torch.dtype, format_: torch.memory_format) -> Iterator[Case]:
-    """All cases in one dtype and layout."""
+def cases(dtype: torch.dtype, format_: torch.memory_format, shape: Shape = SMALL) -> Iterator[Case]:
+    """All cases in one dtype, layout and shape."""
+    how = shape, dtype, format_
     for stride in (1, 2):
-        yield Case("relu_depthwise_conv2d", f"stride {stride}", _depthwise(dtype, format_, stride, normalize=False))
-    yield Case("relu_depthwise_conv2d", "with batch norm", _depthwise(dtype, format_, 1, normalize=True))
+        yield Case("relu_depthwise_conv2d", f"stride {stride}", _depthwise(*how, stride, normalize=False))
+    yield Case("relu_depthwise_conv2d", "with batch norm", _depthwise(*how, 1, normalize=True))
     for stride in (1, 2):
-        yield Case("relu_separable_conv2d", f"stride {stride}", _separable(dtype, format_, stride, normalize=False))
-    yield Case("relu_separable_conv2d", "with batch norm", _separable(dtype, format_, 1, normalize=True))
+        yield Case("relu_separable_conv2d", f"stride {stride}", _separable(*how, stride, normalize=False))
+    yield Case("relu_separable_conv2d", "with batch norm", _separable(*how, 1, normalize=True))
     for stride in (1, 2):
-        yield Case("relu_pointwise_conv2d", f"stride {stride}", _pointwise(dtype, format_, stride))
+        yield Case("relu_pointwise_conv2d", f"stride {stride}", _pointwise(*how, stride))
     for stride in (1, 2):
-        yield Case("pool3x3", f"stride {stride}", _pool(dtype, format_, stride))
+        yield Case("pool3x3", f"stride {stride}", _pool(*how, stride))
     for stride in (1, 2):
-        yield Case("pool3x3", f"stride {stride}, many readers", _pool_readers(dtype, format_, stride))
-    yield Case("mixed_sum", "8 branches", _mixed_sum(dtype, format_))
-    yield Case("grouped_batch_norm", "2 groups", _norm(dtype, format_))
-    yield Case("channel_iim", "3 maps", _iim(dtype, format_))
-    yield Case("spawn_group", "stride 2", _spawn(dtype, format_))
-    yield Case("recurrent_node", "3 predecessors", _node(dtype))
+        yield Case("pool3x3_readers", f"stride {stride}", _pool_readers(*how, stride))
+    yield Case("mixed_sum", "8 branches", _mixed_sum(*how))
+    yield Case("grouped_batch_norm", "2 groups", _norm(*how))
+    yield Case("channel_iim", "3 maps", _iim(*how))
+    yield Case("spawn_group", "stride 2", _spawn(*how))
+    yield Case("recurrent_node", "3 predecessors", _node(shape, dtype))
 
 
-def _image(dtype: torch.dtype, format_: torch.memory_format, batch: int = BATCH) -> Tensor:
-    image = torch.randn(batch, CHANNELS, SIDE, SIDE).to(dtype).contiguous(memory_format=format_)
+def _image(shape: Shape, dtype: torch.dtype, format_: torch.memory_format) -> Tensor:
+    image = torch.randn(shape.batch, shape.channels, shape.side, shape.side).to(dtype).contiguous(memory_format=format_)
     return image.requires_grad_()
 
 
@@ -57,23 +73,27 @@ def _backward(outputs: list[Tensor], format_: torch.memory_format) -> None:
     torch.autograd.backward(outputs, [torch.ones_like(out).contiguous(memory_format=format_) for out in outputs])
 
 
-def _depthwise(dtype: torch.dtype, format_: torch.memory_format, stride: int, *, normalize: bool) -> Callable[[], None]:
+def _depthwise(
+    shape: Shape, dtype: torch.dtype, format_: torch.memory_format, stride: int, *, normalize: bool
+) -> Callable[[], None]:
     def run() -> None:
-        x = _image(dtype, format_)
+        x = _image(shape, dtype, format_)
         sides, dilations = ((3, 5), [1, 1]) if normalize else ((3, 5, 3, 5), [1, 1, 2, 2])
-        weights = [torch.randn(CHANNELS, 1, k, k, dtype=dtype).requires_grad_() for k in sides]
+        weights = [torch.randn(shape.channels, 1, k, k, dtype=dtype).requires_grad_() for k in sides]
         found = ops.relu_depthwise_conv2d(x, weights, dilations=dilations, stride=stride, normalize=normalize, groups=2)
         _backward(list(found.outputs), format_)
 
     return run
 
 
-def _separable(dtype: torch.dtype, format_: torch.memory_format, stride: int, *, normalize: bool) -> Callable[[], None]:
+def _separable(
+    shape: Shape, dtype: torch.dtype, format_: torch.memory_format, stride: int, *, normalize: bool
+) -> Callable[[], None]:
     def run() -> None:
-        inputs = [_image(dtype, format_) for _ in range(2 if normalize else 1)]
+        inputs = [_image(shape, dtype, format_) for _ in range(2 if normalize else 1)]
         sides, dilations = ((3, 5), [1, 1]) if normalize else ((3, 5, 3, 5), [1, 1, 2, 2])
-        weights = [torch.randn(CHANNELS, 1, k, k, dtype=dtype).requires_grad_() for k in sides]
-        pointwise = [torch.randn(CHANNELS, CHANNELS, 1, 1, dtype=dtype).requires_grad_() for _ in sides]
+        weights = [torch.randn(shape.channels, 1, k, k, dtype=dtype).requires_grad_() for k in sides]
+        pointwise = [torch.randn(shape.channels, shape.channels, 1, 1, dtype=dtype).requires_grad_() for _ in sides]
         found = ops.relu_separable_conv2d(
             inputs, weights, pointwise, dilations=dilations, stride=stride, normalize=normalize, groups=2
         )
@@ -82,68 +102,74 @@ def _separable(dtype: torch.dtype, format_: torch.memory_format, stride: int, *,
     return run
 
 
-def _pointwise(dtype: torch.dtype, format_: torch.memory_format, stride: int) -> Callable[[], None]:
+def _pointwise(shape: Shape, dtype: torch.dtype, format_: torch.memory_format, stride: int) -> Callable[[], None]:
     def run() -> None:
-        weights = [torch.randn(CHANNELS, CHANNELS, 1, 1, dtype=dtype).requires_grad_() for _ in range(stride)]
-        _backward([ops.relu_pointwise_conv2d(_image(dtype, format_), weights, stride=stride)], format_)
+        weights = [
+            torch.randn(shape.channels, shape.channels, 1, 1, dtype=dtype).requires_grad_() for _ in range(stride)
+        ]
+        _backward([ops.relu_pointwise_conv2d(_image(shape, dtype, format_), weights, stride=stride)], format_)
 
     return run
 
 
-def _pool(dtype: torch.dtype, format_: torch.memory_format, stride: int) -> Callable[[], None]:
+def _pool(shape: Shape, dtype: torch.dtype, format_: torch.memory_format, stride: int) -> Callable[[], None]:
     def run() -> None:
-        found = ops.pool3x3(_image(dtype, format_), stride=stride)
+        found = ops.pool3x3(_image(shape, dtype, format_), stride=stride)
         _backward([out for out in found if out is not None], format_)
 
     return run
 
 
-def _pool_readers(dtype: torch.dtype, format_: torch.memory_format, stride: int) -> Callable[[], None]:
+def _pool_readers(shape: Shape, dtype: torch.dtype, format_: torch.memory_format, stride: int) -> Callable[[], None]:
     def run() -> None:
-        x = _image(dtype, format_)
+        x = _image(shape, dtype, format_)
         parts, maxima, averages = pooled_apart(x * 1, 3, stride=stride, maxima=4, averages=4)
         _backward([*parts, *maxima, *averages], format_)
 
     return run
 
 
-def _mixed_sum(dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
+def _mixed_sum(shape: Shape, dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
     def run() -> None:
-        branches = [_image(dtype, format_) for _ in range(8)]
+        branches = [_image(shape, dtype, format_) for _ in range(8)]
         weights = torch.rand(2, 8).requires_grad_()
         _backward([ops.mixed_sum(branches, weights, normalize=[k > 1 for k in range(8)]).out], format_)
 
     return run
 
 
-def _norm(dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
+def _norm(shape: Shape, dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
     def run() -> None:
-        _backward([ops.grouped_batch_norm(_image(dtype, format_), groups=2, relu=True).out], format_)
+        _backward([ops.grouped_batch_norm(_image(shape, dtype, format_), groups=2, relu=True).out], format_)
 
     return run
 
 
-def _iim(dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
+def _iim(shape: Shape, dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
     def run() -> None:
         with torch.no_grad():
-            ops.channel_iim([_image(dtype, format_) for _ in range(3)])
+            ops.channel_iim([_image(shape, dtype, format_) for _ in range(3)])
 
     return run
 
 
-def _node(dtype: torch.dtype) -> Callable[[], None]:
+def _node(shape: Shape, dtype: torch.dtype) -> Callable[[], None]:
     def run() -> None:
-        states = [torch.randn(BATCH * SIDE, CHANNELS).to(dtype).requires_grad_() for _ in range(3)]
-        gates = [torch.randn(BATCH * SIDE, 2 * CHANNELS).to(dtype).requires_grad_() for _ in range(3)]
+        states = [torch.randn(shape.batch * shape.side, shape.channels).to(dtype).requires_grad_() for _ in range(3)]
+        gates = [torch.randn(shape.batch * shape.side, 2 * shape.channels).to(dtype).requires_grad_() for _ in range(3)]
         out = ops.recurrent_node(states, gates, torch.rand(3, 4).requires_grad_())
         out.backward(torch.ones_like(out))
 
     return run
 
 
-def _spawn(dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
+def _spawn(shape: Shape, dtype: torch.dtype, format_: torch.memory_format) -> Callable[[], None]:
     def run() -> None:
-        groups = torch.randn(BATCH, 3 * CHANNELS, SIDE // 2, SIDE // 2).to(dtype).contiguous(memory_format=format_)
-        _backward([ops.spawn_group(groups, _image(dtype, format_), copies=3, stride=2)], format_)
+        groups = (
+            torch.randn(shape.batch, 3 * shape.channels, shape.side // 2, shape.side // 2)
+            .to(dtype)
+            .contiguous(memory_format=format_)
+        )
+        _backward([ops.spawn_group(groups, _image(shape, dtype, format_), copies=3, stride=2)], format_)
 
     return run

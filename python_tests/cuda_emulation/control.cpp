@@ -54,6 +54,7 @@ Span poison_static_shared() {
 }
 
 uint64_t launches = 0;
+bool dry = false;
 
 }  // namespace emulation
 
@@ -63,3 +64,6 @@ extern "C" __attribute__((visibility("default"))) uint64_t emulation_launches() 
 extern "C" __attribute__((visibility("default"))) void emulation_set_order(int order, uint64_t seed) {
   emulation::settings = {static_cast<emulation::Order>(order), seed};
 }
+
+// Whether launches are counted alone, with no block run: for grids of sizes that take the emulation too long.
+extern "C" __attribute__((visibility("default"))) void emulation_set_dry(int dry) { emulation::dry = dry != 0; }

@@ -23,6 +23,7 @@
 namespace emulation {
 
 extern uint64_t launches;  // control.cpp
+extern bool dry;           // launches are counted, and nothing runs
 
 constexpr size_t most_shared_bytes = 163 * 1024;  // what one block may have on sm_80
 
@@ -47,7 +48,8 @@ void launch(dim3 grid, dim3 size, size_t shared_bytes, cudaStream_t, void (*kern
     std::shuffle(blocks.begin(), blocks.end(), random);
   }
   laboratory::begin_launch(reinterpret_cast<const void*>(kernel), grid, size, shared_bytes);
-  for (const uint64_t b : blocks) runner.run(body, b, grid, size, shared_bytes, settings.seed + b);
+  if (!dry)
+    for (const uint64_t b : blocks) runner.run(body, b, grid, size, shared_bytes, settings.seed + b);
   laboratory::end_launch();
 }
 

@@ -2,7 +2,8 @@
 //
 // The n-th execution of a site, since they last met, by the lanes of a warp is one instruction. Its accesses of up to 4
 // bytes a lane are one request; of 8 bytes, one a half of the warp; of 16, one a quarter.
-//   global memory   sectors: the 32-byte lines that a request touches; used: its distinct bytes
+//   global memory   sectors: the 32-byte lines that a request touches; used: its distinct bytes; least: lines that these
+//                   would fill
 //   shared memory   ways: the most distinct 4-byte words that a request wants of one of the 32 banks
 //   moved, needed   32 bytes a sector of every request, against the distinct bytes that the launch touches
 //   races           two accesses of a byte, one a write, that no barrier separates: by two threads of a block, or by two
@@ -41,7 +42,7 @@ struct SiteKey {
   bool operator<(const SiteKey& o) const { return std::tie(place, write, shared) < std::tie(o.place, o.write, o.shared); }
 };
 struct Site {
-  uint64_t requests = 0, lanes = 0, used = 0, sectors = 0, ways = 0, worst = 0;
+  uint64_t requests = 0, lanes = 0, used = 0, sectors = 0, least = 0, ways = 0, worst = 0;
   uint32_t bytes = 0;  // of a lane
 };
 struct Instruction {
@@ -78,8 +79,8 @@ struct Race {
   bool shared = false;
 };
 struct Kernel {
-  uint64_t launches = 0, blocks = 0;
-  dim3 grid, block;
+  uint64_t launches = 0, least_blocks = 0;  // least_blocks: of the smallest launch
+  dim3 block;
   size_t dynamic_shared = 0;
   uint64_t moved[2] = {}, needed[2] = {};  // read, written
   std::map<SiteKey, Site> sites;
@@ -183,7 +184,9 @@ void evaluate_request(Site& site, const Instruction& at, const std::vector<const
       if (std::find(bank.begin(), bank.end(), a / 4) == bank.end()) bank.push_back(a / 4);
     }
   }
-  for (const auto& [line, mask] : lines) site.used += static_cast<uint64_t>(__builtin_popcount(mask));
+  uint64_t used = 0;
+  for (const auto& [line, mask] : lines) used += static_cast<uint64_t>(__builtin_popcount(mask));
+  site.used += used, site.least += (used + kSector - 1) / kSector;
   if (at.shared) {
     size_t ways = 1;
     for (const auto& bank : words) ways = std::max(ways, bank.size());
@@ -246,7 +249,7 @@ void meet(int thread) { threads[static_cast<size_t>(thread)].executed.clear(), +
 
 void write_json(std::ostringstream& out, const void* function, const Kernel& k) {
   out << "{\"kernel\":" << reinterpret_cast<uintptr_t>(function) - library_base << ",\"launches\":" << k.launches
-      << ",\"blocks\":" << k.blocks << ",\"threads\":" << k.block.x * k.block.y * k.block.z
+      << ",\"least_blocks\":" << k.least_blocks << ",\"threads\":" << k.block.x * k.block.y * k.block.z
       << ",\"dynamic_shared\":" << k.dynamic_shared;
   out << ",\"moved\":[" << k.moved[0] << ',' << k.moved[1] << "],\"needed\":[" << k.needed[0] << ',' << k.needed[1] << ']';
   out << ",\"sites\":[";
@@ -254,7 +257,7 @@ void write_json(std::ostringstream& out, const void* function, const Kernel& k) 
   for (const auto& [key, s] : k.sites) {
     out << comma << "{\"place\":" << key.place - library_base << ",\"write\":" << (key.write ? "true" : "false")
         << ",\"shared\":" << (key.shared ? "true" : "false") << ",\"bytes\":" << s.bytes << ",\"requests\":" << s.requests
-        << ",\"lanes\":" << s.lanes << ",\"used\":" << s.used << ",\"sectors\":" << s.sectors << ",\"ways\":" << s.ways
+        << ",\"lanes\":" << s.lanes << ",\"used\":" << s.used << ",\"sectors\":" << s.sectors << ",\"least\":" << s.least << ",\"ways\":" << s.ways
         << ",\"worst\":" << s.worst << '}';
     comma = ",";
   }
@@ -282,14 +285,16 @@ void begin_launch(const void* function, dim3 grid, dim3 block, size_t shared_byt
   find_library(), find_host_stack();
   kernel = &kernels[function];
   if (kernel->launches == 0) launch_order.push_back(function);
-  ++kernel->launches, kernel->grid = grid, kernel->block = block;
+  ++kernel->launches, kernel->block = block;
+  const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
+  kernel->least_blocks = kernel->launches == 1 ? blocks : std::min(kernel->least_blocks, blocks);
   kernel->dynamic_shared = std::max(kernel->dynamic_shared, shared_bytes);
   global_shadow.clear(), touched.clear();
 }
 
 void begin_block(uint64_t block, int count, Span dynamic_shared, Span static_shared) {
   end_block();
-  ++kernel->blocks, block_number = static_cast<int64_t>(block);
+  block_number = static_cast<int64_t>(block);
   dynamic_memory = dynamic_shared, static_memory = static_shared;
   threads.assign(static_cast<size_t>(count), Thread{});
   shared_shadow.assign((dynamic_shared.size + 127) / 128 * 128 + static_shared.size, Shadow{});

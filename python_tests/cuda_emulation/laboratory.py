@@ -7,11 +7,13 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-WARP_BYTES = 128  # of a full request: 32 lanes of 4 bytes, 4 sectors
+MOST_WAYS, MOST_SECTORS = 1.1, 1.3
+"""Above which it is wasteful: passes of a request to shared memory, sectors of one to global memory over the least."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,8 @@ class Site:
     """All executions of one load or store.
 
     where: the line of the access, then those of the calls that it was inlined through. bytes: of a lane. sectors, ways,
-    lanes: of a request on average. used: share of the sectors' bytes that a request wants. requests: how many.
+    lanes: of a request on average. used: share of the sectors' bytes that a request wants. least: sectors that these
+    bytes would fill, side by side. requests: how many.
     """
 
     where: str
@@ -30,6 +33,7 @@ class Site:
     lanes: float
     sectors: float
     used: float
+    least: float
     ways: float
 
     @property
@@ -41,8 +45,8 @@ class Site:
     def finding(self) -> str:
         """What is wasteful, or the empty string."""
         if self.shared:
-            return f"{self.ways:.1f}-way bank conflict" if self.ways > 1.05 else ""
-        if self.lanes > 4 and self.used < 0.6:
+            return f"{self.ways:.1f}-way bank conflict" if self.ways > MOST_WAYS else ""
+        if self.sectors > MOST_SECTORS * self.least:
             return f"{self.sectors:.1f} sectors a request, {self.used:.0%} of them used"
         if self.bytes < 4 and self.lanes > 16:
             return f"{self.bytes} bytes a lane"
@@ -61,10 +65,14 @@ class Race:
 
 @dataclass(frozen=True)
 class Kernel:
-    """One kernel, with its template arguments. moved, needed: bytes read and written, of all requests and distinct."""
+    """One kernel, with its template arguments.
+
+    blocks: of its smallest launch. moved, needed: bytes read and written, of all requests and distinct.
+    """
 
     name: str
     launches: int
+    blocks: int
     threads: int
     dynamic_shared: int
     moved: tuple[int, int]
@@ -78,11 +86,26 @@ class Kernel:
         requests = sum(site.requests for site in chosen)
         return sum(getattr(site, value) * site.requests for site in chosen) / requests if requests else float("nan")
 
+    @property
+    def over_least(self) -> float:
+        """Sectors of requests to global memory, over the least that their bytes would fill; NaN without requests."""
+        return self.mean("sectors", shared=False) / self.mean("least", shared=False)
+
     def findings(self) -> list[tuple[float, Site]]:
         """(share of the kernel's cost in that memory, site) of what is wasteful, the costliest first."""
         total = {shared: sum(s.cost for s in self.sites if s.shared == shared) for shared in (False, True)}
         found = [(site.cost / total[site.shared], site) for site in self.sites if site.finding]
         return sorted(found, key=lambda pair: -pair[0])
+
+
+@contextmanager
+def dry(library: ctypes.CDLL) -> Iterator[None]:
+    """Within it launches are seen and nothing runs: grids of large sizes."""
+    library.emulation_set_dry(1)
+    try:
+        yield
+    finally:
+        library.emulation_set_dry(0)
 
 
 def forget(library: ctypes.CDLL) -> None:
@@ -106,7 +129,7 @@ def _kernel(seen: dict[str, Any], frames: dict[int, list[tuple[str, str]]]) -> K
     merged: dict[tuple[str, bool, bool, int], dict[str, int]] = {}
     for site in seen["sites"]:
         key = (_where(frames[site["place"]]), site["write"], site["shared"], site["bytes"])
-        sums = merged.setdefault(key, dict.fromkeys(("requests", "lanes", "used", "sectors", "ways"), 0))
+        sums = merged.setdefault(key, dict.fromkeys(("requests", "lanes", "used", "sectors", "least", "ways"), 0))
         for name in sums:
             sums[name] += site[name]
     sites = [
@@ -116,6 +139,7 @@ def _kernel(seen: dict[str, Any], frames: dict[int, list[tuple[str, str]]]) -> K
             lanes=s["lanes"] / s["requests"],
             sectors=s["sectors"] / s["requests"],
             used=s["used"] / (32 * s["sectors"]) if s["sectors"] else 1.0,
+            least=s["least"] / s["requests"],
             ways=s["ways"] / s["requests"],
         )
         for key, s in merged.items()
@@ -127,6 +151,7 @@ def _kernel(seen: dict[str, Any], frames: dict[int, list[tuple[str, str]]]) -> K
     return Kernel(
         short_name(frames[seen["kernel"]][-1][0]),
         seen["launches"],
+        seen["least_blocks"],
         seen["threads"],
         seen["dynamic_shared"],
         (seen["moved"][0], seen["moved"][1]),

@@ -30,6 +30,17 @@ __global__ void strided_read(const float* x, float* out) {
   out[i] = x[i * 9];
 }
 
+// All lanes want one value: a sector, of which little is used, but none fewer would do.
+__global__ void broadcast_read(const float* x, float* out) {
+  out[blockIdx.x * blockDim.x + threadIdx.x] = x[blockIdx.x * 8];
+}
+// A request that begins within a sector takes one more than it must; one of every second value twice as many.
+template <int Step, int First>
+__global__ void stepped_read(const float* x, float* out) {
+  const int i = blockIdx.x * blockDim.x + threadIdx.x;
+  out[i] = x[i * Step + First];
+}
+
 // The columns of a tile of 32 x P values; a pitch of 33 puts them into different banks.
 template <int P>
 __device__ __forceinline__ void transpose(float* tile, const float* x, float* out) {

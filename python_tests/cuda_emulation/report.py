@@ -15,7 +15,10 @@ from cuda_emulation.laboratory import Kernel
 
 OPS = (
     "relu_depthwise_conv2d",
+    "relu_separable_conv2d",
+    "relu_pointwise_conv2d",
     "pool3x3",
+    "pool3x3_readers",
     "mixed_sum",
     "grouped_batch_norm",
     "channel_iim",
@@ -27,6 +30,10 @@ VARIANTS = (
     (torch.bfloat16, torch.channels_last),
     (torch.float32, torch.contiguous_format),
 )
+SHAPES = {cases.SMALL: VARIANTS, cases.FEW_LATE: (VARIANTS[0], VARIANTS[2])}
+"""Whose accesses are seen, with the dtypes and layouts of each."""
+MULTIPROCESSORS = 132
+"""Of an H100: what a grid must fill."""
 SHORTER = {"__nv_bfloat16": "bf16", "unsigned int": "u32", "true": "1", "false": "0", "unsigned short": "u16"}
 LAYOUTS = {torch.channels_last: "channels-last", torch.contiguous_format: "contiguous"}
 
@@ -52,7 +59,7 @@ class Resources:
 
 
 def resources(architecture: str) -> dict[tuple[str, str], Resources] | str:
-    """(op, kernel) -> what ptxas reports, or why there is nothing: no nvcc."""
+    """(stem of the .cu, kernel) -> what ptxas reports, or why there is nothing: no nvcc."""
     cuda = build.toolchain.find_cuda()
     if isinstance(cuda, str):
         return cuda
@@ -67,9 +74,15 @@ def resources(architecture: str) -> dict[tuple[str, str], Resources] | str:
             ["c++filt"], input="\n".join(m[0] for m in matches), capture_output=True, text=True, check=True
         ).stdout.splitlines()
         for name, (_, spills, registers, shared) in zip(names, matches, strict=True):
-            op = next((op for op in OPS if Path(source).stem.startswith(op)), source)  # <op>.cu, <op>_*.cu
-            found[op, readable(laboratory.short_name(name))] = Resources(int(registers), int(spills), int(shared or 0))
+            own = Resources(int(registers), int(spills), int(shared or 0))
+            found[Path(source).stem, readable(laboratory.short_name(name))] = own
     return found
+
+
+def resources_of(op: str, kernel: str, known: dict[tuple[str, str], Resources]) -> Resources:
+    """Of a kernel that ``op`` launches: its own, or one of an op whose launchers it calls."""
+    stems = [path.stem for path in build.op_sources(op) if path.suffix == ".cu"]
+    return next(known[stem, kernel] for stem in stems if (stem, kernel) in known)
 
 
 def nvcc_version() -> str:
@@ -87,32 +100,46 @@ def readable(name: str) -> str:
 
 @dataclass(frozen=True)
 class Seen:
-    """A kernel in all cases of one dtype and layout."""
+    """A kernel in all cases of one shape, dtype and layout. grid: its fewest blocks at LATE, if it runs there."""
 
     op: str
     variant: str
     kernel: Kernel
+    grid: int | None
 
 
 def look(op_names: Iterable[str] = OPS) -> Iterator[Seen]:
     """Runs all cases of these ops. Only in a process of its own: it puts the emulated kernels into ``ddarts_ext``."""
-    wanted = tuple(op_names)
-    into = torch.library.Library("ddarts_ext", "IMPL")  # type: ignore[no-untyped-call]
-    for op in wanted:
-        path = build.compile_library(build.op_sources(op), laboratory=True)
-        library = build.load(path)
-        for name in (op, f"{op}_backward"):
-            if hasattr(torch.ops.ddarts_ext, name):
-                emulated = getattr(getattr(torch.ops, build.NAMESPACE), name).default
-                into.impl(name, emulated, "CPU")  # type: ignore[no-untyped-call]
-        for dtype, format_ in VARIANTS:
-            laboratory.forget(library)
-            for case in cases.cases(dtype, format_):
-                if case.op == op:
-                    case.run()
+    for op in op_names:
+        # Of one op at a time: two of them may be in one library.
+        with torch.library._scoped_library("ddarts_ext", "IMPL") as into:
+            yield from _look_at(op, into)
+
+
+def _look_at(op: str, into: torch.library.Library) -> Iterator[Seen]:
+    path = build.compile_library(build.op_sources(op), laboratory=True)
+    library = build.load(path)
+    for name in (op, f"{op}_backward"):
+        if hasattr(torch.ops.ddarts_ext, name):
+            emulated = getattr(getattr(torch.ops, build.NAMESPACE), name).default
+            into.impl(name, emulated, "CPU")  # type: ignore[no-untyped-call]
+
+    def kernels(shape: cases.Shape, dtype: torch.dtype, format_: torch.memory_format) -> list[Kernel]:
+        laboratory.forget(library)
+        for case in cases.cases(dtype, format_, shape):
+            if case.op == op:
+                case.run()
+        return laboratory.read(library, path)
+
+    for dtype, format_ in VARIANTS:
+        with laboratory.dry(library):
+            grids = {kernel.name: kernel.blocks for kernel in kernels(cases.LATE, dtype, format_)}
+        for shape in (shape for shape, variants in SHAPES.items() if (dtype, format_) in variants):
             variant = f"{str(dtype).removeprefix('torch.')} {LAYOUTS[format_]}"
-            for kernel in laboratory.read(library, path):
-                yield Seen(op, variant, kernel)
+            if shape != cases.SMALL:
+                variant += f" {shape}"
+            for kernel in kernels(shape, dtype, format_):
+                yield Seen(op, variant, kernel, grids.get(kernel.name))
 
 
 def markdown(seen: Iterable[Seen], known: dict[tuple[str, str], Resources] | str, architecture: str) -> Iterator[str]:
@@ -132,23 +159,24 @@ def markdown(seen: Iterable[Seen], known: dict[tuple[str, str], Resources] | str
 
 
 COLUMNS = (
-    "kernel", "dtype, layout", "sectors", "used", "moved / needed", "ways", "races",
-    "registers", "spills", "shared", "blocks",
+    "kernel", "dtype, layout", "sectors", "over least", "moved / needed", "ways", "races",
+    "registers", "spills", "shared", "blocks", "grid",
 )  # fmt: skip
 
 
 def _row(one: Seen, known: dict[tuple[str, str], Resources] | str, architecture: str) -> str:
     kernel, name = one.kernel, readable(one.kernel.name)
     cells = [f"`{name}`", one.variant]
-    cells += [_number(kernel.mean("sectors", shared=False), ".1f"), _number(kernel.mean("used", shared=False), ".0%")]
+    cells += [_number(kernel.mean("sectors", shared=False), ".1f"), _number(kernel.over_least, ".2f")]
     cells += [f"{sum(kernel.moved) / max(1, sum(kernel.needed)):.1f}", _number(kernel.mean("ways", shared=True), ".2f")]
     cells += [str(sum(race.count for race in kernel.races))]
     if isinstance(known, str):
         cells += ["no nvcc"] * 4
     else:
-        own = known[one.op, name]
+        own = resources_of(one.op, name, known)
         cells += [str(own.registers), str(own.spills), f"{own.static_shared + kernel.dynamic_shared}"]
         cells += [str(own.blocks(kernel.threads, kernel.dynamic_shared, architecture))]
+    cells += ["-" if one.grid is None else str(one.grid)]
     return f"| {' | '.join(cells)} |"
 
 
@@ -164,13 +192,16 @@ def _findings(seen: Sequence[Seen], least: float = 0.05) -> Iterator[str]:
             kernels = found.setdefault((line, what), {})
             name = f"`{readable(one.kernel.name)}` {one.variant}"
             kernels[name] = kernels.get(name, 0.0) + share
+        if one.grid is not None and one.grid < MULTIPROCESSORS:
+            what = f"a grid that does not fill {MULTIPROCESSORS} multiprocessors at {cases.LATE}"
+            found.setdefault(("", what), {})[f"`{readable(one.kernel.name)}` {one.grid}"] = 1.0
         for race in one.kernel.races:
             name = f"`{readable(one.kernel.name)}` {one.variant}"
             found.setdefault((race.first, f"RACE with {race.second}, {race.count} bytes"), {})[name] = 1.0
     for (line, what), kernels in sorted(found.items()):
-        costly = [f"{name} {share:.0%}" for name, share in kernels.items() if share >= least]
+        costly = [f"{name} {share:.0%}" if line else name for name, share in kernels.items() if share >= least]
         if costly:
-            yield f"- {line}, {what}: {'; '.join(costly)}"
+            yield f"- {line}, {what}: {'; '.join(costly)}" if line else f"- {what}: {'; '.join(costly)}"
 
 
 def _number(value: float, form: str) -> str:

@@ -79,6 +79,42 @@ def test_strided_reads_are_found_by_line(run: Run) -> None:
     assert (kernel.moved[0], kernel.needed[0]) == (512 * 32, 512 * 4)
 
 
+@pytest.mark.parametrize(
+    ("name", "sectors", "least", "finding"),
+    [
+        ("broadcast_read", 1.0, 1.0, ""),
+        ("shifted_read", 5.0, 4.0, ""),
+        ("second_read", 8.0, 4.0, "8.0 sectors a request, 50% of them used"),
+    ],
+)
+def test_sectors_are_held_against_the_least_that_would_do(
+    run: Run, name: str, sectors: float, least: float, finding: str
+) -> None:
+    kernel = run(name, blocks=2)
+    found = site(kernel, write=False, shared=False)
+    assert (found.sectors, found.least, found.finding) == (sectors, least, finding)
+    assert kernel.over_least == pytest.approx((sectors + 4) / (least + 4))  # the writes are of whole sectors
+
+
+def test_the_smallest_grid_is_kept(run: Run) -> None:
+    assert run("coalesced_copy", blocks=3).blocks == 3
+
+
+def test_a_dry_launch_is_seen_and_does_not_run(emulated: build.Emulated) -> None:
+    path = build.compile_library([SOURCE], laboratory=True)
+    library = ctypes.CDLL(str(path))
+    x, out = torch.ones(1 << 15), torch.zeros(1 << 15)
+    laboratory.forget(library)
+    with laboratory.dry(library):
+        for blocks in (64, 40, 64):
+            library.coalesced_copy(ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(out.data_ptr()), blocks, 256)
+    (kernel,) = laboratory.read(library, path)
+    assert (kernel.blocks, kernel.launches, kernel.sites) == (40, 3, ())
+    assert not out.any()
+    library.coalesced_copy(ctypes.c_void_p(x.data_ptr()), ctypes.c_void_p(out.data_ptr()), 1, 256)
+    assert out[:256].all()
+
+
 def test_a_struct_is_copied_in_words(run: Run) -> None:
     found = site(run("struct_copy", threads=32), write=False, shared=False)
     assert (found.bytes, found.requests) == (8, 6)  # three words, in halves of a warp

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from cuda_emulation import build, report
+from cuda_emulation.laboratory import Kernel
 from cuda_emulation.report import Resources
 
 
@@ -17,9 +18,12 @@ def test_the_report_has_every_kernel_of_an_op(emulated: build.Emulated) -> None:
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines() if line.startswith("| `")]
     assert {re.match(r"\| `(\w+)<", row[0])[1] for row in rows} == {"channels_last_kernel", "contiguous_kernel"}  # type: ignore[index]
-    assert {row[1] for row in rows} == {"float32 channels-last", "bfloat16 channels-last", "float32 contiguous"}
+    layouts = {"float32 channels-last", "bfloat16 channels-last", "float32 contiguous"}
+    late = {"float32 channels-last [4, 64, 8, 8]", "float32 contiguous [4, 64, 8, 8]"}
+    assert {row[1] for row in rows} == layouts | late
     for row in rows:
         assert float(row[4]) < 1.2, row  # every map is read once
+        assert row[11].rstrip(" |") == "-" or int(row[11].rstrip(" |")) >= 132, row  # at [64, 64, 8, 8]
         assert row[6] == "0", row
         assert row[7:] == ["no nvcc"] * 4 or int(row[7]) > 0, row
 
@@ -38,6 +42,22 @@ def test_the_forward_of_the_depthwise_convolution_reads_without_bank_conflicts()
     ways = [float(row[5]) for row in rows if row[1] == "float32 channels-last" and row[5] != "-"]
     assert len(ways) == 2
     assert max(ways) < 1.1
+
+
+def test_a_grid_that_leaves_a_device_idle_is_said() -> None:
+    def seen(name: str, grid: int | None) -> report.Seen:
+        return report.Seen("op", "float32 contiguous", Kernel(name, 1, 1, 256, 0, (1, 1), (1, 1), ()), grid)
+
+    lines = list(report.markdown([seen("small", 131), seen("full", 132), seen("elsewhere", None)], "no nvcc", "sm_90"))
+    (said,) = [line for line in lines if line.startswith("- ")]
+    assert said == "- a grid that does not fill 132 multiprocessors at [64, 64, 8, 8]: `small` 131"
+    assert [line.split(" | ")[11] for line in lines if line.startswith("| `")] == ["131 |", "132 |", "- |"]
+
+
+def test_kernels_of_an_op_are_known_by_its_files_and_those_that_it_calls() -> None:
+    known = {("mixed_sum", "moments"): Resources(1, 0, 0), ("relu_separable_conv2d", "joins"): Resources(2, 0, 0)}
+    assert report.resources_of("relu_separable_conv2d", "moments", known).registers == 1
+    assert report.resources_of("relu_pointwise_conv2d", "joins", known).registers == 2
 
 
 @pytest.mark.parametrize(

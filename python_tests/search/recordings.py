@@ -1,4 +1,4 @@
-"""Stand-ins for a CUDA graph on a CPU, and searches that use them."""
+"""Stand-ins for a CUDA graph on a CPU, and searches and trainings that use them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
+from ddarts_ext.runs.captured import CapturedSteps
 from ddarts_ext.runs.graphs import Call, Recording
-from ddarts_ext.search.captured import CapturedIterations
 
 
 class CalledAgain:
@@ -61,6 +61,25 @@ class _Seen(TorchDispatchMode):
         return results
 
 
+class CountsCalls(TorchDispatchMode):
+    """Calls of the host, whatever they do."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        CountsCalls.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+class Silent(Tape):
+    """A replay is one call, whatever it does."""
+
+    def replay(self) -> None:
+        before = CountsCalls.calls
+        super().replay()
+        CountsCalls.calls = before + 1
+
+
 def _storage(tensor: Tensor) -> int:
     return tensor.untyped_storage()._cdata
 
@@ -68,7 +87,7 @@ def _storage(tensor: Tensor) -> int:
 def with_graphs(run: Any, recording: Callable[[], Recording], patch: pytest.MonkeyPatch) -> Any:
     """The run, as it would be on a GPU, with stand-ins for its graphs."""
     vars(run)["_eager"] = None
-    patch.setattr(CapturedIterations, "recording", lambda self: recording())
+    patch.setattr(CapturedSteps, "recording", lambda self: recording())
     return run
 
 

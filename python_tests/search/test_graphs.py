@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import torch
 from runs.small import noise, outcome, search, shrink, timeless
-from search.recordings import CalledAgain, Tape, held_by_graphs, with_graphs
-from torch.utils._python_dispatch import TorchDispatchMode
+from search.recordings import CalledAgain, CountsCalls, Silent, Tape, held_by_graphs, with_graphs
 
 from ddarts_ext.data import Dataset, MemorySplit
 from ddarts_ext.nn import joined
@@ -198,23 +197,6 @@ def test_a_step_of_all_weights_at_once_is_the_step_of_one_by_one(name: str, monk
         ended.append([*state.net.parameters(), state.sums.means()["gradient"]])
     for one, other in zip(*ended, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
-
-
-class CountsCalls(TorchDispatchMode):
-    calls = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        CountsCalls.calls += 1
-        return func(*args, **(kwargs or {}))
-
-
-class Silent(Tape):
-    """A replay is one call, whatever it does."""
-
-    def replay(self) -> None:
-        before = CountsCalls.calls
-        super().replay()
-        CountsCalls.calls = before + 1
 
 
 @pytest.mark.parametrize("name", ["ddarts", "shrinking"])

@@ -18,6 +18,8 @@ from torch.utils._pytree import tree_leaves
 
 import ddarts_ext
 from ddarts_ext.benchmark.launches.model import launches_of
+from ddarts_ext.benchmark.launches.plan import Plan
+from ddarts_ext.benchmark.launches.traffic import moved_by
 from ddarts_ext.ops._launches import LAUNCHES
 
 _PACKAGE = Path(ddarts_ext.__file__).parent
@@ -27,14 +29,18 @@ _UNMODELLED = ("aten::_fused_sgd_", "aten::_fused_adam_")  # in place, and witho
 class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within it, calls are counted by op, with the launches each would be on CUDA.
 
-    faults: calls that touch a tensor on the CPU, read a value, or give a tensor whose size depends on values, each with
-    the line of the package that it comes from. Run on meta tensors code takes the way that it takes on a GPU.
+    moved: the fewest bytes that these launches read and write. plan: what a plan would that does so once for every
+    stored tensor. faults: calls that touch a tensor on the CPU, read a value, or give a tensor whose size depends on
+    values, each with the line of the package that it comes from. Run on meta tensors code takes the way that it takes
+    on a GPU.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls: Counter[str] = Counter()
         self.launches: Counter[str] = Counter()
+        self.moved: Counter[str] = Counter()
+        self.plan = Plan()
         self.faults: Counter[str] = Counter()
 
     @property
@@ -69,6 +75,9 @@ class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif _on_cpu(out):
             self._fault(f"{name} makes a tensor on the CPU")
         self.launches[name] += self._launches(func, args, given, out)
+        moved = moved_by(func, args, given, out)
+        self.moved[name] += moved
+        self.plan.see(name, args, moved, out)
         return out
 
     def _launches(self, func: torch._ops.OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], out: Any) -> int:

@@ -1,0 +1,123 @@
+"""The bytes of a plan that reads and writes every stored tensor once: docs/kernels/bytes.md.
+
+Stored are the images that a forward pass cannot do without: outputs of convolutions and pools before their norms, and
+sums over edges. Norms are applied where an image is read, their moments come with the launch that writes it, and
+gradients behind a norm or a weighted sum, a g + s y + d, are evaluated where they are read. So a stored image of B
+bytes costs
+
+    write + read              2 B   in the forward pass, whatever the number of its readers
+    read                    + 1 B   if a backward pass needs it
+    read                    + 1 B   if that pass goes through a norm by its batch: s and d are sums over g and y of the
+                                    whole batch, which must be known before the first gradient is evaluated
+    gradient: write + read  + 2 B   if other ops than weighted sums read it, and it has a backward pass
+
+The optimiser's own traffic is added as it is. This follows the calls of a real step, so it covers whatever network
+runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+
+@dataclass
+class _Stored:
+    """An image, held so that no other takes its place in memory.
+
+    back: a backward pass reads it. normed: a norm by its batch does. apart: another op than a weighted sum does.
+    """
+
+    image: Tensor
+    back: bool = False
+    normed: bool = False
+    apart: bool = False
+
+    @property
+    def bytes(self) -> int:
+        size = int(self.image.untyped_storage().nbytes())
+        if not self.back:
+            return 2 * size
+        gradient = 2 if self.apart and self.image.is_floating_point() else 0
+        return (3 + self.normed + gradient) * size
+
+
+class Plan:
+    """Follows the calls of a step, in order."""
+
+    def __init__(self) -> None:
+        self._stored: dict[int, _Stored] = {}
+        self._same: dict[int, list[int]] = {}  # what holds no values of its own in the plan -> those that it is made of
+        self._kept: list[Tensor] = []
+        self._optimizer = 0
+
+    @property
+    def bytes(self) -> int:
+        return self._optimizer + sum(stored.bytes for stored in self._stored.values())
+
+    def see(self, name: str, args: Sequence[Any], moved: int, out: Any) -> None:
+        """A call of the op ``name``, which moves so many bytes today; out: what it gives."""
+        if name in _OPTIMISERS:
+            self._optimizer += moved
+            return
+        for stored in self._of(args):
+            if name.endswith("_backward"):
+                stored.back = True
+            elif name in _WRITES and name != "ddarts_ext::mixed_sum":
+                stored.apart = True
+        for stored in self._of(_NORMED[name](args)) if name in _NORMED else ():
+            stored.normed = True
+        if name in _WRITES:
+            for image in tree_leaves(_WRITES[name](out)):
+                if image.numel():
+                    self._stored[_key(image)] = _Stored(image)
+        elif name in _JOINS:
+            given = [x for x in tree_leaves(_JOINS[name](args)) if isinstance(x, Tensor)]
+            image = out[0] if isinstance(out, tuple) else out
+            if image.dim() == 4 and any(self._parts(x) for x in given):
+                self._same[_key(image)] = [key for x in given for key in self._parts(x)]
+                self._kept.append(image)
+                if name == "ddarts_ext::grouped_batch_norm":
+                    for stored in self._of(given):
+                        stored.apart = True  # the sum of the gradients of its readers is needed before the norm's
+
+    def _of(self, args: Any) -> list[_Stored]:
+        return [self._stored[key] for x in tree_leaves(args) if isinstance(x, Tensor) for key in self._parts(x)]
+
+    def _parts(self, x: Tensor) -> list[int]:
+        key = _key(x)
+        return self._same.get(key, [key] if key in self._stored else [])
+
+
+def _key(x: Tensor) -> int:
+    return int(x.untyped_storage()._cdata)
+
+
+_WRITES: dict[str, Callable[[Any], Any]] = {
+    "ddarts_ext::relu_separable_conv2d": lambda out: out[0],
+    "ddarts_ext::relu_depthwise_conv2d": lambda out: out[0],
+    "ddarts_ext::relu_pointwise_conv2d": lambda out: out,
+    "ddarts_ext::pool3x3": lambda out: out,
+    "ddarts_ext::mixed_sum": lambda out: out[0],
+    "ddarts_ext::spawn_group": lambda out: out,
+    "aten::convolution": lambda out: out,
+}
+"""Ops that give images which the plan stores."""
+_NORMED: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "ddarts_ext::grouped_batch_norm": lambda args: args[0] if args[3] is None else None,
+    "ddarts_ext::relu_separable_conv2d": lambda args: args[0] if args[6] and args[7] is None else None,
+    "ddarts_ext::mixed_sum": lambda args: (
+        [x for x, flag in zip(args[0], args[2], strict=True) if flag] if args[3] is None else None
+    ),
+}
+"""Images that an op normalises by their batch, of its arguments."""
+_JOINS: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "ddarts_ext::grouped_batch_norm": lambda args: args[0],
+    "aten::cat": lambda args: args[0],
+}
+"""Ops whose images the plan does not store: a norm is applied where it is read, channels are read where they lie."""
+_OPTIMISERS = ("aten::_fused_sgd_", "aten::_fused_adam_")
