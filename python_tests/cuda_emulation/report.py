@@ -164,6 +164,50 @@ COLUMNS = (
 )  # fmt: skip
 
 
+LIMITS = {
+    "ways": (laboratory.MOST_WAYS, "bank conflicts: {} passes a request to shared memory at most"),
+    "over least": (laboratory.MOST_SECTORS, "global memory: {} times the least sectors at most"),
+    "spills": (0, "spills: {}"),
+}
+"""Columns of which a row must not have more, averages of a kernel among them, and what that is."""
+
+
+def limits(lines: Iterable[str]) -> Iterator[str]:
+    """What the rows of :func:`markdown` keep and what they do not: how many, and which kernels."""
+    rows: list[tuple[str, dict[str, str]]] = []
+    op = ""
+    for line in lines:
+        op = line.removeprefix("## ") if line.startswith("## ") else op
+        if line.startswith("| `"):
+            rows.append((op, dict(zip(COLUMNS, line.strip("| ").split(" | "), strict=True))))
+    yield from ("", "## What is met, and what is not", "")
+    for column, (most, text) in LIMITS.items():
+        yield _kept(text.format(most), [r for r in rows if _figure(r[1][column]) is not None], column, most)
+    grids = [r for r in rows if _figure(r[1]["grid"]) is not None]
+    yield _kept(f"grids at {cases.LATE}: {MULTIPROCESSORS} blocks at least", grids, "grid", -MULTIPROCESSORS, sign=-1)
+
+
+def _kept(text: str, rows: Sequence[tuple[str, dict[str, str]]], column: str, most: float, sign: int = 1) -> str:
+    over: dict[str, dict[str, list[str]]] = {}
+    for op, row in rows:
+        if sign * float(row[column]) > most:
+            kernels = over.setdefault(row["dtype, layout"].split(" [")[0], {})
+            kernels.setdefault(f"{op} {row['kernel']}", []).append(row[column])
+    kept = len(rows) - sum(len(found) for kernels in over.values() for found in kernels.values())
+    line = f"- {text}. Kept in {kept} of {len(rows)} rows."
+    for layout, kernels in over.items():
+        named = [f"{name} {', '.join(found)}" for name, found in kernels.items()]
+        line += f" {layout}: {'; '.join(named)}."
+    return line
+
+
+def _figure(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
 def _row(one: Seen, known: dict[tuple[str, str], Resources] | str, architecture: str) -> str:
     kernel, name = one.kernel, readable(one.kernel.name)
     cells = [f"`{name}`", one.variant]

@@ -54,6 +54,18 @@ def test_a_grid_that_leaves_a_device_idle_is_said() -> None:
     assert [line.split(" | ")[11] for line in lines if line.startswith("| `")] == ["131 |", "132 |", "- |"]
 
 
+def test_what_is_met_is_added_up_by_limit_and_layout() -> None:
+    row = "| `k<{}>` | float32 contiguous{} | 4.0 | {} | 1.0 | {} | 0 | 9 | {} | 0 | 8 | {} |"
+    lines = ["## op", row.format(1, "", "1.30", "1.10", 0, 132), row.format(2, " [4, 64, 8, 8]", "1.31", "-", 8, "-")]
+    assert list(report.limits(lines))[3:] == [
+        "- bank conflicts: 1.1 passes a request to shared memory at most. Kept in 1 of 1 rows.",
+        "- global memory: 1.3 times the least sectors at most. Kept in 1 of 2 rows. "
+        "float32 contiguous: op `k<2>` 1.31.",
+        "- spills: 0. Kept in 1 of 2 rows. float32 contiguous: op `k<2>` 8.",
+        "- grids at [64, 64, 8, 8]: 132 blocks at least. Kept in 1 of 1 rows.",
+    ]
+
+
 def test_kernels_of_an_op_are_known_by_its_files_and_those_that_it_calls() -> None:
     known = {("mixed_sum", "moments"): Resources(1, 0, 0), ("relu_separable_conv2d", "joins"): Resources(2, 0, 0)}
     assert report.resources_of("relu_separable_conv2d", "moments", known).registers == 1
