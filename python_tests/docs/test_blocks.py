@@ -23,7 +23,7 @@ import ddarts_ext
 PACKAGE = Path(ddarts_ext.__file__).parents[1]
 """The folder of the package under test, installed or not."""
 
-MOST_NOT_RUN = 8
+MOST_NOT_RUN = 11
 
 NEEDS = {
     "docs/quickstart.md": ("onnxruntime", "onnxscript"),
