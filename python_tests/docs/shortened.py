@@ -16,8 +16,8 @@ import ddarts_ext.comparison.improvement as improvement
 import ddarts_ext.comparison.work as work
 import ddarts_ext.distance.score_ops as score_ops
 import ddarts_ext.distance.workers as workers
-import ddarts_ext.search.searcher as searcher
 import ddarts_ext.search.settings as search_settings
+import ddarts_ext.search.strategy as strategy
 import ddarts_ext.training.trainer as trainer
 from ddarts_ext.comparison.plan import Plan
 from ddarts_ext.data.subset import Subset
@@ -119,9 +119,9 @@ def _at_once(timed: Any) -> Any:
     return taken
 
 
-for module in (searcher, trainer, score_ops, workers, work, improvement):
+for module in (strategy, trainer, score_ops, workers, work, improvement):
     module.load = _fewer(module.load)  # type: ignore[attr-defined]
-searcher.resolve = search_settings.resolve = _small_search(search_settings.resolve)  # type: ignore[attr-defined]
+strategy.resolve = search_settings.resolve = _small_search(search_settings.resolve)  # type: ignore[attr-defined]
 op_times.timed = _at_once(op_times.timed)
 trainer.Trainer._deep = _shallow(trainer.Trainer._deep)  # type: ignore[method-assign]
 trainer.resolve = _one_epoch(trainer.resolve)  # type: ignore[attr-defined]
