@@ -6,7 +6,7 @@
 namespace ddarts {
 namespace {
 
-constexpr int64_t kMostTiles = 512, kMostGroups = 65535;  // of a grid in z
+constexpr int64_t kFewTiles = 128, kMostTiles = 512, kMostGroups = 65535;  // of a grid in z
 
 int packet_of(const MixedShape& s) { return s.packets ? (s.wide ? 2 : 4) : 1; }
 
@@ -22,9 +22,11 @@ mixed::Frame frame_of(const MixedShape& s) {
   while (s.channels_last && f.lanes < 32 && f.lanes < f.columns) f.lanes *= 2;
   f.depth = mixed::kThreads / f.lanes;
   f.column_blocks = (f.columns + f.lanes - 1) / f.lanes;
-  // 16 packets a thread, more where there would be too many partial sums to merge, fewer where a device would not be full
+  // 16 packets a thread, more where there would be too many partial sums to merge, fewer where a device would not be full and
+  // the partial sums stay few enough for others to join them in passing (kSeparableMomentTiles)
   int64_t packets = std::max<int64_t>(16, ceil_div(f.positions, kMostTiles * f.depth));
-  while (packets > 4 && ceil_div(f.positions, packets * f.depth) * f.column_blocks * s.groups < kMultiprocessors) packets /= 2;
+  const auto tiles = [&](int64_t each) { return ceil_div(f.positions, each * f.depth); };
+  while (packets > 4 && tiles(packets) * f.column_blocks * s.groups < kMultiprocessors && tiles(packets / 2) <= kFewTiles) packets /= 2;
   f.tile = packets * f.depth;
   f.tiles = (f.positions + f.tile - 1) / f.tile;
   return f;

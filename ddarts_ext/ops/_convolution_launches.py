@@ -97,9 +97,13 @@ def _moment_tiles(x: Tensor, groups: int) -> int:
     lanes = min(32, 1 << (math.ceil(x.shape[1] / packet) - 1).bit_length()) if last else 1
     depth, across = 256 // lanes, math.ceil(x.shape[1] / (packet if last else 1) / lanes)
     packets = max(16, math.ceil(positions / (512 * depth)))
-    while packets > 4 and math.ceil(positions / (packets * depth)) * across * groups < 132:
-        packets //= 2
-    return math.ceil(positions / (packets * depth))
+    tiles = math.ceil(positions / (packets * depth))
+    while packets > 4 and tiles * across * groups < 132:
+        more = math.ceil(positions / (packets // 2 * depth))
+        if more > MOST_MOMENT_TILES:
+            break
+        packets, tiles = packets // 2, more
+    return tiles
 
 
 def separable_backward(

@@ -28,7 +28,7 @@ Autocast = Callable[[], AbstractContextManager[object]]
 
 
 def on_a_gpu(device: torch.device) -> bool:
-    """Whether steps may be captured there: the probability of drop path is then a tensor, captured or not."""
+    """Whether steps may be captured there: what changes from step to step is then in tensors, captured or not."""
     return device.type == "cuda"
 
 

@@ -53,7 +53,7 @@ from ddarts_ext.training.rates import rate
 from ddarts_ext.training.recipes import deepened, recipe_for, said_of
 from ddarts_ext.training.result import TrainResult, write
 from ddarts_ext.training.state import Run
-from ddarts_ext.training.step import Step
+from ddarts_ext.training.step import Step, on_a_gpu
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -245,7 +245,7 @@ class Trainer:
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.nesterov,
-            fused=True,
+            fused=on_a_gpu(self.device),  # which reads its rate from a tensor
         )
 
     def _announce(self, network: Any) -> None:

@@ -18,7 +18,7 @@ from ddarts_ext.runs import captured
 from ddarts_ext.runs.checkpoint import digest
 from ddarts_ext.runs.graphs import Call, Recording
 from ddarts_ext.runs.progress import Progress
-from ddarts_ext.training import Trainer, iterations
+from ddarts_ext.training import Trainer, iterations, trainer
 from ddarts_ext.training import step as steps
 
 TRAINING: dict[str, Any] = {**SMALL, "epochs": 4, "drop_path": 0.3, "batch": 15}
@@ -72,21 +72,22 @@ class Stopped(Progress):
 
 @pytest.fixture(autouse=True)
 def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The probability of drop path is a tensor, whether steps are captured or not."""
-    monkeypatch.setattr(steps, "on_a_gpu", lambda device: True)
+    """The probability of drop path is a tensor and the optimiser fused, whether steps are captured or not."""
+    for module in (steps, trainer):
+        monkeypatch.setattr(module, "on_a_gpu", lambda device: True)
 
 
-def whole(trainer: Trainer) -> tuple[list[dict[str, Any]], str]:
+def whole(run: Trainer) -> tuple[list[dict[str, Any]], str]:
     """All that a training came to: its history, and everything that a checkpoint holds at its end."""
     runs: list[Any] = []
-    begin = trainer._start
+    begin = run._start
 
     def remembered() -> Any:
         runs.append(begin())
         return runs[0]
 
-    trainer._start = remembered  # type: ignore[method-assign]
-    result = trainer.train()
+    run._start = remembered  # type: ignore[method-assign]
+    result = run.train()
     return [{**record, "seconds": 0, "memory_mib": 0} for record in result.history], digest(runs[0].checkpoint())
 
 
@@ -192,9 +193,9 @@ def test_what_cannot_be_captured_runs_as_python_does_and_says_so_once(monkeypatc
     ],
 )
 def test_what_is_not_captured_is_said_and_refused(settings: dict[str, Any], reason: str) -> None:
-    trainer = Trainer(GENOTYPE, stripes(), **{**TRAINING, **settings})
+    run = Trainer(GENOTYPE, stripes(), **{**TRAINING, **settings})
     device = torch.device("cuda" if settings else "cpu")
-    found = iterations.why_not(trainer.config, trainer.dataset, device, trainer._kept_eager)
+    found = iterations.why_not(run.config, run.dataset, device, run._kept_eager)
     assert found is not None
     assert found.startswith(reason)
     with pytest.raises(ValueError, match="train: graphs must be auto or off, as the device is cpu, got 'on'"):
@@ -202,9 +203,9 @@ def test_what_is_not_captured_is_said_and_refused(settings: dict[str, Any], reas
 
 
 def test_a_training_on_a_gpu_is_captured() -> None:
-    trainer = TRAININGS["as published"]()
-    assert captured.why_no_batches(trainer.dataset, torch.device("cuda"), None) is None
-    assert iterations.why_not(trainer.config, trainer.dataset, torch.device("cuda"), None) is None
+    run = TRAININGS["as published"]()
+    assert captured.why_no_batches(run.dataset, torch.device("cuda"), None) is None
+    assert iterations.why_not(run.config, run.dataset, torch.device("cuda"), None) is None
 
 
 def test_graphs_is_one_of_its_values() -> None:
