@@ -38,13 +38,13 @@ def test_no_step_waits_for_the_device(name: str) -> None:
 
 CEILINGS = {
     "augmentation": (27, 18),
-    "weight step": (1588, 873),
-    "architecture step": (2882, 2064),
-    "architecture step, little memory": (4526, 3375),
-    "architecture step, first order": (1512, 803),
-    "judging": (381, 374),
-    "IS-DARTS weight step": (1115, 882),
-    "IS-DARTS measure": (512, 469),
+    "weight step": (1588, 863),
+    "architecture step": (2882, 2049),
+    "architecture step, little memory": (4526, 3350),
+    "architecture step, first order": (1512, 793),
+    "judging": (381, 364),
+    "IS-DARTS weight step": (1115, 872),
+    "IS-DARTS measure": (512, 459),
     "NAS-Bench-201 weight step": (1753, 973),
     "NAS-Bench-201 measure": (857, 523),
 }
