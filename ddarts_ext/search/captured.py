@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from ddarts_ext.data import Dataset
 from ddarts_ext.data.batches import skipping
+from ddarts_ext.data.captured import CapturedSteps, why_no_batches
 from ddarts_ext.data.static import Held
-from ddarts_ext.runs.captured import CapturedSteps, why_no_batches
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search.iterations import Iterations
 from ddarts_ext.search.settings import SearchSettings

@@ -119,7 +119,7 @@ class Searcher:
         self._check_optimizers(settings)
         self.table = self._table(table)
         self.source = str(data) if isinstance(data, (str, Path)) else dataset.name
-        order = kind.ordered(dataset, self.config)
+        self.order = kind.ordered(dataset, self.config)
         self.dataset = dataset.to(self.device)
         self.resume = resume
         self.progress = (progress or default_progress()) if self.ranks.first else Progress()
@@ -128,7 +128,7 @@ class Searcher:
             Task(
                 self.config,
                 self.dataset,
-                order,
+                self.order,
                 self.device,
                 self.ranks,
                 self.objective,

@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 
 from ddarts_ext.data import Dataset
 from ddarts_ext.data.batches import skipping
+from ddarts_ext.data.captured import CapturedSteps, why_no_batches
 from ddarts_ext.data.transform_crops import erased
 from ddarts_ext.data.transforms import transformed
-from ddarts_ext.runs.captured import CapturedSteps, why_no_batches
 from ddarts_ext.training.config import TrainConfig
 from ddarts_ext.training.state import Run
 from ddarts_ext.training.step import Step

@@ -70,7 +70,7 @@ def test_a_run_that_goes_on_goes_on_in_its_table(tmp_path: Path) -> None:
 
 def test_what_is_no_logger() -> None:
     assert isinstance(Kept(), Logger)
-    wrong: Any = [print]
+    wrong: Any = [len]
     with pytest.raises(TypeError, match="search: loggers must have log and close, got builtin_function_or_method"):
         Searcher("digits", loggers=wrong)
 

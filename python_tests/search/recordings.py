@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from ddarts_ext.runs.captured import CapturedSteps
+from ddarts_ext.data.captured import CapturedSteps
 from ddarts_ext.runs.graphs import Call, Recording
 
 

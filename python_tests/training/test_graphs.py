@@ -12,9 +12,8 @@ import torch
 from search.recordings import CalledAgain, CountsCalls, Silent, Tape, with_graphs
 from training.small import GENOTYPE, SMALL, stripes
 
-from ddarts_ext.data import Augmentation, Dataset
+from ddarts_ext.data import Augmentation, Dataset, captured
 from ddarts_ext.nn import joined
-from ddarts_ext.runs import captured
 from ddarts_ext.runs.checkpoint import digest
 from ddarts_ext.runs.graphs import Call, Recording
 from ddarts_ext.runs.progress import Progress
