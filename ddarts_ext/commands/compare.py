@@ -14,9 +14,7 @@ from ddarts_ext.commands import options
 
 
 def compare(
-    data: Annotated[
-        str, typer.Option(help="Images: digits, cifar10:FOLDER, a .npz file, an image folder or shards:PATTERN.")
-    ],
+    data: options.Images,
     out: Annotated[Path, typer.Option(help="Folder of the comparison; every search and training is a run in it.")],
     method: Annotated[
         list[str] | None,

@@ -19,9 +19,7 @@ def optimise(
         str,
         typer.Argument(help="ResNet18, ResNet50, Xception, InceptionV4, another architecture, a genotype file, a run."),
     ],
-    data: Annotated[
-        str, typer.Option(help="Images: digits, cifar10:FOLDER, a .npz file, an image folder or shards:PATTERN.")
-    ],
+    data: options.Images,
     out: Annotated[Path, typer.Option(help="Folder of the search, the trainings and optimised.json.")],
     epochs: Annotated[int | None, typer.Option(help="Epochs of the search at most. [default: the method's]")] = None,
     off_logit: options.OffLogit = None,

@@ -20,6 +20,9 @@ Data = Annotated[
         "for recurrent cells text:FILE."
     ),
 ]
+Images = Annotated[
+    str, typer.Option(help="Images: digits, cifar10:FOLDER, a .npz file, an image folder or shards:PATTERN.")
+]
 Out = Annotated[Path | None, typer.Option(help="Folder of the run: configuration, history, genotype, checkpoint.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out; what is not said is taken from its configuration.")

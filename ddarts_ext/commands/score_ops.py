@@ -13,9 +13,7 @@ from ddarts_ext.commands import options
 
 
 def score_ops(
-    data: Annotated[
-        str, typer.Option(help="Images: digits, cifar10:FOLDER, a .npz file, an image folder or shards:PATTERN.")
-    ],
+    data: options.Images,
     out: Annotated[Path, typer.Option(help="The score file; measurements are kept beside it, in FILE.jsonl.")],
     channels: Annotated[int, typer.Option(help="Channels of the first cell.")] = 64,
     epochs: Annotated[int, typer.Option(help="Epochs of a run.")] = 10,

@@ -21,6 +21,28 @@ GRAPHS = ("auto", "on", "off")
 Call = Callable[[], object]
 
 
+def check_graphs(command: str, graphs: str, why_not: str | None) -> None:
+    """Raise ValueError where steps must be captured (``graphs``) and something, ``why_not``, keeps them from it."""
+    if graphs == "on" and why_not is not None:
+        raise ValueError(f"{command}: graphs must be auto or off, as {why_not}, got 'on'")
+
+
+def say_graphs(
+    command: str, graphs: str, why_not: str | None, device: torch.device, say: Callable[[str], None]
+) -> None:
+    """Say why steps on a GPU are not captured, where they might be."""
+    if device.type == "cuda" and graphs == "auto" and why_not is not None:
+        say(f"{command}: steps are launched one op at a time, not as CUDA graphs, as {why_not}")
+
+
+def fall_back(command: str, graphs: str, say: Callable[[str], None], error: Exception) -> None:
+    """Say that a step could not be captured; raise why where it must be."""
+    if graphs == "on":
+        raise error
+    reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+    say(f"{command}: steps are launched one op at a time, as they could not be captured: {reason}")
+
+
 class Recording(Protocol):
     """A step that is taken up once and done again as often as is wanted."""
 

@@ -17,7 +17,7 @@ from ddarts_ext.nn.norm import synchronise_norms
 from ddarts_ext.runs import interrupts
 from ddarts_ext.runs.device import choose_device, own_state, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.folder import RunFolder
-from ddarts_ext.runs.graphs import own_stream
+from ddarts_ext.runs.graphs import check_graphs, fall_back, own_stream, say_graphs
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
 from ddarts_ext.runs.losses import LossFunction, MetricFunction
@@ -152,8 +152,7 @@ class Searcher:
         around = Surroundings(self.config, self.dataset, lambda: strategy.divided[1], strategy.autocast, self.objective)
         of_method = (PARTS[name](around) for name in self.config.method.parts)
         self._parts = (*strategy.parts(), *of_method, *self._given)
-        if self.config.graphs == "on" and self._eager is not None:
-            raise ValueError(f"search: graphs must be auto or off, as {self._eager}, got 'on'")
+        check_graphs("search", self.config.graphs, self._eager)
 
     def _check_kind(self) -> None:
         """Refuse a method that is not of the kind that the name promises."""
@@ -202,8 +201,9 @@ class Searcher:
         """Run the search, or what is left of it, and read the result."""
         if isinstance(self.strategy, DrawnStrategy):
             with self.keeping.session():
-                self.keeping.open(self._about(), resume=self.resume)
-                self.keeping.begin(self._about())
+                about = self._about()
+                self.keeping.open(about, resume=self.resume)
+                self.keeping.begin(about)
                 result = self.strategy.found()
                 self._write(result)
             return result
@@ -240,11 +240,11 @@ class Searcher:
     def _start(self) -> SearchState:
         for part in self.strategy.divided if self.ranks.several else ():
             self.ranks.check_batch("search", self.config.method.batch, len(part) or self.config.method.batch)
-        self.ranks.check_same("search", self._about(), MAY_CHANGE)
+        about = self._about()
+        self.ranks.check_same("search", about, MAY_CHANGE)
         state = self._initial()
-        if self.device.type == "cuda" and self.config.graphs == "auto" and self._eager is not None:
-            self.progress.say(f"search: steps are launched one op at a time, not as CUDA graphs, as {self._eager}")
-        self.keeping.start(state, self._about(), resume=self.resume, announce=lambda: self._announce(state))
+        say_graphs("search", self.config.graphs, self._eager, self.device, self.progress.say)
+        self.keeping.start(state, about, resume=self.resume, announce=lambda: self._announce(state))
         return state
 
     def _initial(self) -> SearchState:
@@ -285,7 +285,8 @@ class Searcher:
         """How steps are run on this device: captured as CUDA graphs, if they can be."""
         if self._eager is not None or self.config.graphs == "off":
             return self.strategy.iterations(stepper)
-        return self.strategy.captured(stepper, self._not_captured)
+        failed = functools.partial(fall_back, "search", self.config.graphs, self.progress.say)
+        return self.strategy.captured(stepper, failed)
 
     @functools.cached_property
     def _eager(self) -> str | None:
@@ -311,12 +312,6 @@ class Searcher:
                 self.progress.step()
                 self.ranks.between_steps()
         self.ranks.average_statistics(state.net)
-
-    def _not_captured(self, error: Exception) -> None:
-        if self.config.graphs == "on":
-            raise error
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        self.progress.say(f"search: steps are launched one op at a time, as they could not be captured: {reason}")
 
     def _finish_epoch(
         self, state: SearchState, epoch: int, rates: Mapping[str, float], sums: Sums, began: float

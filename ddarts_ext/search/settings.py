@@ -47,6 +47,9 @@ MAY_CHANGE = (
 """Fields of config.json that a resumed run may have otherwise: its images are known by what they are, a table of op
 times by the costs in the checkpoint; how steps are launched and how often is judged changes nothing that is searched;
 more architectures follow those evaluated."""
+BUDGETS = ("budget", "latency_table", "budget_rate", "budget_cells", "budget_channels", "budget_ties")
+LATER = ("loss", "metric", "class_weights", "own", "sync_norms", "search_fraction", *BUDGETS)
+"""Fields that config.json has where they are not as usual: there were searches before there was a choice."""
 BUDGET_RATE = 10.0
 """On the digits multipliers of .5 to 1.5 bring its cost down by half; twice the rate overshoots."""
 BUDGET_TIES = 0.05
@@ -115,13 +118,9 @@ class SearchSettings:
         """Plain data for config.json."""
         start = None if self.start is None else self.start.to_json()
         said = {"version": 1, "command": "search", **asdict(self), "start": start}
-        # As before there was a choice: such runs go on.
         if self.epochs != self.method.epochs:
             said["epochs_in_all"] = self.epochs
-        usual: dict[str, Any] = {"loss": "cross-entropy", "metric": "accuracy", "class_weights": None, "own": {}}
-        usual |= {"sync_norms": False, "search_fraction": 1.0, "budget": None, "latency_table": None}
-        usual |= {"budget_rate": BUDGET_RATE, "budget_cells": None, "budget_channels": None}
-        usual["budget_ties"] = BUDGET_TIES
+        usual = {name: getattr(SearchSettings, name, {}) for name in LATER}
         return {name: value for name, value in said.items() if name not in usual or value != usual[name]}
 
     @property
@@ -149,7 +148,7 @@ OPTIONS: dict[str, Option] = {
 
 
 OF_IMAGES = (
-    *("budget", "latency_table", "budget_rate", "budget_cells", "budget_channels", "budget_ties"),
+    *BUDGETS,
     *("split", "start", "table", "image_size", "stem", "reductions", "sequence", "augmentation", "cells"),
     "class_weights",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +32,7 @@ from ddarts_ext.runs import interrupts
 from ddarts_ext.runs.device import autocast, choose_device, own_state, peak_memory_mib, repeatable, synchronize
 from ddarts_ext.runs.draws import DrawsFrom
 from ddarts_ext.runs.folder import RunFolder
-from ddarts_ext.runs.graphs import own_stream
+from ddarts_ext.runs.graphs import check_graphs, fall_back, own_stream, say_graphs
 from ddarts_ext.runs.keeping import Keeping
 from ddarts_ext.runs.loggers import Logger, check_loggers, figures_of
 from ddarts_ext.runs.losses import LossFunction, MetricFunction, shown
@@ -151,8 +152,7 @@ class Trainer:
         )
         self.autocast = autocast(self.device, self.config.precision)
         self._eager = why_not(self.config, self.dataset, self.device, self._kept_eager)
-        if self.config.graphs == "on" and self._eager is not None:
-            raise ValueError(f"train: graphs must be auto or off, as {self._eager}, got 'on'")
+        check_graphs("train", self.config.graphs, self._eager)
 
     def _check_optimizer(self, settings: Mapping[str, Any]) -> None:
         """Refuse what does not go together with an optimiser of the caller."""
@@ -259,8 +259,7 @@ class Trainer:
         config = self.config
         for line in self.lines:
             self.progress.say(line)
-        if self.device.type == "cuda" and config.graphs == "auto" and self._eager is not None:
-            self.progress.say(f"train: steps are launched one op at a time, not as CUDA graphs, as {self._eager}")
+        say_graphs("train", config.graphs, self._eager, self.device, self.progress.say)
         if self.objective.said:
             self.progress.say(f"train: {self.objective.said}")
         if self.optimizer is not None:
@@ -307,13 +306,8 @@ class Trainer:
         """How steps are run on this device: captured as CUDA graphs, if they can be."""
         if self._eager is not None or self.config.graphs == "off":
             return Iterations(run, step, self.dataset, self.config)
-        return CapturedIterations(run, step, self.dataset, self.config, self._not_captured)
-
-    def _not_captured(self, error: Exception) -> None:
-        if self.config.graphs == "on":
-            raise error
-        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        self.progress.say(f"train: steps are launched one op at a time, as they could not be captured: {reason}")
+        failed = functools.partial(fall_back, "train", self.config.graphs, self.progress.say)
+        return CapturedIterations(run, step, self.dataset, self.config, failed)
 
     def _finish_epoch(self, run: Run, judged: Sums, began: float) -> None:
         """Record what the epoch came to, and keep it."""

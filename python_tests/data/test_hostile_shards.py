@@ -17,13 +17,7 @@ from ddarts_ext.data import load
 from ddarts_ext.data.shards.reading import read_shard
 
 pytest.importorskip("PIL.Image")
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def special(kind: bytes, **fields: Any) -> Callable[[tarfile.TarFile], None]:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from runs.shown import Shown
 from typer.testing import CliRunner
 
 from ddarts_ext import cli, spaces
@@ -17,7 +18,6 @@ from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.genotype import Gene, Genotype
 from ddarts_ext.genotype.start import Start
 from ddarts_ext.nn import DiscreteNetwork
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search.architecture import owners
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.settings import arguments_of
@@ -38,14 +38,6 @@ def noise(train: int = 16) -> Dataset:
 
     classes = ("even", "odd")
     return Dataset("noise", split(train), split(4), classes, (4, 4), 1, (0.5,), (0.25,), Augmentation(crop_padding=1))
-
-
-class Said(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +126,7 @@ def test_pre_training_moves_weights_alone() -> None:
 
 def test_one_shared_architecture_has_no_ablation_loss() -> None:
     """The only row is as useful as the mean over rows: A = 0, which is said once and costs nothing."""
-    said = Said()
+    said = Shown()
     result = Searcher(noise(), "dartopti", start=ONE_GENE, **SMALL, progress=said).search()
     assert [line for line in said.lines if "ablation" in line] == [
         "search: all cells share one architecture, so the ablation loss is 0 and is left out"

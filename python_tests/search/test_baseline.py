@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs.shown import Shown
 from runs.small import noise
 from typer.testing import CliRunner
 
@@ -222,18 +223,9 @@ def test_one_at_random_is_the_one_that_is_drawn() -> None:
     assert several.evaluations[0]["genotype"] == result.genotype.to_json()
 
 
-class Says(Progress):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-
 @pytest.mark.parametrize(("settings", "says"), [({}, False), ({"epochs": 7}, True)])
 def test_epochs_of_a_supernet_are_said_to_be_none(settings: dict[str, Any], says: bool) -> None:
-    shown = Says()
+    shown = Shown()
     Searcher(noise(), "random", cells=3, channels=2, device="cpu", progress=shown, **settings).search()
     assert any("epochs are those of a supernet, and random has none" in line for line in shown.lines) is says
 

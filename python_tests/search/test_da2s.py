@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from runs.shown import Shown
 from runs.small import noise, outcome, search, timeless
 
 from ddarts_ext.genotype import discretize
 from ddarts_ext.genotype.configuration import Configuration
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search import methods
 from ddarts_ext.search.searcher import Searcher
 
@@ -71,24 +71,13 @@ def test_the_result_is_of_the_configuration() -> None:
     assert method.discretisation.rules == ("configuration",)
 
 
-class EndsAfter(Progress):
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def step(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
 @pytest.mark.parametrize("kind", [da2s, nasbench201])
 def test_a_search_that_was_ended_goes_on_as_it_was(kind: Any, tmp_path: Path) -> None:
     expected = kind().search()
     for steps in (2, 8):
         out = tmp_path / str(steps)
         with pytest.raises(KeyboardInterrupt):
-            kind(out=out, progress=EndsAfter(steps)).search()
+            kind(out=out, progress=Shown(steps)).search()
         found = kind(out=out, resume=True).search()
         assert timeless(found.history) == timeless(expected.history)
         assert all(torch.equal(one, other) for one, other in zip(outcome(found), outcome(expected), strict=True))

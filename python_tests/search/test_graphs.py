@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs.shown import Shown
 from runs.small import noise, outcome, search, shrink, timeless
 from search.recordings import CalledAgain, CountsCalls, Silent, Tape, held_by_graphs, with_graphs
 
@@ -19,7 +20,6 @@ from ddarts_ext.data import Dataset, MemorySplit
 from ddarts_ext.nn import joined
 from ddarts_ext.ops._library import has_kernel
 from ddarts_ext.runs.checkpoint import digest
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search.captured import CapturedIterations
 from ddarts_ext.search.parts.part import Part
 from ddarts_ext.search.step import Stepper
@@ -66,23 +66,6 @@ SEARCHES: dict[str, Callable[..., Any]] = {
     "shrinking by alphas": lambda **s: shrink(**{"epochs": 5, "shrink_steps": 2, "shrink_by": "alphas", **s}),
     "shrinking, darts": lambda **s: shrink(space="darts", **{"epochs": 4, **s}),
 }
-
-
-class Remembers(Progress):
-    """What was said; ends the run after so many steps."""
-
-    def __init__(self, end: int = 0) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.left = end
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def step(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 def whole(run: Any) -> tuple[list[dict[str, Any]], list[torch.Tensor], str]:
@@ -165,7 +148,7 @@ def test_resumed_is_the_same(kind: str, steps: int, tmp_path: Path, monkeypatch:
     fused_alphas(monkeypatch)
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        with_graphs(SEARCHES[kind](out=out, progress=Remembers(steps)), Tape, monkeypatch).search()
+        with_graphs(SEARCHES[kind](out=out, progress=Shown(steps)), Tape, monkeypatch).search()
     assert_same(whole(with_graphs(SEARCHES[kind](out=out, resume=True), Tape, monkeypatch)), by_python(kind))
 
 
@@ -180,7 +163,7 @@ def test_steps_of_all_weights_at_once_are_replayed_and_resumed(
     assert_same(whole(with_graphs(SEARCHES[name](), Tape, monkeypatch)), expected)
     out = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        with_graphs(SEARCHES[name](out=out, progress=Remembers(4)), Tape, monkeypatch).search()
+        with_graphs(SEARCHES[name](out=out, progress=Shown(4)), Tape, monkeypatch).search()
     assert_same(whole(with_graphs(SEARCHES[name](out=out, resume=True), Tape, monkeypatch)), expected)
 
 
@@ -260,7 +243,7 @@ def test_a_step_that_cannot_be_captured_runs_as_it_is(monkeypatch: pytest.Monkey
             raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     expected = whole(SEARCHES["ddarts"]())
-    progress = Remembers()
+    progress = Shown()
     assert_same(whole(with_graphs(SEARCHES["ddarts"](progress=progress), Fails, monkeypatch)), expected)
     (said,) = [line for line in progress.lines if "captured" in line]
     assert said.endswith("could not be captured: operation not permitted when stream is capturing")

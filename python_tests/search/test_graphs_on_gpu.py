@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from runs.shown import Shown
 from runs.small import noise, search, shrink
 
 from ddarts_ext.data import Augmentation
 from ddarts_ext.data.augment import augment
 from ddarts_ext.runs.graphs import CudaRecording, own_stream
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search.step import Stepper
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -35,17 +35,6 @@ KINDS: dict[str, Any] = {
     "shrinking": lambda **s: shrink(data=noise(22, 8), **{**GPU, **s}),
     "shrinking, darts": lambda **s: shrink(data=noise(22, 8), space="darts", **{**GPU, **s}),
 }
-
-
-class EndsAfter(Progress):
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def step(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 def losses(result: Any) -> torch.Tensor:
@@ -86,7 +75,7 @@ def test_resumed_is_like_uninterrupted(steps: int, tmp_path: Path) -> None:
     out = tmp_path / "run"
     whole = KINDS["ddarts"](graphs="on").search()
     with pytest.raises(KeyboardInterrupt):
-        KINDS["ddarts"](graphs="on", out=out, progress=EndsAfter(steps)).search()
+        KINDS["ddarts"](graphs="on", out=out, progress=Shown(steps)).search()
     assert_alike(KINDS["ddarts"](graphs="on", out=out, resume=True).search(), whole)
 
 
@@ -113,21 +102,18 @@ def test_a_replay_draws_what_the_step_itself_would() -> None:
 FAILS = """
 import torch
 from ddarts_ext.search.step import Stepper
-from search.test_graphs_on_gpu import KINDS, assert_alike, Progress
-
-class Says(Progress):
-    lines = []
-    def say(self, line):
-        self.lines.append(line)
+from runs.shown import Shown
+from search.test_graphs_on_gpu import KINDS, assert_alike
 
 real = Stepper.weights
 def waits(self, batch, sums):
     real(self, batch, sums)
     float(batch[0].sum())
 Stepper.weights = waits
-found = KINDS["ddarts"](graphs="auto", progress=Says()).search()
-said = [line for line in Says.lines if "could not be captured" in line]
-assert len(said) == 1, Says.lines
+shown = Shown()
+found = KINDS["ddarts"](graphs="auto", progress=shown).search()
+said = [line for line in shown.lines if "could not be captured" in line]
+assert len(said) == 1, shown.lines
 print(said[0])
 assert torch.rand(3, device="cuda").isfinite().all()  # torch's own generator draws again
 assert_alike(found, KINDS["ddarts"](graphs="off").search())

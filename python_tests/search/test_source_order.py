@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from runs.shown import Shown
 
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.shrinking.shrinker import Shrinker
 
@@ -68,16 +68,8 @@ def test_shrinking_too(sources: dict[str, Path]) -> None:
     assert found[0] == found[1] == found[2]
 
 
-class Said(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-
 def test_the_order_of_the_source_is_an_option_that_says_so(sources: dict[str, Path]) -> None:
-    said = Said()
+    said = Shown()
     settings: dict[str, Any] = {"cells": 3, "channels": 2, "batch": 8, "epochs": 2, "device": "cpu", "progress": said}
     searcher = Shrinker(sources["sorted"], **settings, shuffle=False, shrink_steps=1, shrink_interval=1)
     rows = searcher.strategy.rows(searcher._initial())

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs.shown import Shown
 from torch import Tensor
 
 from ddarts_ext import spaces
@@ -16,7 +17,6 @@ from ddarts_ext.data.text import Corpus
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.recurrent import Dropout, supernet
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.search import Searcher, architect
 from ddarts_ext.search.architect import unrolled_gradient
@@ -32,19 +32,6 @@ def corpus(length: int = 400) -> Corpus:
     pattern[::17] = 4
     part = length // 4
     return Corpus("pattern", "words", ("a", "b", "c", "d", "e"), pattern, pattern[:part], pattern[part : 2 * part])
-
-
-class Stopped(Progress):
-    """Interrupts a run after so many steps, as a person would."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def step(self) -> None:
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
 
 
 def test_the_method_on_text_is_darts_where_none_is_named() -> None:
@@ -71,7 +58,7 @@ def test_killed_and_resumed_it_finds_the_same(tmp_path: Path, order: int) -> Non
     settings = {**SETTINGS, "order": order, "epochs": 2}
     whole = Searcher(corpus(), "darts", out=tmp_path / "whole", **settings).search()
     with pytest.raises(KeyboardInterrupt):
-        Searcher(corpus(), "darts", out=tmp_path / "run", progress=Stopped(11), **settings).search()
+        Searcher(corpus(), "darts", out=tmp_path / "run", progress=Shown(11), **settings).search()
     resumed = Searcher(corpus(), "darts", out=tmp_path / "run", resume=True, **settings).search()
     assert resumed.genotype == whole.genotype
     assert torch.equal(resumed.alphas, whole.alphas)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs.shown import Shown
 from torch import Tensor, nn
 
 from ddarts_ext import Searcher, _extension
@@ -20,17 +21,8 @@ from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.data.batches import judged_together
 from ddarts_ext.nn.memory import StepMemory, kept_bytes, step_memory
 from ddarts_ext.nn.stem import suited_stem
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.training import demand
 from ddarts_ext.training.trainer import Trainer
-
-
-class Said(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def images(size: int, count: int = 64, note: str = "") -> Dataset:
@@ -81,7 +73,6 @@ from ddarts_ext import Searcher
 from ddarts_ext.cli import main
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.data import Augmentation, Dataset, MemorySplit
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.training import demand
 from ddarts_ext.training.trainer import Trainer
 
@@ -132,7 +123,7 @@ def test_the_estimate_is_what_a_step_takes(what: dict[str, Any]) -> None:
 
 
 def test_the_first_line() -> None:
-    said = Said()
+    said = Shown()
     search = Searcher(images(8, note="read as it is"), cells=2, channels=4, batch=16, progress=said)
     search._start()
     assert said.lines[0] == "search: read as it is"

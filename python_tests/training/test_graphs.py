@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs.shown import Shown
 from search.recordings import CalledAgain, CountsCalls, Silent, Tape, with_graphs
 from training.small import GENOTYPE, SMALL, stripes
 
@@ -16,7 +17,6 @@ from ddarts_ext.data import Augmentation, Dataset, captured
 from ddarts_ext.nn import joined
 from ddarts_ext.runs.checkpoint import digest
 from ddarts_ext.runs.graphs import Call, Recording
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.training import Trainer, iterations, trainer
 from ddarts_ext.training import step as steps
 
@@ -50,23 +50,6 @@ TRAININGS: dict[str, Callable[..., Trainer]] = {
         **s,
     ),
 }
-
-
-class Stopped(Progress):
-    """What was said; ends the run after so many steps."""
-
-    def __init__(self, end: int = 0) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-        self.left = end
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def step(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 @pytest.fixture(autouse=True)
@@ -113,7 +96,7 @@ def test_replayed_is_the_same(name: str, recording: Callable[[], Recording], mon
 def test_resumed_is_the_same(name: str, end: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = whole(TRAININGS[name]())
     with pytest.raises(KeyboardInterrupt):
-        with_graphs(TRAININGS[name](out=tmp_path / "run", progress=Stopped(end)), Tape, monkeypatch).train()
+        with_graphs(TRAININGS[name](out=tmp_path / "run", progress=Shown(end)), Tape, monkeypatch).train()
     again = TRAININGS[name](out=tmp_path / "run", resume=True)
     assert whole(with_graphs(again, Tape, monkeypatch)) == expected
 
@@ -122,7 +105,7 @@ def test_a_captured_run_goes_on_step_by_step(tmp_path: Path, monkeypatch: pytest
     """``graphs`` may change when a run is resumed."""
     expected = whole(TRAININGS["as published"]())
     with pytest.raises(KeyboardInterrupt):
-        with_graphs(TRAININGS["as published"](out=tmp_path / "run", progress=Stopped(7)), Tape, monkeypatch).train()
+        with_graphs(TRAININGS["as published"](out=tmp_path / "run", progress=Shown(7)), Tape, monkeypatch).train()
     again = TRAININGS["as published"](out=tmp_path / "run", resume=True, graphs="off")
     assert whole(with_graphs(again, Tape, monkeypatch)) == expected
 
@@ -134,7 +117,7 @@ def test_steps_of_all_weights_at_once_are_replayed_and_resumed(tmp_path: Path, m
     expected = whole(TRAININGS[name]())
     assert whole(with_graphs(TRAININGS[name](), Tape, monkeypatch)) == expected
     with pytest.raises(KeyboardInterrupt):
-        with_graphs(TRAININGS[name](out=tmp_path / "run", progress=Stopped(6)), Tape, monkeypatch).train()
+        with_graphs(TRAININGS[name](out=tmp_path / "run", progress=Shown(6)), Tape, monkeypatch).train()
     again = TRAININGS[name](out=tmp_path / "run", resume=True)
     assert whole(with_graphs(again, Tape, monkeypatch)) == expected
 
@@ -166,7 +149,7 @@ class Fails:
 
 
 def test_what_cannot_be_captured_runs_as_python_does_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = Stopped()
+    said = Shown()
     expected = whole(TRAININGS["as published"]())
     assert whole(with_graphs(TRAININGS["as published"](progress=said), Fails, monkeypatch)) == expected
     lines = [line for line in said.lines if "captured" in line]

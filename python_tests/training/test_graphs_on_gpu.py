@@ -7,26 +7,17 @@ from typing import Any
 
 import pytest
 import torch
+from runs.shown import Shown
 from training.small import GENOTYPE, SMALL, stripes
 
 from ddarts_ext.data import Augmentation
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.training import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-class Says(Progress):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-
 def trained(graphs: str, **settings: Any) -> tuple[list[dict[str, Any]], list[str]]:
-    said = Says()
+    said = Shown()
     data = replace(stripes(), augmentation=Augmentation(crop_padding=1, flip=True, cutout=3))
     result = Trainer(
         GENOTYPE, data, **{**SMALL, "batch": 15, "device": "cuda", "graphs": graphs, "progress": said, **settings}

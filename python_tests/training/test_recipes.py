@@ -13,7 +13,6 @@ import torch
 
 from ddarts_ext.data import Augmentation, Dataset, MemorySplit
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.training import Trainer
 from ddarts_ext.training.config import resolve
 from ddarts_ext.training.rates import rate
@@ -192,14 +191,6 @@ def test_holdout_is_a_part_to_choose_by() -> None:
     found = resolve(images(32), {"holdout": 0.25})
     assert (found.keep, found.held_back) == ("best", 0.25)
     assert resolve(images(32), {}).keep == "last"
-
-
-class Said(Progress):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 PAIR = Genotype.from_darts([("sep_conv_3x3", 2, 0), ("skip_connect", 2, 1)], [("max_pool_3x3", 2, 0)], 8, concat=[2])

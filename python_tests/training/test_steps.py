@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from runs.shown import Shown
 from torch import nn
 from training.small import GENOTYPE, SMALL, stripes
 
 from ddarts_ext.nn.network import build_network
 from ddarts_ext.runs.folder import RunFolder
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.training import Trainer, load_network
 from ddarts_ext.training.average import Average
 from ddarts_ext.training.mixing import Mix, mixed_loss
@@ -41,18 +41,6 @@ def test_an_average_follows_its_formula() -> None:
     assert not average.network.training
 
 
-class Stopped(Progress):
-    """Interrupts after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        self.left = steps
-
-    def step(self) -> None:
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
-
-
 ALL: dict[str, Any] = {
     **SMALL, "epochs": 3, "ema": 0.9, "mixup": 0.4, "cutmix": 1.0, "accumulate": 2, "warmup": 1, "nesterov": True,
     "label_smoothing": 0.1, "auxiliary_weight": 0.4, "resized_crop": 0.3, "erasing": 0.5, "holdout": 0.25, "batch": 10,
@@ -63,7 +51,7 @@ ALL: dict[str, Any] = {
 def test_a_run_with_all_of_it_goes_on_as_if_never_interrupted(tmp_path: Path, steps: int) -> None:
     whole = Trainer(GENOTYPE, stripes(), out=tmp_path / "whole", **ALL).train()
     with pytest.raises(KeyboardInterrupt):
-        Trainer(GENOTYPE, stripes(), out=tmp_path / "cut", progress=Stopped(steps), **ALL).train()
+        Trainer(GENOTYPE, stripes(), out=tmp_path / "cut", progress=Shown(steps), **ALL).train()
     again = Trainer(GENOTYPE, stripes(), out=tmp_path / "cut", resume=True, **ALL).train()
     assert equal(whole.network, again.network)
     for ours, theirs in zip(whole.history, again.history, strict=True):
@@ -104,14 +92,7 @@ def test_parts_of_a_batch_give_the_gradient_of_the_batch() -> None:
 
 
 def test_a_batch_in_parts_is_said_and_takes_less_memory() -> None:
-    class Said(Progress):
-        def __init__(self) -> None:
-            self.lines: list[str] = []
-
-        def say(self, line: str) -> None:
-            self.lines.append(line)
-
-    said = Said()
+    said = Shown()
     Trainer(GENOTYPE, stripes(), progress=said, **{**SMALL, "epochs": 1, "accumulate": 4}).train()
     assert any("batch 16 in 4 parts: about" in line for line in said.lines)
 
@@ -215,7 +196,7 @@ def test_a_compiled_network_is_traced_once_and_goes_on(tmp_path: Path, monkeypat
     assert torch.equal(before, torch.get_rng_state())
     assert whole.network.drop_path == pytest.approx(0.4 * 2 / 3)
     with pytest.raises(KeyboardInterrupt):
-        Trainer(GENOTYPE, stripes(), out=tmp_path / "cut", progress=Stopped(3), **settings).train()
+        Trainer(GENOTYPE, stripes(), out=tmp_path / "cut", progress=Shown(3), **settings).train()
     again = Trainer(GENOTYPE, stripes(), out=tmp_path / "cut", resume=True, **settings).train()
     assert equal(whole.network, again.network)
     # The first epoch drops nothing.

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from runs.shown import Shown
 from torch import Tensor
 from typer.testing import CliRunner
 
 from ddarts_ext import cli
 from ddarts_ext.data.text import Corpus
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.sums import Sums
 from ddarts_ext.training.text import TextTrainer
 from ddarts_ext.training.text.weights import load_language_model
@@ -28,17 +28,6 @@ SETTINGS: dict[str, Any] = {"channels": 8, "batch": 8, "bptt": 8, "epochs": 3, "
 def corpus() -> Corpus:
     pattern = torch.tensor([0, 1, 2, 0, 1, 3]).repeat(100)
     return Corpus("pattern", "words", ("a", "b", "c", "d"), pattern, pattern[:90], pattern[90:180])
-
-
-class Stopped(Progress):
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def step(self) -> None:
-        self.left -= 1
-        if not self.left:
-            raise KeyboardInterrupt
 
 
 def test_a_training_runs_and_its_files_are_a_network(tmp_path: Path) -> None:
@@ -62,7 +51,7 @@ def test_killed_and_resumed_it_is_the_same(tmp_path: Path) -> None:
     settings = {**SETTINGS, "asgd_after": 1}
     whole = Trainer(CELL, corpus(), **settings).train()
     with pytest.raises(KeyboardInterrupt):
-        Trainer(CELL, corpus(), out=tmp_path / "run", progress=Stopped(14), **settings).train()
+        Trainer(CELL, corpus(), out=tmp_path / "run", progress=Shown(14), **settings).train()
     resumed = Trainer(CELL, corpus(), out=tmp_path / "run", resume=True, **settings).train()
     assert resumed.perplexity == whole.perplexity
     for ours, theirs in zip(resumed.network.parameters(), whole.network.parameters(), strict=True):

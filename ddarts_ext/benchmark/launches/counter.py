@@ -19,11 +19,10 @@ from torch.utils._pytree import tree_leaves
 import ddarts_ext
 from ddarts_ext.benchmark.launches.model import launches_of
 from ddarts_ext.benchmark.launches.plan import Plan
-from ddarts_ext.benchmark.launches.traffic import moved_by
+from ddarts_ext.benchmark.launches.traffic import OPTIMISERS, moved_by
 from ddarts_ext.ops._launches import LAUNCHES
 
 _PACKAGE = Path(ddarts_ext.__file__).parent
-_UNMODELLED = ("aten::_fused_sgd_", "aten::_fused_adam_")  # in place, and without an implementation on meta
 
 
 class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -67,7 +66,7 @@ class Counted(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._fault(f"{name} reads values")
             if name == "aten::_local_scalar_dense":
                 return 0 if not args[0].dtype.is_floating_point else 0.0
-        out: Any = None if name in _UNMODELLED else func(*args, **given)
+        out: Any = None if name in OPTIMISERS else func(*args, **given)
         if name == "aten::convolution" and args[0].is_contiguous(memory_format=torch.channels_last):
             out = out.contiguous(memory_format=torch.channels_last)  # as cuDNN's; on meta it is not
         if _on_cpu((args, given)):

@@ -24,6 +24,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from ddarts_ext.benchmark.launches.traffic import OPTIMISERS
+
 
 @dataclass
 class _Stored:
@@ -61,7 +63,7 @@ class Plan:
 
     def see(self, name: str, args: Sequence[Any], moved: int, out: Any) -> None:
         """A call of the op ``name``, which moves so many bytes today; out: what it gives."""
-        if name in _OPTIMISERS:
+        if name in OPTIMISERS:
             self._optimizer += moved
             return
         for stored in self._of(args):
@@ -120,4 +122,3 @@ _JOINS: dict[str, Callable[[Sequence[Any]], Any]] = {
     "aten::cat": lambda args: args[0],
 }
 """Ops whose images the plan does not store: a norm is applied where it is read, channels are read where they lie."""
-_OPTIMISERS = ("aten::_fused_sgd_", "aten::_fused_adam_")

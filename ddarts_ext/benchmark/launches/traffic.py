@@ -25,6 +25,8 @@ _MADE = frozenset(
 """What they are given first is not read, only written or looked at."""
 _CHOSEN = frozenset({"aten::index_select", "aten::index", "aten::gather", "aten::embedding"})
 """Of what they are given first they read as much as they give."""
+OPTIMISERS = ("aten::_fused_sgd_", "aten::_fused_adam_")
+"""In place, and without an implementation on meta tensors."""
 _IN_PLACE = {"aten::_fused_sgd_": (0, 2), "aten::_fused_adam_": (0, 2, 3), "aten::_foreach_lerp_": (0,)}
 """Arguments that an op writes and does not return."""
 

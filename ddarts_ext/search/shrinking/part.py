@@ -14,7 +14,7 @@ from ddarts_ext.data import Dataset
 from ddarts_ext.nn.count import count_multiply_adds, count_parameters
 from ddarts_ext.runs.device import synchronize
 from ddarts_ext.runs.ranks import current
-from ddarts_ext.search.cost import costs_of
+from ddarts_ext.search.parts.budget import limit_of
 from ddarts_ext.search.parts.part import Part
 from ddarts_ext.search.settings import SearchSettings
 from ddarts_ext.search.shrinking.masks import MaskedArchitecture
@@ -45,7 +45,6 @@ class ShrinkingPart(Part):
         generator = torch.Generator().manual_seed(settings.seed + 2)
         self.order = order[torch.randperm(len(order), generator=generator)]
         self._size: tuple[int, int] | None = None
-        self.costs = None if settings.budget is None else costs_of(settings, dataset)[1].table
 
     def after_epoch(self, state: SearchState, epoch: int, record: dict[str, Any]) -> bool:
         if not isinstance(state.architecture, MaskedArchitecture):
@@ -67,8 +66,9 @@ class ShrinkingPart(Part):
             if number == self.when[0] and self.how.measure_curve:
                 self._grow(state, record)
         if shrinks and bad is not None:
-            left = len(self.when) - self.when.index(number)
-            after = shrink(mask, bad, state.space, left, costs=self.costs, tolerance=self.config.budget_ties)
+            left, limit = len(self.when) - self.when.index(number), limit_of(state.parts)
+            costs = None if limit is None else limit.costs.table
+            after = shrink(mask, bad, state.space, left, costs=costs, tolerance=self.config.budget_ties)
             record["removed"] = (mask & ~after).nonzero().tolist()
             state.shrink(after)
             self._size = None

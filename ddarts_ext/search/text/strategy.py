@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -100,6 +100,3 @@ class TextStrategy(Strategy):
     def iterations(self, stepper: Any) -> TextIterations:
         batch = self.config.method.batch
         return TextIterations(stepper, self.config, *(columns(words, batch) for words in self.divided))
-
-    def captured(self, stepper: Any, failed: Callable[[Exception], None]) -> Any:
-        raise NotImplementedError("steps on text are not captured")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from runs.shown import Shown
 from runs.small import noise, outcome, search, shrink, timeless
 from typer.testing import CliRunner
 
@@ -16,7 +17,6 @@ from ddarts_ext.cli import app
 from ddarts_ext.genotype.configuration import Configuration
 from ddarts_ext.plot import plot_run
 from ddarts_ext.reporting import report
-from ddarts_ext.runs.progress import Progress
 from ddarts_ext.search import Searcher, methods
 from ddarts_ext.search.cost import sizes_of
 from ddarts_ext.search.parts import limit_of
@@ -43,17 +43,6 @@ def of_noise(method: str, out: Path | None = None, **settings: Any) -> Any:
         "pdarts": {"epochs": 6},
     }
     return search(out, method, **{"steps": 2, **needs.get(method, {}), **settings})
-
-
-class EndsAfter(Progress):
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.left = steps
-
-    def step(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -143,7 +132,7 @@ def test_a_search_that_was_ended_goes_on_as_it_was(method: str, tmp_path: Path) 
     for steps in (2, 8):
         out = tmp_path / str(steps)
         with pytest.raises(KeyboardInterrupt):
-            of_noise(method, out, progress=EndsAfter(steps), **settings).search()
+            of_noise(method, out, progress=Shown(steps), **settings).search()
         found = of_noise(method, out, resume=True, **settings).search()
         assert timeless(found.history) == timeless(expected.history)
         assert all(torch.equal(one, other) for one, other in zip(outcome(found), outcome(expected), strict=True))
@@ -179,7 +168,7 @@ def test_latency_by_a_table_that_was_measured(tmp_path: Path) -> None:
         search(method="darts", channels=4, budget="latency=10s", latency_table=str(path))
     run = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt):
-        search(run, "darts", budget="latency=10s", latency_table=str(path), progress=EndsAfter(5)).search()
+        search(run, "darts", budget="latency=10s", latency_table=str(path), progress=Shown(5)).search()
     measure_ops(of, "cpu", batch=1, seconds=0.01).save(path)
     with pytest.raises(ValueError, match="latency_table must give ops the costs that they had"):
         search(run, "darts", budget="latency=10s", latency_table=str(path), resume=True).search()
