@@ -1,12 +1,13 @@
 // Chooses packets, block shape and grids of mixed_sum; see mixed_sum.cuh.
 #include "mixed_sum.cuh"
+#include "relu_separable_conv2d.h"
 
 #include <algorithm>
 
 namespace ddarts {
 namespace {
 
-constexpr int64_t kFewTiles = 128, kMostTiles = 512, kMostGroups = 65535;  // of a grid in z
+constexpr int64_t kMostTiles = 512, kMostGroups = 65535;  // of a grid in z
 
 int packet_of(const MixedShape& s) { return s.packets ? (s.wide ? 2 : 4) : 1; }
 
@@ -23,10 +24,10 @@ mixed::Frame frame_of(const MixedShape& s) {
   f.depth = mixed::kThreads / f.lanes;
   f.column_blocks = (f.columns + f.lanes - 1) / f.lanes;
   // 16 packets a thread, more where there would be too many partial sums to merge, fewer where a device would not be full and
-  // the partial sums stay few enough for others to join them in passing (kSeparableMomentTiles)
+  // the partial sums stay few enough for others to join them in passing
   int64_t packets = std::max<int64_t>(16, ceil_div(f.positions, kMostTiles * f.depth));
   const auto tiles = [&](int64_t each) { return ceil_div(f.positions, each * f.depth); };
-  while (packets > 4 && tiles(packets) * f.column_blocks * s.groups < kMultiprocessors && tiles(packets / 2) <= kFewTiles) packets /= 2;
+  while (packets > 4 && tiles(packets) * f.column_blocks * s.groups < kMultiprocessors && tiles(packets / 2) <= kSeparableMomentTiles) packets /= 2;
   f.tile = packets * f.depth;
   f.tiles = (f.positions + f.tile - 1) / f.tile;
   return f;
