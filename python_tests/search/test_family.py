@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from runs.shown import Shown
 from runs.small import noise, outcome, search, timeless
-from search.test_da2s import EndsAfter
 
 from ddarts_ext.nn.mixed import MixedOp
 from ddarts_ext.runs.device import autocast
@@ -192,7 +192,7 @@ def test_a_search_that_was_ended_goes_on_as_it_was(name: str, tmp_path: Path) ->
     for steps in (2, 7):
         out = tmp_path / str(steps)
         with pytest.raises(KeyboardInterrupt):
-            search(out=out, progress=EndsAfter(steps), **settings).search()
+            search(out=out, progress=Shown(steps), **settings).search()
         found = search(out=out, resume=True, **settings).search()
         assert timeless(found.history) == timeless(expected.history)
         assert all(torch.equal(one, other) for one, other in zip(outcome(found), outcome(expected), strict=True))

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from runs.shown import Shown
 from runs.small import noise, outcome, search, timeless
-from search.test_da2s import EndsAfter
 
 from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.search.parts.curvature import CurvaturePart, dominant_eigenvalue, growth
@@ -106,7 +106,7 @@ def test_a_search_that_was_ended_goes_on_as_it_was(tmp_path: Path) -> None:
         for ratio, wanted in ((0.0, expected), (100.0, stopped)):
             out = tmp_path / f"{steps}-{ratio}"
             with pytest.raises(KeyboardInterrupt):
-                search(out=out, progress=EndsAfter(steps), **settings(curvature_ratio=ratio)).search()
+                search(out=out, progress=Shown(steps), **settings(curvature_ratio=ratio)).search()
             found = search(out=out, resume=True, **settings(curvature_ratio=ratio)).search()
             assert timeless(found.history) == timeless(wanted.history)
             assert all(torch.equal(one, other) for one, other in zip(outcome(found), outcome(wanted), strict=True))

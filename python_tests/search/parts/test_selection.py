@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from runs.shown import Shown
 from runs.small import noise, outcome, search, timeless
-from search.test_da2s import EndsAfter
 
 from ddarts_ext import spaces
 from ddarts_ext.nn.forward_pass import Pass
@@ -169,7 +169,7 @@ def test_a_kill_between_two_decisions_changes_nothing(tmp_path: Path) -> None:
     for steps in (13, 19):
         out = tmp_path / str(steps)
         with pytest.raises(KeyboardInterrupt):
-            search(out=out, progress=EndsAfter(steps), **PT).search()
+            search(out=out, progress=Shown(steps), **PT).search()
         found = search(out=out, resume=True, **PT).search()
         assert timeless(found.history) == timeless(expected.history)
         assert all(torch.equal(one, other) for one, other in zip(outcome(found), outcome(expected), strict=True))
