@@ -77,40 +77,48 @@ void add_row(const A* __restrict__ s, const A* __restrict__ c, const A* __restri
   }
 }
 
+// Sums of a row are kept by lane: a sum of floats in one place would be added up in order, one value at a time.
+constexpr int64_t kLanes = 16;
+
 // sums: 4, of grad (s + g (f(h) - s)).
 template <int kMask, typename A>
 void differentiate_row(const A* __restrict__ grad, const A* __restrict__ s, const A* __restrict__ c,
                        const A* __restrict__ h, const Weights<A> w, A* __restrict__ ds, A* __restrict__ dc,
                        A* __restrict__ dh, double* sums, int64_t n) {
-  A of_tanh = A(0), of_relu = A(0), of_sigmoid = A(0), of_identity = A(0);
-#pragma omp simd reduction(+ : of_tanh, of_relu, of_sigmoid, of_identity)
-  for (int64_t i = 0; i < n; ++i) {
+  A of_tanh[kLanes] = {}, of_relu[kLanes] = {}, of_sigmoid[kLanes] = {}, of_identity[kLanes] = {};
+  const auto differentiate = [&](int64_t i, int64_t lane) DDARTS_INLINE {
     const A g = squashed(c[i]).sigmoid, x = h[i], sent = grad[i];
     const Squashed<A> q = squashed_if<kMask>(x);
     A slope = A(0);
     const A kept = sent * (A(1) - g) * s[i], passed = sent * g;
     if constexpr ((kMask & kTanh) != 0) {
       slope += w.tanh * (A(1) - q.tanh * q.tanh);
-      of_tanh += kept + passed * q.tanh;
+      of_tanh[lane] += kept + passed * q.tanh;
     }
     if constexpr ((kMask & kRelu) != 0) {
       slope += x > A(0) ? w.relu : A(0);
-      of_relu += kept + passed * (x < A(0) ? A(0) : x);
+      of_relu[lane] += kept + passed * (x < A(0) ? A(0) : x);
     }
     if constexpr ((kMask & kSigmoid) != 0) {
       slope += w.sigmoid * (q.sigmoid * (A(1) - q.sigmoid));
-      of_sigmoid += kept + passed * q.sigmoid;
+      of_sigmoid[lane] += kept + passed * q.sigmoid;
     }
     if constexpr ((kMask & kIdentity) != 0) {
       slope += w.identity;
-      of_identity += kept + passed * x;
+      of_identity[lane] += kept + passed * x;
     }
     ds[i] = sent * w.total * (A(1) - g);
     dc[i] = passed * (A(1) - g) * (mixed<kMask>(w, x, q) - w.total * s[i]);
     dh[i] = passed * slope;
+  };
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int64_t lane = 0; lane < kLanes; ++lane) differentiate(i + lane, lane);
+  for (; i < n; ++i) differentiate(i, i % kLanes);
+  for (int64_t lane = 0; lane < kLanes; ++lane) {
+    sums[0] += static_cast<double>(of_tanh[lane]), sums[1] += static_cast<double>(of_relu[lane]);
+    sums[2] += static_cast<double>(of_sigmoid[lane]), sums[3] += static_cast<double>(of_identity[lane]);
   }
-  sums[0] += static_cast<double>(of_tanh), sums[1] += static_cast<double>(of_relu);
-  sums[2] += static_cast<double>(of_sigmoid), sums[3] += static_cast<double>(of_identity);
 }
 
 // f(integral constant) of the mask, 1 to 15.

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from ddarts_ext.commands import options
+from ddarts_ext.commands.nasbench201 import TABLE_HELP
 
 
 def compare(
@@ -42,6 +43,13 @@ def compare(
     ] = "all",
     short_epochs: Annotated[int, typer.Option(help="Epochs of the short training of --protocol best.")] = 10,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    table: Annotated[
+        Path | None,
+        typer.Option(help=f"Look results up instead of training them, in nasbench201. {TABLE_HELP}"),
+    ] = None,
+    table_data: Annotated[
+        str, typer.Option(help="What the table judges by: cifar10, cifar100 or imagenet16.")
+    ] = "cifar10",
     jobs: options.Jobs = None,
     backend: options.Backend = "local",
     resume: Annotated[bool, typer.Option("--resume", help="Continue the comparison in --out.")] = False,
@@ -74,6 +82,8 @@ def compare(
             train_seeds=train_seeds,
             holdout=holdout,
             seed=seed,
+            table=None if table is None else str(table),
+            table_data=table_data,
             say=lambda line: typer.echo(line, err=True),
             **how,
         )

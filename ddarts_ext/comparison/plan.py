@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ddarts_ext.runs.options import value_of
 from ddarts_ext.search import methods
+from ddarts_ext.tables.nasbench201 import DATASETS
 
 PROTOCOLS = ("all", "best")
 
@@ -40,7 +42,8 @@ class Contender:
         before, colon, after = text.partition(":")
         label, equals, name = before.rpartition("=")
         settings: dict[str, Any] = {}
-        for part in filter(None, after.split(",")) if colon else ():
+        # Lists have commas of their own.
+        for part in filter(None, re.split(r",(?=[^\W\d]\w*=)", after)) if colon else ():
             key, given, value = part.partition("=")
             if not given or not key.isidentifier():
                 raise ValueError(f"compare: method must be NAME:SETTING=VALUE,..., got {text!r}")
@@ -73,6 +76,9 @@ class Plan:
     holdout: part of the training images on which results are chosen; neither search nor training sees it, nor are
     they chosen by the test images. protocol: ``all`` trains every result; ``best`` trains them for ``short_epochs``
     first and then, of each contender, the one best on the held-out part (DARTS, section 3.2: 4 seeds).
+
+    table: a file of NAS-Bench-201, in which results are looked up: nothing is trained or held out, and a result is
+    chosen by the table's validation accuracy on ``table_data`` and judged by its test accuracy.
     """
 
     data: str
@@ -86,6 +92,8 @@ class Plan:
     protocol: str = "all"
     short_epochs: int = 10
     seed: int = 0
+    table: str | None = None
+    table_data: str = "cifar10"
 
     def __post_init__(self) -> None:
         if not self.contenders:
@@ -99,6 +107,15 @@ class Plan:
             raise ValueError(f"compare: holdout must be between 0 and 1, got {self.holdout}")
         if self.protocol not in PROTOCOLS:
             raise ValueError(f"compare: protocol must be one of {', '.join(PROTOCOLS)}, got {self.protocol!r}")
+        if self.table_data not in DATASETS:
+            raise ValueError(f"compare: table_data must be one of {', '.join(DATASETS)}, got {self.table_data!r}")
+        if self.table is not None:
+            for name, usual in (("train", {}), ("train_seeds", 1), ("protocol", "all")):
+                if getattr(self, name) != usual:
+                    raise ValueError(
+                        f"compare: {name} must be left as it is where a table is looked up in, which trains nothing, "
+                        f"got {getattr(self, name)!r}"
+                    )
         labels = [contender.label for contender in self.all]
         if len(set(labels)) < len(labels):
             twice = next(label for i, label in enumerate(labels) if label in labels[:i])
@@ -110,13 +127,13 @@ class Plan:
         if not self.random:
             return self.contenders
         first = self.contenders[0]
-        method = methods.variant(first.method, first.settings.get("space"))
+        # Said in the comparison or of the contender.
+        known = {**self.search, **first.settings}
+        method = methods.variant(first.method, known.get("space"))
         # What a search by shrinking keeps is what the rule `darts` reads in its space.
         rule = "darts" if method.shrinking is not None else method.discretisation.rules[0]
         settings = {"space": method.space, "rules": [rule]}
         if rule == "configuration":
-            # Said in the comparison or of the contender; both are of the result's form.
-            known = {**self.search, **first.settings}
             settings |= {name: known[name] for name in CONFIGURATION if name in known}
         return (*self.contenders, Contender("random", settings, "random"))
 
@@ -143,7 +160,7 @@ class Plan:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
         """What :meth:`to_json` gave."""
-        fields = {name: data[name] for name in cls.__dataclass_fields__}
+        fields = {name: data[name] for name in cls.__dataclass_fields__ if name in data}
         return cls(**{**fields, "contenders": tuple(Contender(**one) for one in data["contenders"])})
 
     def with_data(self, data: str) -> Plan:

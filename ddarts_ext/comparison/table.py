@@ -26,7 +26,10 @@ def render(found: Comparison) -> RenderableType:
             f"{line.seconds:.0f}" if line.seconds else "-",
             f"{line.memory_mib:.0f}" if line.memory_mib else "-",
         )
+    plan = found.plan
     notes = ["test: after training, mean over searches; best: the one best on held-out training images"]
+    if plan.table is not None:
+        notes = [f"test: {plan.table_data} in the table, mean over searches; best: the one of the best validation there"]
     rules = "; ".join(f"{line.label}: {_counts(line.rules)}" for line in found.lines)
     notes.append(f"read by the rules {rules}")
     if found.correlation is not None:

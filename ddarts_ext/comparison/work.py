@@ -12,22 +12,26 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from ddarts_ext.comparison.plan import Plan, Search, Training
+from ddarts_ext.comparison.plan import Contender, Plan, Search, Training
 from ddarts_ext.data import Dataset, load
 from ddarts_ext.data.subset import held_out
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.nn.count import count_parameters
+from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.runs.files import write_whole
 from ddarts_ext.runs.losses import metric_in
 from ddarts_ext.runs.objective import objective_of
 from ddarts_ext.search import methods
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.settings import resolve
+from ddarts_ext.tables.nasbench201 import NASBench201Table
 from ddarts_ext.training.evaluate import accuracy
 from ddarts_ext.training.trainer import Trainer
 
 Made = TypeVar("Made")
 SEARCHED, TRAINED = "searched.json", "trained.json"
+TABLE_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet16": 120}
+"""Of the networks that the table of NAS-Bench-201 is of."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,8 @@ class Searched:
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished training. chosen_by: accuracy on the held-out training images; test: on the test images, once."""
+    """A finished training. chosen_by: accuracy on the held-out training images; test: on the test images, once. What a
+    table says of a result instead has 0 seconds, and the parameters of the network that the table is of."""
 
     chosen_by: float
     test: float
@@ -58,10 +63,17 @@ class Bench:
     def __init__(self, plan: Plan, out: Path, device: str) -> None:
         self.plan, self.out, self.device = plan, out, device
         self.whole: Dataset = load(plan.data)
-        self.images = held_out(self.whole, plan.holdout, plan.seed)
+        self.table = None if plan.table is None else NASBench201Table.load(plan.table)
+        self.images = self.whole if self.table is not None else held_out(self.whole, plan.holdout, plan.seed)
         check_metric("compare", self.whole, plan.train)
         for contender in plan.all:  # all of them before the first one takes its time
-            resolve(self.images, contender.method, "cpu", {**plan.search, **contender.settings})
+            settings = {name: value for name, value in self._settings(contender).items() if name != "table"}
+            space = resolve(self.images, contender.method, "cpu", settings).method.space
+            if self.table is not None and space != "nasbench201":
+                raise ValueError(
+                    f"compare: space must be nasbench201 where results are looked up in a table, got {space!r} for "
+                    f"{contender.label}"
+                )
 
     @classmethod
     def of(cls, plan: dict[str, Any], out: str, device: str) -> Bench:
@@ -80,10 +92,17 @@ class Bench:
         folder = training_folder(self.plan, self.out, training)
         return once(folder / TRAINED, Trained, lambda: self._train(training, folder))
 
+    def _settings(self, contender: Contender) -> dict[str, Any]:
+        """What the searches of a contender are told; those that evaluate architectures have the table too."""
+        settings = {**self.plan.search, **contender.settings}
+        if self.table is not None and methods.get(contender.method).baseline.evaluates:
+            settings = {"table": self.table, "evaluation_table": self.plan.table_data, **settings}
+        return settings
+
     def _search(self, search: Search, folder: Path) -> Searched:
         contender = self.plan.all[search.contender]
         method = methods.get(contender.method)
-        settings = {**self.plan.search, **contender.settings}
+        settings = self._settings(contender)
         if method.random:
             settings = {**settings, **self._sizes_of_first()}
         searcher = Searcher(
@@ -115,6 +134,8 @@ class Bench:
     def _train(self, training: Training, folder: Path) -> Trained:
         began = time.perf_counter()
         genotype = Genotype.from_json(self.searched(training.search).genotype)
+        if self.table is not None:
+            return self._looked_up(self.table, genotype)
         settings = dict(self.plan.train)
         if training.short:
             settings["epochs"] = self.plan.short_epochs
@@ -130,6 +151,14 @@ class Bench:
             parameters=count_parameters(result.network, auxiliary=False),
             seconds=time.perf_counter() - began,
         )
+
+    def _looked_up(self, table: NASBench201Table, genotype: Genotype) -> Trained:
+        name, known = self.plan.table_data, table[genotype].accuracies
+        if name not in known:
+            raise ValueError(f"compare: table_data must be one of {', '.join(known)}, which the table has, got {name!r}")
+        with torch.device("meta"):
+            parameters = count_parameters(NASBench201Network(genotype, classes=TABLE_CLASSES[name]))
+        return Trained(known[name].valid / 100, known[name].test / 100, parameters, 0.0)
 
 
 def check_metric(command: str, dataset: Dataset, settings: Mapping[str, Any]) -> None:
@@ -171,5 +200,6 @@ def once(file: Path, kind: type[Made], make: Callable[[], Made], command: str = 
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{command}: {file} is not a result of this version: {error}") from error
     made = make()
+    file.parent.mkdir(parents=True, exist_ok=True)
     write_whole(file, (json.dumps(vars(made), indent=1) + "\n").encode())
     return made
