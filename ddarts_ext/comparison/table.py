@@ -29,7 +29,7 @@ def render(found: Comparison) -> RenderableType:
     plan = found.plan
     notes = ["test: after training, mean over searches; best: the one best on held-out training images"]
     if plan.table is not None:
-        notes = [f"test: {plan.table_data} in the table, mean over searches; best: the one of the best validation there"]
+        notes = [f"test: {plan.table_data} in the table, mean over searches; best: of the best validation there"]
     rules = "; ".join(f"{line.label}: {_counts(line.rules)}" for line in found.lines)
     notes.append(f"read by the rules {rules}")
     if found.correlation is not None:

@@ -155,7 +155,9 @@ class Bench:
     def _looked_up(self, table: NASBench201Table, genotype: Genotype) -> Trained:
         name, known = self.plan.table_data, table[genotype].accuracies
         if name not in known:
-            raise ValueError(f"compare: table_data must be one of {', '.join(known)}, which the table has, got {name!r}")
+            raise ValueError(
+                f"compare: table_data must be one of {', '.join(known)}, which the table has, got {name!r}"
+            )
         with torch.device("meta"):
             parameters = count_parameters(NASBench201Network(genotype, classes=TABLE_CLASSES[name]))
         return Trained(known[name].valid / 100, known[name].test / 100, parameters, 0.0)

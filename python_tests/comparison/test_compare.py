@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from ddarts_ext.comparison.work import Bench
 from ddarts_ext.data import load
 from ddarts_ext.data.subset import held_out
 from ddarts_ext.genotype import Genotype
+from ddarts_ext.tables.nasbench201 import NASBench201Table
 
 SEARCH: dict[str, Any] = {"cells": 3, "channels": 2, "steps": 1, "batch": 8, "epochs": 1}
 TRAIN: dict[str, Any] = {"channels": 2, "epochs": 1, "batch": 8}
@@ -53,6 +55,10 @@ def test_contenders() -> None:
         ({"holdout": 1.0}, "holdout must be between 0 and 1"),
         ({"protocol": "some"}, "protocol must be one of all, best"),
         ({"contenders": (Contender("darts"), Contender("darts"))}, "methods must differ, got 'darts' twice"),
+        ({"table_data": "cifar"}, "table_data must be one of cifar10, cifar100, imagenet16"),
+        ({"table": "t.csv", "train": {"epochs": 1}}, "train must be left as it is where a table is looked up in"),
+        ({"table": "t.csv", "train_seeds": 2}, "train_seeds must be left as it is"),
+        ({"table": "t.csv", "protocol": "best"}, "protocol must be left as it is"),
     ],
 )
 def test_plans_are_checked(wrong: dict[str, Any], message: str) -> None:
@@ -113,6 +119,67 @@ def test_every_contender_is_checked_before_the_first_is_searched(images: Path, t
     with pytest.raises(ValueError, match="epochs must be more than shrink_steps"):
         compare(images, ["darts", "isdarts:space=darts"], out=tmp_path, say=said.append, search={"epochs": 2}, random=0)
     assert not said
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All architectures of NAS-Bench-201, with accuracies that tell every one from the others."""
+    file = tmp_path_factory.mktemp("table") / "table.csv"
+    ops = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+    lines = ["index,arch,cifar10_valid,cifar10_test,cifar100_valid,cifar100_test"]
+    for index, chosen in enumerate(itertools.product(ops, repeat=6)):
+        edges = iter(chosen)
+        arch = "+".join("|" + "".join(f"{next(edges)}~{source}|" for source in range(node)) for node in (1, 2, 3))
+        lines.append(f"{index},{arch},{index / 200},{index / 250},{index / 300},{index / 400}")
+    file.write_text("\n".join(lines))
+    return file
+
+
+IN_TABLE: dict[str, Any] = {
+    "search": {"space": "nasbench201", "cells": 3, "channels": 2, "batch": 8, "epochs": 1}, "seeds": 2, "random": 3
+}  # fmt: skip
+EVOLUTION = "evolution:evaluations=12,population=4,tournament=2"
+
+
+def test_results_are_looked_up_in_a_table(images: Path, table: Path, tmp_path: Path) -> None:
+    data = NASBench201Table.load(table)
+    for name in ("cifar10", "cifar100"):
+        out = tmp_path / name
+        how = {**IN_TABLE, "table": str(table), "table_data": name, "device": "cpu"}
+        found = compare(images, ["darts", EVOLUTION], out=out, **how)
+        assert [line.label for line in found.lines] == ["darts", EVOLUTION, "random"]
+        assert [line.searches for line in found.lines] == [2, 2, 3]
+        for line in found.lines:
+            folders = [out / "searches" / f"{slug_of(line.label)}-{seed}" for seed in range(line.searches)]
+            own = [data[Genotype.load(folder)].accuracies[name] for folder in folders]
+            assert line.mean == pytest.approx(sum(one.test for one in own) / len(own) / 100)
+            assert line.best == pytest.approx(max(own, key=lambda one: one.valid).test / 100)
+        folder = out / "searches" / f"{slug_of(EVOLUTION)}-0"
+        best = max(one["score"] for one in json.loads((folder / "evaluations.json").read_text())["evaluations"])
+        assert 100 * best == pytest.approx(data[Genotype.load(folder)].accuracies[name].valid)
+    assert compare(images, ["darts", EVOLUTION], out=out, resume=True, **how) == found
+
+
+def slug_of(label: str) -> str:
+    return label.replace(":", "_").replace("=", "_").replace(",", "_")
+
+
+def test_what_a_table_cannot_judge_is_refused(images: Path, table: Path, tmp_path: Path) -> None:
+    how = {**IN_TABLE, "table": str(table), "device": "cpu"}
+    with pytest.raises(ValueError, match=r"space must be nasbench201 .* got 'darts.*' for darts"):
+        compare(images, ["darts"], out=tmp_path / "space", **{**how, "search": SEARCH, "random": 0})
+    with pytest.raises(ValueError, match="table_data must be one of cifar10, cifar100, which the table has"):
+        compare(images, ["random"], out=tmp_path / "data", **{**how, "table_data": "imagenet16", "random": 0})
+
+
+def test_settings_may_be_lists() -> None:
+    found = Contender.parse("pdarts:stage_ops=[4,3],epochs=3")
+    assert found.settings == {"stage_ops": [4, 3], "epochs": 3}
+
+
+def test_random_architectures_are_of_the_space_of_all_searches() -> None:
+    plan = Plan("digits", (Contender("darts"),), search={"space": "nasbench201"}, random=1)
+    assert plan.all[-1].settings == {"space": "nasbench201", "rules": ["darts"]}
 
 
 def test_a_killed_comparison_goes_on(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
