@@ -155,7 +155,10 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
-        return {"version": 1, "command": "compare", **asdict(self)}
+        said = asdict(self)
+        if self.table is None:  # as a comparison that was begun before there were tables says it
+            del said["table"], said["table_data"]
+        return {"version": 1, "command": "compare", **said}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Plan:
