@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from runs.small import noise
 
 from ddarts_ext.search import methods
+from ddarts_ext.search.settings import resolve
 
 
 def preset(name: str, size: int, images: int, **said: Any) -> dict[str, Any]:
@@ -44,3 +46,19 @@ def test_sizes_are_those_of_small_images() -> None:
     assert "cells" in preset("darts", 8, 1000)
     assert "cells" not in preset("darts", 32, 1000)
     assert preset("isdarts", 32, 1000) == {}
+
+
+def test_the_network_of_nasbench201_has_its_cells_whatever_the_method() -> None:
+    """Published are 15, five in each of three stages; 8, as in other spaces, would be no network of that space."""
+    found, refused, images = {}, {}, noise(100, size=32)
+    for name in methods.METHODS:
+        try:
+            found[name] = resolve(images, name, "cpu", {"space": "nasbench201"}).method.cells
+        except ValueError as error:
+            refused[name] = str(error)
+    assert set(found.values()) == {15}
+    assert {name: text.split()[1] for name, text in refused.items()} == {
+        "ddarts": "space", "dartopti": "start", "pdarts": "stage_ops"
+    }  # fmt: skip
+    told = resolve(images, "darts", "cpu", {"space": "nasbench201", "cells": 6})
+    assert told.method.cells == 6

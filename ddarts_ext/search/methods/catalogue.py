@@ -178,8 +178,6 @@ IN_SPACE = {
     )
 }
 """Methods that are another composition in another space, by name and space."""
-for _name in ("random", "evolution"):
-    IN_SPACE[_name, "nasbench201"] = replace(METHODS[_name], space="nasbench201", cells=15)
 IN_SPACE["darts", "rnn"] = Method(
     name="darts",
     summary="softmax over activations, one recurrent cell, one edge per node",
@@ -203,12 +201,15 @@ norm)."""
 
 def variant(method: str | Method, space: str | None) -> Method:
     """The method in another space, with the settings that were published for it: of :data:`IN_SPACE`, or, where it
-    shrinks, 4 steps in 30 epochs, or 7 in 50 with two ops per node."""
+    shrinks, 4 steps in 30 epochs, or 7 in 50 with two ops per node. The network of NAS-Bench-201 has 15 cells,
+    whatever the method."""
     method = get(method)
-    if space is not None and method is METHODS.get(method.name) and (method.name, space) in IN_SPACE:
+    known = method is METHODS.get(method.name)
+    if space is not None and known and (method.name, space) in IN_SPACE:
         return IN_SPACE[method.name, space]
     if method.shrinking is None:
-        return method if space is None else replace(method, space=space)
+        cells = 15 if known and space == "nasbench201" else method.cells
+        return method if space is None else replace(method, space=space, cells=cells)
     name = method.space if space is None else SHRINKING_SPACES.get(space)
     if name is None:
         raise ValueError(f"search: space must be nasbench201 or darts for method {method.name}, got {space!r}")
