@@ -24,14 +24,12 @@ from ddarts_ext.runs.objective import objective_of
 from ddarts_ext.search import methods
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.settings import resolve
-from ddarts_ext.tables.nasbench201 import NASBench201Table
+from ddarts_ext.tables.nasbench201 import CLASSES, NASBench201Table
 from ddarts_ext.training.evaluate import accuracy
 from ddarts_ext.training.trainer import Trainer
 
 Made = TypeVar("Made")
 SEARCHED, TRAINED = "searched.json", "trained.json"
-TABLE_CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet16": 120}
-"""Of the networks that the table of NAS-Bench-201 is of."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ class Bench:
         self.images = self.whole if self.table is not None else held_out(self.whole, plan.holdout, plan.seed)
         check_metric("compare", self.whole, plan.train)
         for contender in plan.all:  # all of them before the first one takes its time
-            settings = {name: value for name, value in self._settings(contender).items() if name != "table"}
-            space = resolve(self.images, contender.method, "cpu", settings).method.space
+            space = resolve(self.images, contender.method, "cpu", self._settings(contender)).method.space
             if self.table is not None and space != "nasbench201":
                 raise ValueError(
                     f"compare: space must be nasbench201 where results are looked up in a table, got {space!r} for "
@@ -95,8 +92,8 @@ class Bench:
     def _settings(self, contender: Contender) -> dict[str, Any]:
         """What the searches of a contender are told; those that evaluate architectures have the table too."""
         settings = {**self.plan.search, **contender.settings}
-        if self.table is not None and methods.get(contender.method).baseline.evaluates:
-            settings = {"table": self.table, "evaluation_table": self.plan.table_data, **settings}
+        if self.plan.table is not None and methods.get(contender.method).baseline.evaluates:
+            settings = {"table": self.plan.table, "evaluation_table": self.plan.table_data, **settings}
         return settings
 
     def _search(self, search: Search, folder: Path) -> Searched:
@@ -127,7 +124,7 @@ class Bench:
     def _sizes_of_first(self) -> dict[str, Any]:
         """What a random architecture has in common with the results of the first contender, defaults resolved."""
         first = self.plan.contenders[0]
-        found = resolve(self.images, first.method, "cpu", {**self.plan.search, **first.settings})
+        found = resolve(self.images, first.method, "cpu", self._settings(first))
         sizes = {"cells": found.method.cells, "steps": found.steps, "reductions": found.reductions}
         return {name: value for name, value in sizes.items() if value is not None}
 
@@ -153,14 +150,10 @@ class Bench:
         )
 
     def _looked_up(self, table: NASBench201Table, genotype: Genotype) -> Trained:
-        name, known = self.plan.table_data, table[genotype].accuracies
-        if name not in known:
-            raise ValueError(
-                f"compare: table_data must be one of {', '.join(known)}, which the table has, got {name!r}"
-            )
+        found = table.accuracy(genotype, self.plan.table_data, "compare: table_data")
         with torch.device("meta"):
-            parameters = count_parameters(NASBench201Network(genotype, classes=TABLE_CLASSES[name]))
-        return Trained(known[name].valid / 100, known[name].test / 100, parameters, 0.0)
+            parameters = count_parameters(NASBench201Network(genotype, classes=CLASSES[self.plan.table_data]))
+        return Trained(found.valid / 100, found.test / 100, parameters, 0.0)
 
 
 def check_metric(command: str, dataset: Dataset, settings: Mapping[str, Any]) -> None:

@@ -62,12 +62,7 @@ class FromTable:
         self.table, self.data = table, data
 
     def __call__(self, number: int, genotype: Genotype) -> float:
-        known = self.table[genotype].accuracies
-        if self.data not in known:
-            raise ValueError(
-                f"search: evaluation_table must be one of {', '.join(known)}, which the table has, got {self.data!r}"
-            )
-        return known[self.data].valid / 100
+        return self.table.accuracy(genotype, self.data, "search: evaluation_table").valid / 100
 
 
 class ByTraining:

@@ -18,7 +18,9 @@ import numpy.typing as npt
 
 from ddarts_ext.genotype import Genotype
 
-DATASETS = ("cifar10", "cifar100", "imagenet16")
+CLASSES = {"cifar10": 10, "cifar100": 100, "imagenet16": 120}
+"""Of the data sets that the benchmark trained on."""
+DATASETS = tuple(CLASSES)
 SPLITS = ("valid", "test")
 MAX_ROWS = 100_000
 MAX_BYTES = 64 << 20
@@ -124,6 +126,14 @@ class NASBench201Table:
                 valid, test = (float(row[column]) for column in columns)
                 accuracies[dataset] = Accuracy(valid, test, *(self._rank(column, row[column]) for column in columns))
         return Figures(text, self.indices[place], len(self), accuracies)
+
+    def accuracy(self, arch: str | Genotype, dataset: str, argument: str) -> Accuracy:
+        """Of one architecture on one data set. Raises ValueError naming ``argument`` where the table has no such data
+        set."""
+        known = self[arch].accuracies
+        if dataset not in known:
+            raise ValueError(f"{argument} must be one of {', '.join(known)}, which the table has, got {dataset!r}")
+        return known[dataset]
 
     def column(self, name: str) -> Values:
         """All accuracies of one of ``COLUMNS``, in the order of ``archs``."""

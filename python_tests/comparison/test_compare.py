@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 import ddarts_ext
 from ddarts_ext.cli import app
 from ddarts_ext.comparison import Contender, Plan, compare
-from ddarts_ext.comparison.work import Bench
+from ddarts_ext.comparison.plan import Search
+from ddarts_ext.comparison.work import Bench, search_folder
 from ddarts_ext.data import load
 from ddarts_ext.data.subset import held_out
 from ddarts_ext.genotype import Genotype
@@ -149,19 +150,15 @@ def test_results_are_looked_up_in_a_table(images: Path, table: Path, tmp_path: P
         found = compare(images, ["darts", EVOLUTION], out=out, **how)
         assert [line.label for line in found.lines] == ["darts", EVOLUTION, "random"]
         assert [line.searches for line in found.lines] == [2, 2, 3]
-        for line in found.lines:
-            folders = [out / "searches" / f"{slug_of(line.label)}-{seed}" for seed in range(line.searches)]
+        for number, line in enumerate(found.lines):
+            folders = [search_folder(found.plan, out, Search(number, seed)) for seed in range(line.searches)]
             own = [data[Genotype.load(folder)].accuracies[name] for folder in folders]
             assert line.mean == pytest.approx(sum(one.test for one in own) / len(own) / 100)
             assert line.best == pytest.approx(max(own, key=lambda one: one.valid).test / 100)
-        folder = out / "searches" / f"{slug_of(EVOLUTION)}-0"
+        folder = search_folder(found.plan, out, Search(1, 0))
         best = max(one["score"] for one in json.loads((folder / "evaluations.json").read_text())["evaluations"])
         assert 100 * best == pytest.approx(data[Genotype.load(folder)].accuracies[name].valid)
     assert compare(images, ["darts", EVOLUTION], out=out, resume=True, **how) == found
-
-
-def slug_of(label: str) -> str:
-    return label.replace(":", "_").replace("=", "_").replace(",", "_")
 
 
 def test_what_a_table_cannot_judge_is_refused(images: Path, table: Path, tmp_path: Path) -> None:
