@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tables.whole import write_table
 from typer.testing import CliRunner
 
 import ddarts_ext
@@ -19,7 +19,7 @@ from ddarts_ext.comparison.work import Bench, search_folder
 from ddarts_ext.data import load
 from ddarts_ext.data.subset import held_out
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.tables.nasbench201 import NASBench201Table
+from ddarts_ext.tables.nasbench201 import COLUMNS, NASBench201Table
 
 SEARCH: dict[str, Any] = {"cells": 3, "channels": 2, "steps": 1, "batch": 8, "epochs": 1}
 TRAIN: dict[str, Any] = {"channels": 2, "epochs": 1, "batch": 8}
@@ -125,15 +125,11 @@ def test_every_contender_is_checked_before_the_first_is_searched(images: Path, t
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All architectures of NAS-Bench-201, with accuracies that tell every one from the others."""
-    file = tmp_path_factory.mktemp("table") / "table.csv"
-    ops = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
-    lines = ["index,arch,cifar10_valid,cifar10_test,cifar100_valid,cifar100_test"]
-    for index, chosen in enumerate(itertools.product(ops, repeat=6)):
-        edges = iter(chosen)
-        arch = "+".join("|" + "".join(f"{next(edges)}~{source}|" for source in range(node)) for node in (1, 2, 3))
-        lines.append(f"{index},{arch},{index / 200},{index / 250},{index / 300},{index / 400}")
-    file.write_text("\n".join(lines))
-    return file
+    return write_table(
+        tmp_path_factory.mktemp("table") / "table.csv",
+        COLUMNS[:4],
+        lambda index, ops: [index / 200, index / 250, index / 300, index / 400],
+    )
 
 
 IN_TABLE: dict[str, Any] = {

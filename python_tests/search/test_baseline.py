@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ import pytest
 import torch
 from runs.shown import Shown
 from runs.small import noise
+from tables.whole import write_table
 from typer.testing import CliRunner
 
 from ddarts_ext import spaces
@@ -145,16 +144,12 @@ def test_what_was_evaluated_is_found_again(tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All architectures of NAS-Bench-201; the accuracy is 50 and 5 for every 3x3 convolution, of CIFAR-100 the rest."""
-    ops = spaces.get("nasbench201").genotype_ops
-    file = tmp_path_factory.mktemp("table") / "table.csv"
-    with file.open("w", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(["index", "arch", *COLUMNS])
-        for index, (a, b, c, d, e, f) in enumerate(itertools.product(ops, repeat=6)):
-            value = 50 + 5 * (a, b, c, d, e, f).count("nor_conv_3x3")
-            values = [value if "cifar100" not in column else 100 - value for column in COLUMNS]
-            writer.writerow([index, f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|", *values])
-    return file
+
+    def values(index: int, ops: tuple[str, ...]) -> list[float]:
+        value = 50 + 5 * ops.count("nor_conv_3x3")
+        return [value if "cifar100" not in column else 100 - value for column in COLUMNS]
+
+    return write_table(tmp_path_factory.mktemp("table") / "table.csv", COLUMNS, values)
 
 
 @pytest.mark.parametrize(("method", "evaluations"), [("evolution", 100), ("random", 100)])
