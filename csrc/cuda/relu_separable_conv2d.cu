@@ -39,6 +39,8 @@ void launch_tiles(const SeparableProblem& p, cudaStream_t stream) {
 
 }  // namespace
 
+int64_t separable_moment_tiles(const SeparableProblem& p) { return output_tiles(p, tile_rows(p)) / (p.n / p.batch); }
+
 cudaError_t separable_forward(DType dtype, const SeparableProblem& p, cudaStream_t stream) {
   if (p.n == 0) return cudaSuccess;
   // 16 output channels a block also where 64 would leave a device idle, although each block then computes its z

@@ -78,6 +78,44 @@ __device__ __forceinline__ void join_moments(const SeparableProblem& p, const Se
   __syncthreads();
 }
 
+// to [3][Co] = number, mean and squares about the mean of a tile's outputs, as they are stored, of a block's output channels. `there`
+// of a thread's P pixels are in the image; rows and columns: of the tile. All threads call it; parts is free.
+template <typename T, int P, int O, typename A>
+__device__ __forceinline__ void tile_moments(const A (&acc)[O][P], int there, int pixels, A* parts, int outputs, A* to, int64_t out_c) {
+  constexpr int kOfWarp = 16 * O, kWarps = kThreads / 32;
+  const int lane = threadIdx.x % 16, warp = threadIdx.x / 32;
+  const A count = static_cast<A>(pixels);
+  A centre[O] = {};
+#pragma unroll
+  for (int pass = 0; pass < 2; ++pass) {
+    __syncthreads();  // of what was in parts all is read
+#pragma unroll
+    for (int j = 0; j < O; ++j) {
+      A sum = A(0);
+#pragma unroll
+      for (int t = 0; t < P; ++t) {
+        const A value = static_cast<A>(widen(narrow<T>(acc[j][t]))) - centre[j];
+        if (t < there) sum += pass == 0 ? value : value * value;
+      }
+      sum += __shfl_xor_sync(0xffffffffu, sum, 16);
+      if (threadIdx.x % 32 < 16) parts[warp * kOfWarp + lane + 16 * j] = sum;
+    }
+    __syncthreads();
+    if (pass == 1 && threadIdx.x >= 16) return;
+#pragma unroll
+    for (int j = 0; j < O; ++j) {
+      A total = A(0);
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) total += parts[w * kOfWarp + lane + 16 * j];
+      if (pass == 0) {
+        centre[j] = total / count;
+      } else if (lane + 16 * j < outputs) {
+        to[lane + 16 * j] = count, to[out_c + lane + 16 * j] = centre[j], to[2 * out_c + lane + 16 * j] = total;
+      }
+    }
+  }
+}
+
 template <typename T, int S, int P, int O>
 __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2)
     separable_forward_kernel(SeparableProblem p, int rows, int each) {
@@ -136,7 +174,15 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2
     }
     const int part = threadIdx.x / 16, row = part / 2, lane = threadIdx.x % 16;  // a part is half a row
     const int64_t i = at.top + row, left = at.left + part % 2 * P;
-    if (row >= rows || i >= p.out_h) continue;
+    const bool inside = row < rows && i < p.out_h;
+    if (p.out_moments != nullptr) {
+      const unsigned group = at.n / static_cast<unsigned>(p.batch), tiles = gridDim.x / (static_cast<unsigned>(p.n) / static_cast<unsigned>(p.batch));
+      const int64_t place = (static_cast<int64_t>(filter.row) * (gridDim.x / tiles) + group) * tiles + (blockIdx.x - group * tiles);
+      const int down = min(rows, static_cast<int>(p.out_h) - at.top), across = min(kColumns, static_cast<int>(p.out_w) - at.left);
+      const int there = inside ? static_cast<int>(min(max(p.out_w - left, int64_t{0}), int64_t{P})) : 0;
+      tile_moments<T>(acc, there, down * across, between, outputs, static_cast<A*>(p.out_moments) + place * 3 * p.out_c + o0, p.out_c);
+    }
+    if (!inside) continue;
     T* out = static_cast<T*>(filter.data) + static_cast<int64_t>(at.n) * to.n + (o0 + lane) * to.c + (i * p.out_w + left) * to.pixel;
 #pragma unroll
     for (int t = 0; t < P; ++t) {

@@ -12,7 +12,7 @@ from torch import Tensor
 from ddarts_ext.ops._checks import accumulate_dtype, memory_format_of
 from ddarts_ext.ops._copies import batches, dense, in_layout
 
-MOST_FILTERS, MOST_SEPARABLE, MOST_INPUTS = 32, 32, 96
+MOST_FILTERS, MOST_SEPARABLE, MOST_INPUTS = 32, 24, 96
 """Of one launch, as csrc/cuda has them: kDepthwiseFilters, kSeparableFilters, kMixedBranches."""
 MOST_MOMENT_TILES = 128
 """kSeparableMomentTiles."""

@@ -23,7 +23,10 @@ NAMESPACE = "ddarts_ext_emulated"
 ORDERS = ("forward", "reverse", "random")
 _OWNERS = {"relu_pointwise_conv2d": "relu_separable_conv2d", "pool3x3_readers": "pool3x3"}
 """Ops that run on the kernels of another, in whose library they are."""
-_CALLED = {"relu_separable_conv2d": ("mixed_sum",)}
+_CALLED = {
+    "relu_separable_conv2d": ("mixed_sum",),
+    "mixed_edges": ("mixed_sum", "relu_separable_conv2d", "pool3x3"),
+}
 """Ops that call launchers of others."""
 
 if str(ROOT) not in sys.path:
