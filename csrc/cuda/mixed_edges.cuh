@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // Grid y = four entries of one target; the first four of a target also add up g.
 template <typename A, int V>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 2)
     edges_products_kernel(Frame f, MixedTable table, EdgesTargets targets, const A* mean, A* partial, DType dtype) {
   int t = 0, quad = static_cast<int>(blockIdx.y);
   for (;; ++t) {

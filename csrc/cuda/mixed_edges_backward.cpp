@@ -74,7 +74,7 @@ struct Backward {
     const int64_t inputs = p.inputs, tiles = ddarts::separable_tiles(p);
     const bool input_grad = d_inputs != nullptr, carries = input_grad && inputs == 1 && of.size() > ddarts::kSeparableFilters;
     const Tensor carry = carries ? ddarts::layout::like(stage.inputs[0], call.sums_dtype, call.last) : call.scratch({0});
-    p.coefficients = coefficients.mutable_data_ptr(), p.coefficient_rows = coefficients.size(2);
+    p.coefficients = coefficients.mutable_data_ptr(), p.coefficient_rows = coefficients.size(2), p.coefficient_plane = call.groups * p.coefficient_rows * call.channels;
     p.out_packets = stage.packets(grads, p.out_c) && ddarts::aligned(outputs) && ddarts::aligned(inner);
     p.packets = p.packets && (!input_grad || ddarts::aligned(*d_inputs)) && (!carries || ddarts::aligned({carry}));
     ddarts::SeparableScratch scratch{};

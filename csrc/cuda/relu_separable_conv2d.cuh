@@ -78,10 +78,10 @@ __device__ __forceinline__ void join_moments(const SeparableProblem& p, const Se
   __syncthreads();
 }
 
-// to [3][Co] = number, mean and squares about the mean of a tile's outputs, as they are stored, of a block's output channels. `there`
+// place() [3][Co] = number, mean and squares about the mean of a tile's outputs, as they are stored, of a block's output channels. `there`
 // of a thread's P pixels are in the image; rows and columns: of the tile. All threads call it; parts is free.
-template <typename T, int P, int O, typename A>
-__device__ __forceinline__ void tile_moments(const A (&acc)[O][P], int there, int pixels, A* parts, int outputs, A* to, int64_t out_c) {
+template <typename T, int P, int O, typename A, typename To>
+__device__ __forceinline__ void tile_moments(const A (&acc)[O][P], int there, int pixels, A* parts, int outputs, int64_t out_c, const To& place) {
   constexpr int kOfWarp = 16 * O, kWarps = kThreads / 32;
   const int lane = threadIdx.x % 16, warp = threadIdx.x / 32;
   const A count = static_cast<A>(pixels);
@@ -102,6 +102,7 @@ __device__ __forceinline__ void tile_moments(const A (&acc)[O][P], int there, in
     }
     __syncthreads();
     if (pass == 1 && threadIdx.x >= 16) return;
+    A* to = pass == 1 ? place() : nullptr;
 #pragma unroll
     for (int j = 0; j < O; ++j) {
       A total = A(0);
@@ -116,7 +117,8 @@ __device__ __forceinline__ void tile_moments(const A (&acc)[O][P], int there, in
   }
 }
 
-template <typename T, int S, int P, int O>
+// Moments: whether those of the outputs are wanted.
+template <typename T, int S, int P, int O, bool Moments>
 __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2)
     separable_forward_kernel(SeparableProblem p, int rows, int each) {
   using A = accumulate_t<T>;
@@ -144,7 +146,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2
         const SeparableSource& source = p.sources[filter.source];
         const bool one = at.n % static_cast<unsigned>(p.batch) == 0 && at.top == 0 && at.left == 0 && o0 == 0 && f == source.first;
         if (p.moments != nullptr) join_moments<A>(p, source, at.n, first, one, own_scale);
-        fill_input<T, P * O == 4 ? 2 : 4>(p, source, tile, shape, at.n, at.top * S - pad + filter.offset, at.left * S - pad + filter.offset, first,
+        fill_input<T, P * O > 4 ? 4 : Moments ? 1 : 2>(p, source, tile, shape, at.n, at.top * S - pad + filter.offset, at.left * S - pad + filter.offset, first,
                       p.moments == nullptr ? nullptr : own_scale);
       }
       filled = filter.source;
@@ -175,12 +177,12 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2
     const int part = threadIdx.x / 16, row = part / 2, lane = threadIdx.x % 16;  // a part is half a row
     const int64_t i = at.top + row, left = at.left + part % 2 * P;
     const bool inside = row < rows && i < p.out_h;
-    if (p.out_moments != nullptr) {
-      const unsigned group = at.n / static_cast<unsigned>(p.batch), tiles = gridDim.x / (static_cast<unsigned>(p.n) / static_cast<unsigned>(p.batch));
-      const int64_t place = (static_cast<int64_t>(filter.row) * (gridDim.x / tiles) + group) * tiles + (blockIdx.x - group * tiles);
-      const int down = min(rows, static_cast<int>(p.out_h) - at.top), across = min(kColumns, static_cast<int>(p.out_w) - at.left);
-      const int there = inside ? static_cast<int>(min(max(p.out_w - left, int64_t{0}), int64_t{P})) : 0;
-      tile_moments<T>(acc, there, down * across, between, outputs, static_cast<A*>(p.out_moments) + place * 3 * p.out_c + o0, p.out_c);
+    if constexpr (Moments) {
+      // Rows of moments are as blockIdx.x counts: group by group, tile by tile.
+      const auto place = [&] { return static_cast<A*>(p.out_moments) + (static_cast<int64_t>(filter.row) * gridDim.x + blockIdx.x) * 3 * p.out_c + o0; };
+      const int right = anew(static_cast<int>(p.out_w)) - at.left, down = min(rows, anew(static_cast<int>(p.out_h)) - at.top);
+      const int across = min(kColumns, right), there = inside ? min(max(right - part % 2 * P, 0), P) : 0;
+      tile_moments<T>(acc, there, down * across, between, outputs, p.out_c, place);
     }
     if (!inside) continue;
     T* out = static_cast<T*>(filter.data) + static_cast<int64_t>(at.n) * to.n + (o0 + lane) * to.c + (i * p.out_w + left) * to.pixel;

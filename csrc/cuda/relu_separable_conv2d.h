@@ -39,7 +39,7 @@ struct SeparableProblem {
   int64_t moment_tiles;     // them: [I, G, tiles, 3, C]
   void* out_moments;        // forward: not null where the outputs' moments are wanted: [rows, G, tiles, 3, Co]
   void* coefficients;       // backward: [3, G, coefficient_rows, Co]: an output's gradient is a data + s y + d with its row of a, s, d
-  int64_t coefficient_rows;
+  int64_t coefficient_rows, coefficient_plane;  // plane: values from a to s and from s to d
   double eps;
   int stride, pad;          // pad: the largest of the filters
   bool channels_last, packets, out_packets;  // packets: of images with C, and with Co channels, 16 bytes of sums at once

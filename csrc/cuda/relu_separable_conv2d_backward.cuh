@@ -58,11 +58,11 @@ __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
     if (!p.before_norm) {
       means[(source.index * groups + group) * 2 * p.c + at % 2 * p.c + at / 2] = mean;
     } else if (at % 2 == 0) {  // r (dz - mean(dz) - xhat mean(dz xhat)) as a dz + s x + d
-      const int64_t c = at / 2, row = (group * p.inputs + source.index) * p.c + c, plane = groups * p.coefficient_rows * p.c;
+      const int64_t c = at / 2, row = (group * p.inputs + source.index) * p.c + c;
       const double r = static_cast<double>(static_cast<const A*>(p.rstd)[row]), s = -r * r * other;
       A* to = static_cast<A*>(p.coefficients) + (group * p.coefficient_rows + p.norm_row + source.index) * p.c + c;
-      to[0] = static_cast<A>(r), to[plane] = static_cast<A>(s);
-      to[2 * plane] = static_cast<A>(-r * mean - s * static_cast<double>(static_cast<const A*>(p.mean)[row]));
+      to[0] = static_cast<A>(r), to[p.coefficient_plane] = static_cast<A>(s);
+      to[2 * p.coefficient_plane] = static_cast<A>(-r * mean - s * static_cast<double>(static_cast<const A*>(p.mean)[row]));
     }
     return;
   }

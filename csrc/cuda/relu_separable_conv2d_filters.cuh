@@ -84,8 +84,8 @@ __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsi
   for (unsigned index = static_cast<unsigned>(chunk * plan.tiles / plan.chunks); index < end; ++index) {
     const At at(index, p.out_h, p.out_w, plan.rows, kColumns);
     __syncthreads();  // of the tile before all is read
-    load_coefficients<A>(p, filter, at.n, o0, outputs, scale);
     fill_input<T, 2>(p, source, tile, shape, at.n, at.top * S - pad + filter.offset, at.left * S - pad + filter.offset, first);
+    load_coefficients<A>(p, filter, at.n, o0, outputs, scale);
     __syncthreads();
     const bool mine = strip.inside() && strip.row < plan.rows && first + strip.lane < p.c;
     if (strip.inside()) {

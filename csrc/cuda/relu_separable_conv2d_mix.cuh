@@ -18,17 +18,14 @@ struct SeparablePlan {
   int64_t columns, tiles;                         // of outputs
 };
 
-// scale [3][kOutputs]: a, s and d of the output channels from o0 on, in the group of sample n; of 1, 0 and 0 where the filter has none.
+// scale [3][kOutputs]: a, s and d of the output channels from o0 on, in the group of sample n, where the filter has a row of them.
 template <typename A>
 __device__ __forceinline__ void load_coefficients(const SeparableProblem& p, const SeparableFilter& f, unsigned n, int o0, int outputs, A* scale) {
-  const int64_t groups = p.n / p.batch, group = n / static_cast<unsigned>(p.batch);
-  for (int i = threadIdx.x; i < 3 * kOutputs<A>; i += kThreads) {
-    const int which = i / kOutputs<A>, o = i % kOutputs<A>;
-    A value = which == 0 ? A(1) : A(0);
-    if (f.row >= 0 && o < outputs)
-      value = static_cast<const A*>(p.coefficients)[((which * groups + group) * p.coefficient_rows + f.row) * p.out_c + o0 + o];
-    scale[i] = value;
-  }
+  static_assert(3 * kOutputs<A> <= kThreads);
+  const int i = threadIdx.x, which = i / kOutputs<A>, o = i % kOutputs<A>;
+  if (which > 2 || o >= outputs || f.row < 0) return;
+  const int64_t row = static_cast<int64_t>(n / static_cast<unsigned>(p.batch)) * p.coefficient_rows + f.row;
+  scale[i] = static_cast<const A*>(p.coefficients)[which * p.coefficient_plane + row * p.out_c + o0 + o];
 }
 
 // The gradients of V outputs of a pixel, from its place in g on, `step` values apart; of the block's channels from o on.
@@ -50,7 +47,10 @@ __device__ __forceinline__ void output_gradients(const SeparableFilter& f, const
   load(g, values);
   if (f.row < 0) return;
   A y[V] = {};
-  if (f.y != nullptr) load(static_cast<const T*>(f.y) + (g - static_cast<const T*>(f.data)), y);
+  if (f.y != nullptr) {
+    const auto bytes = reinterpret_cast<const char*>(g) - static_cast<const char*>(f.data);
+    load(reinterpret_cast<const T*>(static_cast<const char*>(f.y) + bytes), y);
+  }
 #pragma unroll
   for (int v = 0; v < V; ++v)
     values[v] = scale[o + v] * values[v] + scale[kOutputs<A> + o + v] * y[v] + scale[2 * kOutputs<A> + o + v];
