@@ -83,7 +83,7 @@ __device__ __forceinline__ void join_moments(const SeparableProblem& p, const Se
 template <typename T, int P, int O, typename A, typename To>
 __device__ __forceinline__ void tile_moments(const A (&acc)[O][P], int there, int pixels, A* parts, int outputs, int64_t out_c, const To& place) {
   constexpr int kOfWarp = 16 * O, kWarps = kThreads / 32;
-  const int lane = threadIdx.x % 16, warp = threadIdx.x / 32;
+  const int thread = anew(static_cast<int>(threadIdx.x)), lane = thread % 16, warp = thread / 32;
   const A count = static_cast<A>(pixels);
   A centre[O] = {};
 #pragma unroll
@@ -98,10 +98,10 @@ __device__ __forceinline__ void tile_moments(const A (&acc)[O][P], int there, in
         if (t < there) sum += pass == 0 ? value : value * value;
       }
       sum += __shfl_xor_sync(0xffffffffu, sum, 16);
-      if (threadIdx.x % 32 < 16) parts[warp * kOfWarp + lane + 16 * j] = sum;
+      if (thread % 32 < 16) parts[warp * kOfWarp + lane + 16 * j] = sum;
     }
     __syncthreads();
-    if (pass == 1 && threadIdx.x >= 16) return;
+    if (pass == 1 && thread >= 16) return;
     A* to = pass == 1 ? place() : nullptr;
 #pragma unroll
     for (int j = 0; j < O; ++j) {
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2
         const SeparableSource& source = p.sources[filter.source];
         const bool one = at.n % static_cast<unsigned>(p.batch) == 0 && at.top == 0 && at.left == 0 && o0 == 0 && f == source.first;
         if (p.moments != nullptr) join_moments<A>(p, source, at.n, first, one, own_scale);
-        fill_input<T, P * O > 4 ? 4 : Moments ? 1 : 2>(p, source, tile, shape, at.n, at.top * S - pad + filter.offset, at.left * S - pad + filter.offset, first,
+        fill_input<T, (P * O > 4) ? 4 - Moments * S : 2 - Moments>(p, source, tile, shape, at.n, at.top * S - pad + filter.offset, at.left * S - pad + filter.offset, first,
                       p.moments == nullptr ? nullptr : own_scale);
       }
       filled = filter.source;
@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2
       __syncthreads();
       mix<A, P, O>(acc, between, mixing, outputs);
     }
-    const int part = threadIdx.x / 16, row = part / 2, lane = threadIdx.x % 16;  // a part is half a row
+    const int thread = anew(static_cast<int>(threadIdx.x)), part = thread / 16, row = part / 2, lane = thread % 16;  // a part is half a row
     const int64_t i = at.top + row, left = at.left + part % 2 * P;
     const bool inside = row < rows && i < p.out_h;
     if constexpr (Moments) {

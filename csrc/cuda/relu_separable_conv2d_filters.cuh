@@ -123,7 +123,7 @@ __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsi
     if (output_block != 0 || filter.depthwise == nullptr) continue;
     __syncthreads();
     const Tile part{plan.rows, kColumns, flat.pitch};
-    mix_back<T, 2>(p, filter, between, part, mixing, scale, at.n, at.top, at.left, first);
+    mix_back<T, S == 2 ? 1 : 2>(p, filter, between, part, mixing, scale, at.n, at.top, at.left, first);
     __syncthreads();
     if (!mine) continue;
 #pragma unroll 1

@@ -30,7 +30,7 @@ __device__ __forceinline__ void input_gradient(const SeparableProblem& p, unsign
     const Tile shape = gradient_tile<A>(kColumns, S, filter.dilation * (filter.k - 1) / 2, before);
     __syncthreads();  // of the filter before all is read
     load_taps<A>(taps, p, filter, first);
-    mix_back<T, 2>(p, filter, tile, shape, mixing, scale, at.n, at.top / S - before, at.left / S - before, first);
+    mix_back<T, S == 2 ? 1 : 2>(p, filter, tile, shape, mixing, scale, at.n, at.top / S - before, at.left / S - before, first);
     __syncthreads();
     if (!mine) continue;
     if constexpr (S == 1) {
