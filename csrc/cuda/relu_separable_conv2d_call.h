@@ -95,6 +95,7 @@ struct SeparableCall {
 inline std::vector<Tensor> side_by_side(const std::vector<Tensor>& first, const std::vector<Tensor>& second) {
   std::vector<Tensor> like = first;
   like.insert(like.end(), second.begin(), second.end());
+  if (like.empty()) return {};
   int64_t total = 0;
   bool alike = true;
   for (const Tensor& x : like) total += x.numel(), alike = alike && x.scalar_type() == like[0].scalar_type();

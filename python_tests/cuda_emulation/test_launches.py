@@ -50,7 +50,8 @@ def launched(emulated: build.Emulated, name: str, args: Sequence[Any]) -> int:
     before = library.emulation_launches()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
         op(*args)
-    copies = [event for event in profile.events() if event.name in ("aten::copy_", "aten::zero_")]
+    copies = [event for event in profile.events() if event.name in ("aten::copy_", "aten::zero_", "aten::fill_")]
+    copies = [event for event in copies if event.cpu_parent is None or event.cpu_parent.name != "aten::zero_"]
     return int(library.emulation_launches() - before) + sum(math.prod(event.input_shapes[0]) > 0 for event in copies)
 
 
