@@ -31,6 +31,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 || Most
   __shared__ __align__(16) A mixing[kOutputs<A> * kChannels<A>];  // [o][c]
   __shared__ A scale[3 * kOutputs<A>];
   DDARTS_DYNAMIC_SHARED(A, tile);
+  if (threadIdx.x < 3 * kOutputs<A>) scale[threadIdx.x] = A(0);  // by the threads that write it later
   if (blockIdx.x < plan.filter_blocks) {
     filter_gradients<T, S, S == 2 ? 4 : P, Most>(p, blockIdx.x, plan, taps, mixing, scale, tile, partial);
   } else {

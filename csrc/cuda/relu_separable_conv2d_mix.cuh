@@ -19,6 +19,7 @@ struct SeparablePlan {
 };
 
 // scale [3][kOutputs]: a, s and d of the output channels from o0 on, in the group of sample n, where the filter has a row of them.
+// What is behind the last channel stays as it was: zeros, or finite.
 template <typename A>
 __device__ __forceinline__ void load_coefficients(const SeparableProblem& p, const SeparableFilter& f, unsigned n, int o0, int outputs, A* scale) {
   static_assert(3 * kOutputs<A> <= kThreads);
