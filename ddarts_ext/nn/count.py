@@ -89,7 +89,7 @@ def _separable(args: Any, out: Any) -> int:
 
 def _edges(args: Any, out: Any) -> int:
     """The same of all stages, which have one size of outputs."""
-    total = out[0][0]
+    total: torch.Tensor = out[0][0]
     return total.numel() // total.shape[1] * sum(weight.numel() for weight in (*args[2], *args[3]))
 
 

@@ -36,8 +36,8 @@ def split(entries: Sequence[Entry]) -> tuple[Outgoing | None, list[Entry]]:
 def applies(x: Tensor, p: Pass) -> bool:
     """Whether states like x are better summed edge by edge than node by node.
 
-    In half precision, partial sums would be rounded. An observer wants a node's branches all at once, and autocast gives
-    them several dtypes.
+    In half precision, partial sums would be rounded. An observer wants a node's branches all at once, and autocast
+    gives them several dtypes.
     """
     return x.dtype in (torch.float32, torch.float64) and p.observe is None and serves(x)
 

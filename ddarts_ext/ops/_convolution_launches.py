@@ -193,14 +193,14 @@ def mixed_edges_backward(
 
 
 def _tiles(x: Tensor, groups: int, stride: int) -> int:
-    """Tiles of a group's outputs: as ``output_tiles`` of csrc/cuda/relu_separable_conv2d_plan.h for filters up to 5x5."""
+    """Tiles of a group's outputs: as ``output_tiles`` of relu_separable_conv2d_plan.h, for filters up to 5x5."""
     height, width = ((n + stride - 1) // stride for n in x.shape[2:])
     narrow = stride == 2 or (width - 1) % 16 < 8
     return x.shape[0] // groups * math.ceil(height / 8) * math.ceil(width / (8 if narrow else 16))
 
 
 def _edges_launches(targets: Sequence[int], wanted: Sequence[bool], sums: int) -> int:
-    """Launches over the branches that are wanted, target by target: as ``in_launches`` of csrc/cuda/mixed_edges_call.h."""
+    """Launches over the branches that are wanted, target by target: as ``in_launches`` of mixed_edges_call.h."""
     count = entries = entered = 0
     for target in range(sums):
         left = sum(flag for own, flag in zip(targets, wanted, strict=True) if own == target)

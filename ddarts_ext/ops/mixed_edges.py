@@ -75,8 +75,9 @@ def mixed_edges(
 
     Sums are [G*B,C,ceil(H/stride),ceil(W/stride)] in the dtype and layout of x; arithmetic is in float32 (float64 for
     float64). Equal to :func:`pool3x3`, :func:`relu_separable_conv2d` and :func:`mixed_sum` one after the other, which
-    is what runs on other devices than CPU and GPU and under autocast. Gradients: x, depthwise, pointwise, weights and previous, any number of
-    times; deterministic. Raises ValueError for shapes and settings outside these, TypeError for dtypes.
+    is what runs under autocast and on devices other than CPU and GPU. Gradients: x, depthwise, pointwise, weights and
+    previous, any number of times; deterministic. Raises ValueError for shapes and settings outside these, TypeError for
+    dtypes.
     """
     depthwise, pointwise, previous = list(depthwise), list(pointwise), list(previous)
     statistics = (mean, rstd, inner_mean, inner_rstd)
@@ -93,7 +94,7 @@ def mixed_edges(
 
 
 def serves(x: Tensor) -> bool:
-    """Whether images like x are the op's own matter. Under autocast the ops that it is made of cast, each in its own way."""
+    """Whether images like x are the op's own matter. Under autocast the ops that it is made of cast, each in its way."""
     return x.device.type in _SERVED and not _checks.autocasts(x.device.type)
 
 

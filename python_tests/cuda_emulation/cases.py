@@ -131,9 +131,7 @@ def _pool_readers(shape: Shape, dtype: torch.dtype, format_: torch.memory_format
     return run
 
 
-def _mixed_edges(
-    shape: Shape, dtype: torch.dtype, format_: torch.memory_format, stride: int
-) -> Callable[[], None]:
+def _mixed_edges(shape: Shape, dtype: torch.dtype, format_: torch.memory_format, stride: int) -> Callable[[], None]:
     """Two edges with all ops of DARTS, but the identity at stride 2."""
     named = [ops.MAXIMUM, ops.AVERAGE, *([ops.SKIP] if stride == 1 else [])]
     edges = ops.Edges(

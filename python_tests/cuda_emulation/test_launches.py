@@ -137,7 +137,7 @@ def unusual() -> Iterator[tuple[str, Sequence[Any]]]:
 
 
 def unusual_edges() -> Iterator[tuple[str, Sequence[Any]]]:
-    """Few ops and more than a launch takes, into few nodes and many, with tiles that are joined ahead, of strided images."""
+    """Few ops and more than a launch takes, into few nodes and many, tiles that are joined ahead, strided images."""
     x, strided, empty = image(2, 4, 6, 6), image(2, 4, 6, 12)[..., ::2], image(0, 4, 6, 6)
     large = image(66, 4, 24, 16, dtype=torch.float64)
     pools, convolutions = [-1, -2, -3], list(range(30))
@@ -145,7 +145,8 @@ def unusual_edges() -> Iterator[tuple[str, Sequence[Any]]]:
     for source, kinds in kinds_of:
         count, firsts = len(kinds), sum(kind >= 0 for kind in kinds)
         sums = min(count, 20)
-        targets, seconds, flags = [k % sums for k in range(count)], list(range(0, firsts, 2)), [k % 2 == 1 for k in kinds]
+        targets, seconds = [k % sums for k in range(count)], list(range(0, firsts, 2))
+        flags = [k % 2 == 1 for k in kinds]
         filters = [torch.randn(4, 1, 3, 3) for _ in range(firsts + len(seconds))]
         points = [torch.randn(4, 4, 1, 1) for _ in filters]
         weights = torch.rand(2 if len(source) else 1, count).double()
@@ -157,7 +158,8 @@ def unusual_edges() -> Iterator[tuple[str, Sequence[Any]]]:
             yield "mixed_edges", (source, before, filters, points, weights, *numbers, sums, 1, *rows, 1e-5)
         tables = [torch.ones(groups, rows, 4) for rows in (count, count, len(seconds), len(seconds))]
         saved = [source] * (firsts + len(seconds) + 2) + [torch.zeros(source.shape, dtype=torch.uint8)]
-        for batch, *wanted in ((True, True, True, True), (False, True, False, False), (True, False, True, False), (False,) * 4):
+        settings = (True, True, True, True), (False, True, False, False), (True, False, True, False), (False,) * 4
+        for batch, *wanted in settings:
             call = (previous, source, filters, points, weights, saved, *numbers, 1, *tables, batch, *wanted)
             yield "mixed_edges_backward", call
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from ops.filters import LAYOUTS, normal
-from ops.test_mixed_edges import ALL, Problem, in_layout, operands, problem
+from ops.test_mixed_edges import Problem, in_layout, operands, problem
 from ops.tolerances import DTYPES, assert_close
 
 from ddarts_ext.ops._mixed_edges_reference import mixed_edges_backward_reference, mixed_edges_reference
@@ -42,9 +42,7 @@ def check(emulated: Any, p: Problem, wanted: Sequence[tuple[bool, bool, bool]] =
         assert_close(a, b, p.x.dtype)  # of outputs that are rounded
     sums = p.edges.sums
     layout = torch.channels_last if p.x.stride(1) == 1 else torch.contiguous_format
-    grads = [
-        normal(s.shape, p.x.dtype, 100 + i).contiguous(memory_format=layout) for i, s in enumerate(tensors[:sums])
-    ]
+    grads = [normal(s.shape, p.x.dtype, 100 + i).contiguous(memory_format=layout) for i, s in enumerate(tensors[:sums])]
     # Of what was saved, whose rounding a norm would enlarge.
     exact = [t.double() if t.is_floating_point() else t for t in tensors[sums:]]
     rows = [table.double() for table in tables]
@@ -132,7 +130,8 @@ def test_kernels_stay_inside_their_tensors(emulated: Any) -> None:
     emulated.check_addresses(
         "mixed_edges",
         """
-for dtype, shape, stride in ((torch.float32, (4, 20, 9, 17), 1), (torch.float16, (4, 3, 9, 10), 2), (torch.float32, (2, 4, 8, 8), 1)):
+cases = ((torch.float32, (4, 20, 9, 17), 1), (torch.float16, (4, 3, 9, 10), 2), (torch.float32, (2, 4, 8, 8), 1))
+for dtype, shape, stride in cases:
     x = torch.randn(shape).to(dtype)
     if shape[1] % 4 == 0:
         x = x.contiguous(memory_format=torch.channels_last)
@@ -144,7 +143,8 @@ for dtype, shape, stride in ((torch.float32, (4, 20, 9, 17), 1), (torch.float16,
     numbers = targets, kinds, [1, 2, 1], [2, 0], flags
     size = (shape[0], shape[1], *((n + stride - 1) // stride for n in shape[2:]))
     previous = [torch.randn(size).to(dtype) for _ in range(2)]
-    tensors, *tables = ops.mixed_edges(x, previous, weights, points, mixing, *numbers, 2, stride, None, None, None, None, 1e-5)
+    tensors, *tables = ops.mixed_edges(
+        x, previous, weights, points, mixing, *numbers, 2, stride, None, None, None, None, 1e-5)
     ops.mixed_edges_backward(
         tensors[:2], x, weights, points, mixing, tensors[2:], *numbers, stride, *tables, True, True, True, True)
 """,

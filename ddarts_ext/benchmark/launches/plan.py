@@ -31,8 +31,8 @@ from ddarts_ext.benchmark.launches.traffic import OPTIMISERS, of_edges
 class _Stored:
     """An image, held so that no other takes its place in memory.
 
-    back: a backward pass reads it. normed: a norm by its batch does. apart: another op than a weighted sum does. total: it is
-    a weighted sum.
+    back: a backward pass reads it. normed: a norm by its batch does. apart: another op than a weighted sum does.
+    total: it is a weighted sum.
     """
 
     image: Tensor

@@ -138,7 +138,9 @@ def _mixed_edges_backward(args: Sequence[Any], out: Any) -> int:
     return sum(map(size_of, passes)) + (2 * size_of(filters) if parameters_grad else size_of(filters))
 
 
-def of_edges(tensors: Sequence[Tensor], sums: int, dilations: Sequence[int], seconds: Sequence[int]) -> list[list[Tensor]]:
+def of_edges(
+    tensors: Sequence[Tensor], sums: int, dilations: Sequence[int], seconds: Sequence[int]
+) -> list[list[Tensor]]:
     """Sums, outputs of convolutions, of first stages before second ones, of pools."""
     ends = [0, sums, sums + len(dilations), sums + len(dilations) + len(seconds), len(tensors)]
     return [list(tensors[begin:end]) for begin, end in itertools.pairwise(ends)]
