@@ -89,8 +89,8 @@ def _separable(args: Any, out: Any) -> int:
 
 def _edges(args: Any, out: Any) -> int:
     """The same of all stages, which have one size of outputs."""
-    total: torch.Tensor = out[0][0]
-    return total.numel() // total.shape[1] * sum(weight.numel() for weight in (*args[2], *args[3]))
+    total = out[0][0]
+    return int(total.numel() // total.shape[1] * sum(weight.numel() for weight in (*args[2], *args[3])))
 
 
 def _pointwise(args: Any, out: Any) -> int:

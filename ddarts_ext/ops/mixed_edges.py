@@ -94,7 +94,7 @@ def mixed_edges(
 
 
 def serves(x: Tensor) -> bool:
-    """Whether images like x are the op's own matter. Under autocast the ops that it is made of cast, each in its way."""
+    """Whether the op itself takes images like x. Under autocast the ops that it is made of cast, each in its way."""
     return x.device.type in _SERVED and not _checks.autocasts(x.device.type)
 
 
