@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlparse
 
 import torch
 
-from ddarts_ext.ops._library import composed_of, defined_ops, has_kernel
+from ddarts_ext.ops._library import defined_ops, has_kernel
 
 OLDEST_TORCH = (2, 11)
 CAPABILITIES = ("baseline", "avx2", "avx512")  # as csrc/common/cpu_capability.h has them
@@ -57,17 +57,9 @@ def why_not(op: str, device_type: str) -> str:
         raise ValueError(f"why_not: device_type must be 'cpu' or 'cuda', got {device_type!r}")
     status = load()
     reason = status.cpu_reason if device_type == "cpu" else status.cuda_reason
-    if is_composed(op, device_type):
-        reason = f"there it is composed of {composed_of(op)}"
-    elif not reason and not has_kernel(op, device_type):
+    if not reason and not has_kernel(op, device_type):
         reason = f"the library was compiled without a {device_type} kernel for it"
     return reason or (_device_reason(status.record) if device_type == "cuda" else "")
-
-
-def is_composed(op: str, device_type: str) -> bool:
-    """Whether other ops stand in for it there by design, with their kernels, because it has none of its own."""
-    designed = device_type == "cuda" and bool(composed_of(op)) and not has_kernel(op, device_type)
-    return designed and not load().cuda_reason
 
 
 def mending_command() -> str:

@@ -17,8 +17,7 @@ from ddarts_ext.ops._library import defined_ops
 def collect() -> dict[str, Any]:
     """Everything as plain data.
 
-    ``ops[name][device]`` is ``{"runs": "kernel" | "composed" | "reference", "why_not": str}``.
-    composed: other ops stand in for it, and their kernels run; ``why_not`` names them.
+    ``ops[name][device]`` is ``{"runs": "kernel" | "reference", "why_not": str}``.
     """
     status = _extension.load()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else range(0)
@@ -66,8 +65,7 @@ def render(info: dict[str, Any]) -> RenderableType:
 
 def _implementation(op: str, device: str) -> dict[str, str]:
     reason = _extension.why_not(op, device)
-    runs = "composed" if _extension.is_composed(op, device) else "reference" if reason else "kernel"
-    return {"runs": runs, "why_not": reason}
+    return {"runs": "reference" if reason else "kernel", "why_not": reason}
 
 
 def _built(built: dict[str, Any]) -> str:

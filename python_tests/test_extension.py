@@ -81,17 +81,6 @@ def test_the_capabilities_are_those_that_are_compiled() -> None:
     assert tuple(toolchain.CAPABILITY_FLAGS) == _extension.CAPABILITIES
 
 
-def test_ops_that_others_stand_in_for_are_called_composed(monkeypatch: pytest.MonkeyPatch) -> None:
-    if has_kernel("mixed_edges", "cuda"):
-        pytest.skip("the kernels are no longer composed")
-    monkeypatch.setattr(_extension, "_status", _extension.Status("", "", "avx2", {}))
-    found = info.collect()["ops"]["mixed_edges"]["cuda"]
-    assert found["runs"] == "composed"
-    assert "composed of pool3x3" in found["why_not"]
-    monkeypatch.setattr(_extension, "_status", _extension.Status("", "torch was built without CUDA"))
-    assert info.collect()["ops"]["mixed_edges"]["cuda"]["runs"] == "reference"
-
-
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match=r"why_not: op must be one of .*, got 'nothing'"):
         _extension.why_not("nothing", "cpu")

@@ -50,6 +50,15 @@ __host__ __device__ __forceinline__ T narrow(A v) {
   }
 }
 
+// x, of which the compiler does not know that it is the same in every turn of a loop: what follows from it is computed where it
+// is needed, and holds no register before.
+__device__ __forceinline__ int anew(int x) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+r"(x));
+#endif
+  return x;
+}
+
 // N elements that are loaded and stored by one instruction; its address must be a multiple of its size.
 template <typename T, int N>
 struct alignas(sizeof(T) * N) Packed {

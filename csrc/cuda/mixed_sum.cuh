@@ -185,24 +185,30 @@ __global__ void __launch_bounds__(kThreads) moments_kernel(Frame f, MixedTable t
   }
 }
 
-// mean = sum n_t mean_t / n, then the squares about it. Grid (blocks of 32 channels, entries of the table, groups).
+// centre = sum n_t mean_t / n, then the squares about it, of the moments [tiles, 3, channels] at `from`; share: 1 / n.
 template <typename A>
-__global__ void __launch_bounds__(kJoinColumns* kJoinRows)
-    statistics_kernel(Frame f, MixedTable table, const A* partial, double eps, A* mean, A* rstd) {
-  const int64_t channels = f.shape.channels, c = static_cast<int64_t>(blockIdx.x) * kJoinColumns + threadIdx.x;
-  const int64_t group = f.first_group + blockIdx.z, tiles = c < channels ? f.tiles : 0;
-  const A* from = partial + (blockIdx.y * f.shape.groups + group) * f.tiles * 3 * channels + c;
-  double centre[1], squares[1];
+__device__ __forceinline__ void join_tiles(int64_t tiles, const A* from, int64_t channels, double share, double (&centre)[1], double (&squares)[1]) {
   join_rows(tiles, centre, [&](int64_t t, double(&sum)[1]) {
     const A* at = from + t * 3 * channels;
     sum[0] += static_cast<double>(at[0]) * static_cast<double>(at[channels]);
   });
-  centre[0] *= f.share;
+  centre[0] *= share;
   join_rows(tiles, squares, [&](int64_t t, double(&sum)[1]) {
     const A* at = from + t * 3 * channels;
     const double delta = static_cast<double>(at[channels]) - centre[0];
     sum[0] += static_cast<double>(at[2 * channels]) + static_cast<double>(at[0]) * delta * delta;
   });
+}
+
+// Grid (blocks of 32 channels, entries of the table, groups).
+template <typename A>
+__global__ void __launch_bounds__(kJoinColumns* kJoinRows)
+    statistics_kernel(Frame f, MixedTable table, const A* partial, double eps, A* mean, A* rstd) {
+  const int64_t channels = f.shape.channels, c = static_cast<int64_t>(blockIdx.x) * kJoinColumns + threadIdx.x;
+  const int64_t group = f.first_group + blockIdx.z;
+  double centre[1], squares[1];
+  join_tiles(c < channels ? f.tiles : 0, partial + (blockIdx.y * f.shape.groups + group) * f.tiles * 3 * channels + c, channels, f.share,
+             centre, squares);
   if (threadIdx.y != 0 || c >= channels) return;
   const int64_t to = (group * f.shape.branches + table.branch[blockIdx.y].index) * channels + c;
   mean[to] = static_cast<A>(centre[0]);
@@ -219,6 +225,33 @@ __global__ void __launch_bounds__(kThreads) given_kernel(Frame f, MixedTable tab
   for (int64_t c = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; c < row; c += static_cast<int64_t>(gridDim.x) * kThreads) {
     mean[to + c] = branch.flag ? given_mean[from + c] : A(0);
     rstd[to + c] = branch.flag ? given_rstd[from + c] : A(1);
+  }
+}
+
+// total += the entries [begin, end) of the table, normalised and weighted, of F packets.
+template <typename A, int V, int F>
+__device__ __forceinline__ void add_branches(const Frame& f, const MixedTable& table, int begin, int end, const Place<V>& at, const int64_t (&rows)[F],
+                                             const A* weights, const A* mean, const A* rstd, A (&total)[F][V]) {
+  for (int k = begin; k < end; ++k) {
+    const MixedBranch& branch = table.branch[k];
+    const int64_t row = at.group * f.shape.branches + branch.index;
+    A centre[V], scale[V], x[F][V];
+#pragma unroll
+    for (int u = 0; u < F; ++u) load(branch.dtype, branch.x, at.offset(f, rows[u], branch.pitch), x[u]);
+    if (branch.flag) {
+      load_row(f, mean + row * f.shape.channels, at.channel, centre);
+      load_row(f, rstd + row * f.shape.channels, at.channel, scale);
+    } else {
+#pragma unroll
+      for (int v = 0; v < V; ++v) centre[v] = A(0), scale[v] = A(1);
+    }
+    const A weight = weights[row];
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      scale[v] *= weight;
+#pragma unroll
+      for (int u = 0; u < F; ++u) total[u][v] += (x[u][v] - centre[v]) * scale[v];
+    }
   }
 }
 
@@ -247,27 +280,7 @@ __global__ void __launch_bounds__(kThreads)
     rows[u] = at.row(f, p < f.positions ? p : start);  // past the end: the first one again, not written
     if (!first) load_as<A>(carry, at.offset(f, rows[u], f.shape.channels), total[u]);
   }
-  for (int k = 0; k < table.count; ++k) {
-    const MixedBranch& branch = table.branch[k];
-    const int64_t row = at.group * f.shape.branches + branch.index;
-    A centre[V], scale[V], x[F][V];
-#pragma unroll
-    for (int u = 0; u < F; ++u) load(branch.dtype, branch.x, at.offset(f, rows[u], branch.pitch), x[u]);
-    if (branch.flag) {
-      load_row(f, static_cast<const A*>(mean) + row * f.shape.channels, at.channel, centre);
-      load_row(f, static_cast<const A*>(rstd) + row * f.shape.channels, at.channel, scale);
-    } else {
-#pragma unroll
-      for (int v = 0; v < V; ++v) centre[v] = A(0), scale[v] = A(1);
-    }
-    const A weight = weights[row];
-#pragma unroll
-    for (int v = 0; v < V; ++v) {
-      scale[v] *= weight;
-#pragma unroll
-      for (int u = 0; u < F; ++u) total[u][v] += (x[u][v] - centre[v]) * scale[v];
-    }
-  }
+  add_branches(f, table, 0, table.count, at, rows, weights, static_cast<const A*>(mean), static_cast<const A*>(rstd), total);
 #pragma unroll
   for (int u = 0; u < F; ++u) {
     if (u >= count) break;
@@ -280,13 +293,13 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// partial [row][group][tile][channels]: rows = entries of the table, one more for the sum of grad. Grid y = four entries.
+// partial [row][group][tile][channels] += of `wanted` entries of the table from `base` on, at most four, and of the sum of grad,
+// row `grad_row` if it is not negative. by_index: rows are the numbers of the branches, else the places in the table.
 template <typename A, int V>
-__global__ void __launch_bounds__(kThreads) products_kernel(Frame f, MixedTable table, const void* grad, DType grad_dtype, int64_t grad_pitch,
-                                                            const A* mean, A* partial, bool sum_grad) {
+__device__ __forceinline__ void products(const Frame& f, const MixedTable& table, int base, int wanted, bool by_index, const void* grad, DType grad_dtype,
+                                         int64_t grad_pitch, const A* mean, A* partial, int64_t grad_row) {
   __shared__ A all[kThreads];
   const Place<V> at(f);
-  const int base = static_cast<int>(blockIdx.y) * kTogether, wanted = min(kTogether, table.count - base);
   A sum[kTogether + 1][V] = {}, centre[kTogether][V] = {};
 #pragma unroll
   for (int j = 0; j < kTogether; ++j)
@@ -312,8 +325,8 @@ __global__ void __launch_bounds__(kThreads) products_kernel(Frame f, MixedTable 
 #pragma unroll
   for (int j = 0; j <= kTogether; ++j) {
     const bool is_grad = j == kTogether;
-    const bool writes = is_grad ? sum_grad && blockIdx.y == 0 : j < wanted;
-    const int64_t row = is_grad ? table.count : base + j;
+    const bool writes = is_grad ? grad_row >= 0 : j < wanted;
+    const int64_t row = is_grad ? grad_row : by_index && writes ? table.branch[base + j].index : base + j;
     A* out = partial + ((row * f.shape.groups + at.group) * f.tiles + at.tile) * f.shape.channels;
     if (!f.shape.channels_last) {
 #pragma unroll
@@ -331,6 +344,15 @@ __global__ void __launch_bounds__(kThreads) products_kernel(Frame f, MixedTable 
       if (at.level == 0 && at.inside) out[at.channel + v] = all[threadIdx.x];
     }
   }
+}
+
+// Rows = entries of the table, one more for the sum of grad. Grid y = four entries.
+template <typename A, int V>
+__global__ void __launch_bounds__(kThreads) products_kernel(Frame f, MixedTable table, const void* grad, DType grad_dtype, int64_t grad_pitch,
+                                                            const A* mean, A* partial, bool sum_grad) {
+  const int base = static_cast<int>(blockIdx.y) * kTogether;
+  products<A, V>(f, table, base, min(kTogether, table.count - base), false, grad, grad_dtype, grad_pitch, mean, partial,
+                 sum_grad && blockIdx.y == 0 ? table.count : -1);
 }
 
 // Grid (blocks of 32 channels, rows of the partial sums, groups). sums [G,K+1,C].

@@ -14,17 +14,12 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 namespace layout = ddarts::layout;
 
-ddarts::PoolShape shape_of(int64_t n, int64_t c, int64_t height, int64_t width, int64_t stride, bool last) {
-  return {last ? n : n * c,          height,       width, (height - 1) / stride + 1, (width - 1) / stride + 1, last ? c : 1,
-          static_cast<int>(stride)};
-}
-
 std::tuple<Tensor, Tensor, Tensor> pool3x3(const Tensor& input, int64_t stride, bool maximum, bool average) {
   ddarts::check_pool3x3(input, stride, maximum, average);
   const ddarts::DeviceStream device(input);
   const bool last = layout::channels_last(input);
   const Tensor x = layout::as(input, last);
-  const ddarts::PoolShape s = shape_of(x.size(0), x.size(1), x.size(2), x.size(3), stride, last);
+  const ddarts::PoolShape s = ddarts::pool_shape(x.size(0), x.size(1), x.size(2), x.size(3), stride, last);
   auto make = [&](bool asked, ScalarType type) {
     return asked ? layout::empty(x, {x.size(0), x.size(1), s.out_height, s.out_width}, type, last)
                  : torch::stable::new_empty(x, {0}, type);
@@ -58,7 +53,7 @@ Tensor gathered(const std::vector<Tensor>& maxima, const std::vector<Tensor>& av
   const Tensor argmax = maxima.empty() ? positions : layout::as(positions, last);
   DDARTS_CUDA_CHECK(ddarts::pool3x3_backward(ddarts::dtype_of(dx), g, maxima.empty() ? nullptr : argmax.const_data_ptr<uint8_t>(),
                                              dx.mutable_data_ptr(),
-                                             shape_of(dx.size(0), dx.size(1), height, width, stride, last), device.stream()));
+                                             ddarts::pool_shape(dx.size(0), dx.size(1), height, width, stride, last), device.stream()));
   return dx;
 }
 

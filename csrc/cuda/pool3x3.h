@@ -11,6 +11,11 @@ struct PoolShape {
   int stride;
 };
 
+inline PoolShape pool_shape(int64_t n, int64_t c, int64_t height, int64_t width, int64_t stride, bool channels_last) {
+  return {channels_last ? n : n * c,   height, width, (height - 1) / stride + 1, (width - 1) / stride + 1, channels_last ? c : 1,
+          static_cast<int>(stride)};
+}
+
 // Outputs that are null are not computed; argmax goes with maximum.
 cudaError_t pool3x3(DType dtype, const void* x, void* maximum, void* average, uint8_t* argmax, const PoolShape& shape,
                     cudaStream_t stream);

@@ -22,7 +22,8 @@ void launch_forward(const SeparableProblem& p, cudaStream_t stream) {
   int each = 1;
   while (p.source_count == 1 && p.c <= kChannels<A> && each < 4 && !p.filters[0].offset && !p.filters[p.count - 1].offset && tiles * outputs * ceil_div(p.count, 2 * each) >= kBlocks) each *= 2;
   const dim3 grid(extent(tiles), extent(ceil_div(p.count, each)), extent(outputs));
-  DDARTS_LAUNCH((separable_forward_kernel<T, S, P, O>), grid, dim3(kThreads), bytes_of<A>(input_tile<A>(rows, 2 * P, S, p.pad)), stream, p,
+  const auto kernel = p.out_moments != nullptr ? &separable_forward_kernel<T, S, P, O, true> : &separable_forward_kernel<T, S, P, O, false>;
+  DDARTS_LAUNCH((kernel), grid, dim3(kThreads), bytes_of<A>(input_tile<A>(rows, 2 * P, S, p.pad)), stream, p,
                 rows, each);
 }
 
@@ -38,6 +39,8 @@ void launch_tiles(const SeparableProblem& p, cudaStream_t stream) {
 }
 
 }  // namespace
+
+int64_t separable_moment_tiles(const SeparableProblem& p) { return output_tiles(p, tile_rows(p)) / (p.n / p.batch); }
 
 cudaError_t separable_forward(DType dtype, const SeparableProblem& p, cudaStream_t stream) {
   if (p.n == 0) return cudaSuccess;

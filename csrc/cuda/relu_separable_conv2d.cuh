@@ -78,7 +78,47 @@ __device__ __forceinline__ void join_moments(const SeparableProblem& p, const Se
   __syncthreads();
 }
 
-template <typename T, int S, int P, int O>
+// place() [3][Co] = number, mean and squares about the mean of a tile's outputs, as they are stored, of a block's output channels. `there`
+// of a thread's P pixels are in the image; rows and columns: of the tile. All threads call it; parts is free.
+template <typename T, int P, int O, typename A, typename To>
+__device__ __forceinline__ void tile_moments(const A (&acc)[O][P], int there, int pixels, A* parts, int outputs, int64_t out_c, const To& place) {
+  constexpr int kOfWarp = 16 * O, kWarps = kThreads / 32;
+  const int thread = anew(static_cast<int>(threadIdx.x)), lane = thread % 16, warp = thread / 32;
+  const A count = static_cast<A>(pixels);
+  A centre[O] = {};
+#pragma unroll
+  for (int pass = 0; pass < 2; ++pass) {
+    __syncthreads();  // of what was in parts all is read
+#pragma unroll
+    for (int j = 0; j < O; ++j) {
+      A sum = A(0);
+#pragma unroll
+      for (int t = 0; t < P; ++t) {
+        const A value = static_cast<A>(widen(narrow<T>(acc[j][t]))) - centre[j];
+        if (t < there) sum += pass == 0 ? value : value * value;
+      }
+      sum += __shfl_xor_sync(0xffffffffu, sum, 16);
+      if (thread % 32 < 16) parts[warp * kOfWarp + lane + 16 * j] = sum;
+    }
+    __syncthreads();
+    if (pass == 1 && thread >= 16) return;
+    A* to = pass == 1 ? place() : nullptr;
+#pragma unroll
+    for (int j = 0; j < O; ++j) {
+      A total = A(0);
+#pragma unroll
+      for (int w = 0; w < kWarps; ++w) total += parts[w * kOfWarp + lane + 16 * j];
+      if (pass == 0) {
+        centre[j] = total / count;
+      } else if (lane + 16 * j < outputs) {
+        to[lane + 16 * j] = count, to[out_c + lane + 16 * j] = centre[j], to[2 * out_c + lane + 16 * j] = total;
+      }
+    }
+  }
+}
+
+// Moments: whether those of the outputs are wanted.
+template <typename T, int S, int P, int O, bool Moments>
 __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2)
     separable_forward_kernel(SeparableProblem p, int rows, int each) {
   using A = accumulate_t<T>;
@@ -106,7 +146,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2
         const SeparableSource& source = p.sources[filter.source];
         const bool one = at.n % static_cast<unsigned>(p.batch) == 0 && at.top == 0 && at.left == 0 && o0 == 0 && f == source.first;
         if (p.moments != nullptr) join_moments<A>(p, source, at.n, first, one, own_scale);
-        fill_input<T, P * O == 4 ? 2 : 4>(p, source, tile, shape, at.n, at.top * S - pad + filter.offset, at.left * S - pad + filter.offset, first,
+        fill_input<T, (P * O > 4) ? 4 - Moments * S : 2 - Moments>(p, source, tile, shape, at.n, at.top * S - pad + filter.offset, at.left * S - pad + filter.offset, first,
                       p.moments == nullptr ? nullptr : own_scale);
       }
       filled = filter.source;
@@ -134,9 +174,17 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 ? 1 : 2
       __syncthreads();
       mix<A, P, O>(acc, between, mixing, outputs);
     }
-    const int part = threadIdx.x / 16, row = part / 2, lane = threadIdx.x % 16;  // a part is half a row
+    const int thread = anew(static_cast<int>(threadIdx.x)), part = thread / 16, row = part / 2, lane = thread % 16;  // a part is half a row
     const int64_t i = at.top + row, left = at.left + part % 2 * P;
-    if (row >= rows || i >= p.out_h) continue;
+    const bool inside = row < rows && i < p.out_h;
+    if constexpr (Moments) {
+      // Rows of moments are as blockIdx.x counts: group by group, tile by tile.
+      const auto place = [&] { return static_cast<A*>(p.out_moments) + (static_cast<int64_t>(filter.row) * gridDim.x + blockIdx.x) * 3 * p.out_c + o0; };
+      const int right = anew(static_cast<int>(p.out_w)) - at.left, down = min(rows, anew(static_cast<int>(p.out_h)) - at.top);
+      const int across = min(kColumns, right), there = inside ? min(max(right - part % 2 * P, 0), P) : 0;
+      tile_moments<T>(acc, there, down * across, between, outputs, p.out_c, place);
+    }
+    if (!inside) continue;
     T* out = static_cast<T*>(filter.data) + static_cast<int64_t>(at.n) * to.n + (o0 + lane) * to.c + (i * p.out_w + left) * to.pixel;
 #pragma unroll
     for (int t = 0; t < P; ++t) {

@@ -7,14 +7,16 @@
 namespace ddarts {
 
 constexpr int64_t kSeparableMomentTiles = 128;  // at most, that every block of the forward joins for itself
-constexpr int kSeparableFilters = 32;  // in one launch: kernel arguments, so that a graph can capture it; as many sources
+constexpr int kSeparableFilters = 24;  // in one launch: kernel arguments, so that a graph can capture it; as many sources
 
 struct SeparableFilter {
   const void *depthwise, *pointwise;  // [C,k,k], [Co,C], each of its own dtype; no depthwise: k is 1, the pixels as they are
   void* data;                         // forward: output; backward: incoming gradient
+  const void* y;                      // backward: the output, where its gradient depends on it, or null
   void *d_depthwise, *d_pointwise;    // backward: gradients of the filters, of the filters' dtypes
   int64_t column;                     // backward: first of its columns in the partial sums: k k C taps, then Co C products
   DType depthwise_dtype, pointwise_dtype;
+  int32_t row = -1;  // forward: of the moments; backward: of the coefficients, -1 where `data` is the gradient itself
   int8_t k, dilation, source, offset;  // source: which of this launch; offset: of the pixels, down and to the right
 
   int64_t taps() const { return depthwise == nullptr ? 0 : static_cast<int64_t>(k) * k; }
@@ -35,9 +37,16 @@ struct SeparableProblem {
   const void *mean, *rstd;  // [G,I,C] of the accumulation type, or null
   const void* moments;      // forward: not null where mean and rstd are still to be made of the inputs' moments, as mixed_sum has
   int64_t moment_tiles;     // them: [I, G, tiles, 3, C]
+  void* out_moments;        // forward: not null where the outputs' moments are wanted: [rows, G, tiles, 3, Co]
+  void* coefficients;       // backward: [3, G, coefficient_rows, Co]: an output's gradient is a data + s y + d with its row of a, s, d
+  int64_t coefficient_rows, coefficient_plane;  // plane: values from a to s and from s to d
   double eps;
   int stride, pad;          // pad: the largest of the filters
   bool channels_last, packets, out_packets;  // packets: of images with C, and with Co channels, 16 bytes of sums at once
+  // Backward, with statistics of the batch: dx is left as it is before the norm, and what the norm makes of it is written as
+  // coefficients (of dx, x and 1) to the rows behind those of this launch's outputs, from `norm_row` on, one a source.
+  bool before_norm;
+  int norm_row;
   SeparableFilter filters[kSeparableFilters];
   SeparableSource sources[kSeparableFilters];
   int count, source_count;
@@ -52,10 +61,13 @@ struct SeparableScratch {
 };
 
 int64_t separable_tiles(const SeparableProblem& p);
+// Tiles that the moments of a group's outputs come in.
+int64_t separable_moment_tiles(const SeparableProblem& p);
 int64_t separable_chunks(DType dtype, const SeparableProblem& p, int64_t filters);
 
 cudaError_t separable_forward(DType dtype, const SeparableProblem& p, cudaStream_t stream);
-// One launch for both kinds of gradients, one that joins partial sums, and with statistics of the batch one that finishes dx.
+// One launch for both kinds of gradients, one that joins partial sums, and with statistics of the batch one that finishes dx,
+// unless it is wanted as before the norm.
 cudaError_t separable_backward(DType dtype, const SeparableProblem& p, bool input_grad, const SeparableScratch& scratch,
                                cudaStream_t stream);
 

@@ -97,7 +97,7 @@ cudaError_t separable_backward(DType dtype, const SeparableProblem& p, bool inpu
                                cudaStream_t stream) {
   bool large = false;
   for (int f = 0; f < p.count; ++f) large = large || p.filters[f].k > 5;
-  const bool finishes = input_grad && scratch.sums != nullptr && p.n > 0;
+  const bool finishes = input_grad && scratch.sums != nullptr && p.n > 0 && !p.before_norm;
   DDARTS_DISPATCH_DTYPE(dtype, T, {
     large ? launch_tiles<T, 7>(p, input_grad, scratch, stream) : launch_tiles<T, 5>(p, input_grad, scratch, stream);
     join<T>(p, scratch, stream);

@@ -29,11 +29,13 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 || Most
   using A = accumulate_t<T>;
   __shared__ A taps[Most * Most * kTapPitch<A>];
   __shared__ __align__(16) A mixing[kOutputs<A> * kChannels<A>];  // [o][c]
+  __shared__ A scale[3 * kOutputs<A>];
   DDARTS_DYNAMIC_SHARED(A, tile);
+  if (threadIdx.x < 3 * kOutputs<A>) scale[threadIdx.x] = A(0);  // by the threads that write it later
   if (blockIdx.x < plan.filter_blocks) {
-    filter_gradients<T, S, S == 2 ? 4 : P, Most>(p, blockIdx.x, plan, taps, mixing, tile, partial);
+    filter_gradients<T, S, S == 2 ? 4 : P, Most>(p, blockIdx.x, plan, taps, mixing, scale, tile, partial);
   } else {
-    input_gradient<T, S, P, Most>(p, blockIdx.x - plan.filter_blocks, plan, taps, mixing, tile, sums);
+    input_gradient<T, S, P, Most>(p, blockIdx.x - plan.filter_blocks, plan, taps, mixing, scale, tile, sums);
   }
 }
 
@@ -52,8 +54,17 @@ __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
     const bool mine = at < 2 * p.c;
     const double* from = sums + (source.index * groups + group) * tiles_of_group * 2 * p.c + at;
     join_rows(mine ? tiles_of_group : 0, total, [&](int64_t t, double(&sum)[1]) { sum[0] += from[t * 2 * p.c]; });
-    if (threadIdx.y == 0 && mine)
-      means[(source.index * groups + group) * 2 * p.c + at % 2 * p.c + at / 2] = total[0] / static_cast<double>(p.batch * p.h * p.w);
+    const double mean = total[0] / static_cast<double>(p.batch * p.h * p.w), other = __shfl_xor_sync(0xffffffffu, mean, 1);
+    if (threadIdx.y != 0 || !mine) return;
+    if (!p.before_norm) {
+      means[(source.index * groups + group) * 2 * p.c + at % 2 * p.c + at / 2] = mean;
+    } else if (at % 2 == 0) {  // r (dz - mean(dz) - xhat mean(dz xhat)) as a dz + s x + d
+      const int64_t c = at / 2, row = (group * p.inputs + source.index) * p.c + c;
+      const double r = static_cast<double>(static_cast<const A*>(p.rstd)[row]), s = -r * r * other;
+      A* to = static_cast<A*>(p.coefficients) + (group * p.coefficient_rows + p.norm_row + source.index) * p.c + c;
+      to[0] = static_cast<A>(r), to[p.coefficient_plane] = static_cast<A>(s);
+      to[2 * p.coefficient_plane] = static_cast<A>(-r * mean - s * static_cast<double>(static_cast<const A*>(p.mean)[row]));
+    }
     return;
   }
   const SeparableFilter& end = p.filters[p.count - 1];

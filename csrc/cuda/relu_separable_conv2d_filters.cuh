@@ -46,7 +46,8 @@ __device__ __forceinline__ void add_taps_of(const SeparableFilter& f, A (&acc)[(
 
 template <typename T, int S, int P, int Most>
 __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsigned block, const SeparablePlan& plan, accumulate_t<T>* taps,
-                                                 accumulate_t<T>* mixing, accumulate_t<T>* tile, accumulate_t<T>* partial) {
+                                                 accumulate_t<T>* mixing, accumulate_t<T>* scale, accumulate_t<T>* tile,
+                                                 accumulate_t<T>* partial) {
   using A = accumulate_t<T>;
   constexpr int kC = kChannels<A>, kColumns = 2 * P, V = kPacket<A>, O = V / 2;
   const int first = static_cast<int>(block % plan.across) * kC;
@@ -84,6 +85,7 @@ __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsi
     const At at(index, p.out_h, p.out_w, plan.rows, kColumns);
     __syncthreads();  // of the tile before all is read
     fill_input<T, 2>(p, source, tile, shape, at.n, at.top * S - pad + filter.offset, at.left * S - pad + filter.offset, first);
+    load_coefficients<A>(p, filter, at.n, o0, outputs, scale);
     __syncthreads();
     const bool mine = strip.inside() && strip.row < plan.rows && first + strip.lane < p.c;
     if (strip.inside()) {
@@ -110,24 +112,18 @@ __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsi
       if (i >= p.out_h || j >= p.out_w) continue;
       const T* from = g + (i * p.out_w + j) * s.pixel;
       const auto z = *reinterpret_cast<const Packed<A, V>*>(between + pixel / kColumns * flat.pitch + pixel % kColumns * kC + q * V);
-      Packed<T, O> packet{};
-      if (p.out_packets) {
-        packet = *reinterpret_cast<const Packed<T, O>*>(from);
-      } else {
-#pragma unroll
-        for (int v = 0; v < O; ++v)
-          if (o + v < outputs) packet.v[v] = from[v * s.c];
-      }
+      A values[O];
+      output_gradients<T>(filter, from, s.c, p.out_packets, o, outputs, scale, values);
 #pragma unroll
       for (int v = 0; v < O; ++v)
 #pragma unroll
-        for (int w = 0; w < V; ++w) products[v][w] += static_cast<A>(widen(packet.v[v])) * z.v[w];
+        for (int w = 0; w < V; ++w) products[v][w] += values[v] * z.v[w];
     }
     if constexpr (kProductsWait<A, Most>) put_products();
     if (output_block != 0 || filter.depthwise == nullptr) continue;
     __syncthreads();
     const Tile part{plan.rows, kColumns, flat.pitch};
-    mix_back<T, 2>(p, filter, between, part, mixing, at.n, at.top, at.left, first);
+    mix_back<T, S == 2 ? 1 : 2>(p, filter, between, part, mixing, scale, at.n, at.top, at.left, first);
     __syncthreads();
     if (!mine) continue;
 #pragma unroll 1

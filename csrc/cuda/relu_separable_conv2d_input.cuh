@@ -9,7 +9,8 @@ namespace separable {
 // sums [I, tiles, C, 2] of dz and dz a over the tile, where given: dx is then finished by another kernel.
 template <typename T, int S, int P, int Most>
 __device__ __forceinline__ void input_gradient(const SeparableProblem& p, unsigned block, const SeparablePlan& plan, accumulate_t<T>* taps,
-                                               accumulate_t<T>* mixing, accumulate_t<T>* tile, double* sums) {
+                                               accumulate_t<T>* mixing, accumulate_t<T>* scale, accumulate_t<T>* tile,
+                                               double* sums) {
   using A = accumulate_t<T>;
   constexpr int kC = kChannels<A>, kColumns = 2 * P;
   const unsigned tiles = (gridDim.x - plan.filter_blocks) / plan.across / p.source_count, index = block / plan.across % tiles;
@@ -29,7 +30,7 @@ __device__ __forceinline__ void input_gradient(const SeparableProblem& p, unsign
     const Tile shape = gradient_tile<A>(kColumns, S, filter.dilation * (filter.k - 1) / 2, before);
     __syncthreads();  // of the filter before all is read
     load_taps<A>(taps, p, filter, first);
-    mix_back<T, 2>(p, filter, tile, shape, mixing, at.n, at.top / S - before, at.left / S - before, first);
+    mix_back<T, S == 2 ? 1 : 2>(p, filter, tile, shape, mixing, scale, at.n, at.top / S - before, at.left / S - before, first);
     __syncthreads();
     if (!mine) continue;
     if constexpr (S == 1) {
@@ -54,19 +55,19 @@ __device__ __forceinline__ void input_gradient(const SeparableProblem& p, unsign
     const T* x = static_cast<const T*>(source.x) + offset;
     T* dx = static_cast<T*>(source.dx) + offset;
     A* carry = static_cast<A*>(source.carry) + offset;
-    const Affine<A> scale = affine<A>(p, source, at.n, c);
+    const Affine<A> norm = affine<A>(p, source, at.n, c);
 #pragma unroll
     for (int t = 0; t < P; ++t) {
       if (t >= there) break;
       A value = acc[t] + (source.add ? carry[t * s.pixel] : A(0));
       if (source.last) {
-        const A a = activation(scale, static_cast<A>(widen(x[t * s.pixel])));
+        const A a = activation(norm, static_cast<A>(widen(x[t * s.pixel])));
         if (a <= A(0)) value = A(0);
         sum += value;
         product += value * a;
       }
-      if (source.last && sums == nullptr) {
-        dx[t * s.pixel] = narrow<T>(value * scale.rstd);
+      if (source.last && (sums == nullptr || p.before_norm)) {
+        dx[t * s.pixel] = narrow<T>(p.before_norm ? value : value * norm.rstd);
       } else {
         carry[t * s.pixel] = value;
       }

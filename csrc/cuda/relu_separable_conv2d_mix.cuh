@@ -18,11 +18,50 @@ struct SeparablePlan {
   int64_t columns, tiles;                         // of outputs
 };
 
-// tile[r][j][l] = sum_o g[n,o,top + r,left + j] u[o,first + l], zero outside of the image. All threads call it; mixing and tile
-// are free, and there when all threads have met once more. Each: pixels of a thread at once.
+// scale [3][kOutputs]: a, s and d of the output channels from o0 on, in the group of sample n, where the filter has a row of them.
+// What is behind the last channel stays as it was: zeros, or finite.
+template <typename A>
+__device__ __forceinline__ void load_coefficients(const SeparableProblem& p, const SeparableFilter& f, unsigned n, int o0, int outputs, A* scale) {
+  static_assert(3 * kOutputs<A> <= kThreads);
+  const int i = threadIdx.x, which = i / kOutputs<A>, o = i % kOutputs<A>;
+  if (which > 2 || o >= outputs || f.row < 0) return;
+  const int64_t row = static_cast<int64_t>(n / static_cast<unsigned>(p.batch)) * p.coefficient_rows + f.row;
+  scale[i] = static_cast<const A*>(p.coefficients)[which * p.coefficient_plane + row * p.out_c + o0 + o];
+}
+
+// The gradients of V outputs of a pixel, from its place in g on, `step` values apart; of the block's channels from o on.
+template <typename T, int V, typename A>
+__device__ __forceinline__ void output_gradients(const SeparableFilter& f, const T* g, int64_t step, bool packets, int o, int outputs,
+                                                 const A* scale, A (&values)[V]) {
+  const auto load = [&](const T* from, A (&to)[V]) {
+    Packed<T, V> packet{};
+    if (packets) {
+      packet = *reinterpret_cast<const Packed<T, V>*>(from);
+    } else {
+#pragma unroll
+      for (int v = 0; v < V; ++v)
+        if (o + v < outputs) packet.v[v] = from[v * step];
+    }
+#pragma unroll
+    for (int v = 0; v < V; ++v) to[v] = static_cast<A>(widen(packet.v[v]));
+  };
+  load(g, values);
+  if (f.row < 0) return;
+  A y[V] = {};
+  if (f.y != nullptr) {
+    const auto bytes = reinterpret_cast<const char*>(g) - static_cast<const char*>(f.data);
+    load(reinterpret_cast<const T*>(static_cast<const char*>(f.y) + bytes), y);
+  }
+#pragma unroll
+  for (int v = 0; v < V; ++v)
+    values[v] = scale[o + v] * values[v] + scale[kOutputs<A> + o + v] * y[v] + scale[2 * kOutputs<A> + o + v];
+}
+
+// tile[r][j][l] = sum_o g[n,o,top + r,left + j] u[o,first + l], zero outside of the image. All threads call it; mixing, scale and
+// tile are free, and there when all threads have met once more. Each: pixels of a thread at once.
 template <typename T, int Each, typename A>
 __device__ __forceinline__ void mix_back(const SeparableProblem& p, const SeparableFilter& f, A* tile, const Tile& shape, A* mixing,
-                                         unsigned n, int top, int left, int first) {
+                                         A* scale, unsigned n, int top, int left, int first) {
   constexpr int V = kPacket<A>, kC = kChannels<A>;
   const int q = threadIdx.x % kAcross<A>, slot = threadIdx.x / kAcross<A>, total = shape.rows * shape.columns;
   const int out_h = static_cast<int>(p.out_h), out_w = static_cast<int>(p.out_w);
@@ -32,6 +71,7 @@ __device__ __forceinline__ void mix_back(const SeparableProblem& p, const Separa
   for (int o0 = 0; o0 < p.out_c; o0 += kOutputs<A>) {
     const int outputs = min(static_cast<int>(p.out_c) - o0, kOutputs<A>);
     if (o0 > 0) __syncthreads();
+    load_coefficients<A>(p, f, n, o0, outputs, scale);
     for (int i = threadIdx.x; i < (outputs + V - 1) / V * V * kC; i += kThreads) {
       const int o = i / kC, l = i % kC;
       mixing[i] = o < outputs && first + l < p.c ? pointwise[(o0 + o) * p.c + first + l] : A(0);
@@ -57,16 +97,9 @@ __device__ __forceinline__ void mix_back(const SeparableProblem& p, const Separa
         A values[Each][V];
 #pragma unroll
         for (int e = 0; e < Each; ++e) {
-          if (p.out_packets) {
-            Packed<T, V> packet{};
-            if (from[e] != nullptr) packet = *reinterpret_cast<const Packed<T, V>*>(from[e] + o);
 #pragma unroll
-            for (int v = 0; v < V; ++v) values[e][v] = static_cast<A>(widen(packet.v[v]));
-          } else {
-#pragma unroll
-            for (int v = 0; v < V; ++v)
-              values[e][v] = from[e] != nullptr && o + v < outputs ? static_cast<A>(widen(from[e][(o + v) * s.c])) : A(0);
-          }
+          for (int v = 0; v < V; ++v) values[e][v] = A(0);
+          if (from[e] != nullptr) output_gradients<T>(f, from[e] + o * s.c, s.c, p.out_packets, o, outputs, scale, values[e]);
         }
 #pragma unroll
         for (int v = 0; v < V; ++v) {

@@ -87,6 +87,12 @@ def _separable(args: Any, out: Any) -> int:
     return sum(count * size for count, size in zip(pixels, sizes, strict=True))
 
 
+def _edges(args: Any, out: Any) -> int:
+    """The same of all stages, which have one size of outputs."""
+    total = out[0][0]
+    return int(total.numel() // total.shape[1] * sum(weight.numel() for weight in (*args[2], *args[3])))
+
+
 def _pointwise(args: Any, out: Any) -> int:
     """Every weight once a pixel."""
     return sum(out.numel() // out.shape[1] * weight.numel() for weight in args[1])
@@ -94,6 +100,7 @@ def _pointwise(args: Any, out: Any) -> int:
 
 _PRODUCTS: dict[str, Callable[[Any, Any], int]] = {
     "convolution": _convolution,
+    "mixed_edges": _edges,
     "relu_depthwise_conv2d": _depthwise,
     "relu_pointwise_conv2d": _pointwise,
     "relu_separable_conv2d": _separable,
@@ -112,6 +119,8 @@ _NORMALIZED: dict[str, Callable[[Any, Any], int]] = {
     "relu_depthwise_conv2d": lambda args, out: args[0].numel() if args[4] else 0,
     # schema: (inputs, weights, pointwise, sources, dilations, stride, normalize, ...)
     "relu_separable_conv2d": lambda args, out: sum(x.numel() for x in args[0]) if args[6] else 0,
+    # schema: (x, previous, depthwise, pointwise, weights, targets, kinds, dilations, seconds, normalize, ...)
+    "mixed_edges": lambda args, out: out[0][0].numel() * (sum(args[9]) + len(args[8])),
     # schema: (branches, weights, normalize, ...)
     "mixed_sum": lambda args, out: out[0].numel() * sum(args[2]),
 }

@@ -12,6 +12,7 @@ from ddarts_ext.nn.forward_pass import Pass
 from ddarts_ext.nn.mixed import MixedNode, PartialSum
 from ddarts_ext.nn.norm import elements_per_group, given_together, record_together
 from ddarts_ext.nn.primitives import DepthwiseConv, Identity, Pool, Primitive
+from ddarts_ext.ops.mixed_edges import serves
 
 Entry = tuple[tuple[int, int], Primitive]
 """((node, place among the node's branches), op)."""
@@ -35,11 +36,10 @@ def split(entries: Sequence[Entry]) -> tuple[Outgoing | None, list[Entry]]:
 def applies(x: Tensor, p: Pass) -> bool:
     """Whether states like x are better summed edge by edge than node by node.
 
-    On a GPU every launch counts, and a node is one launch. In half precision, partial sums would be rounded. An
-    observer wants a node's branches all at once, and autocast gives them several dtypes.
+    In half precision, partial sums would be rounded. An observer wants a node's branches all at once, and autocast
+    gives them several dtypes.
     """
-    plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-    return plain and p.observe is None and not ops.autocasts("cpu")
+    return x.dtype in (torch.float32, torch.float64) and p.observe is None and serves(x)
 
 
 class Outgoing:

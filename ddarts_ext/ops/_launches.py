@@ -16,6 +16,8 @@ from ddarts_ext.ops._checks import accumulate_dtype, memory_format_of
 from ddarts_ext.ops._convolution_launches import (
     depthwise,
     depthwise_backward,
+    mixed_edges,
+    mixed_edges_backward,
     pointwise,
     pointwise_backward,
     separable,
@@ -196,6 +198,8 @@ def _node_backward(
 
 
 LAUNCHES: dict[str, Callable[..., Any]] = {
+    "mixed_edges": mixed_edges,
+    "mixed_edges_backward": mixed_edges_backward,
     "relu_depthwise_conv2d": depthwise,
     "relu_depthwise_conv2d_backward": depthwise_backward,
     "relu_separable_conv2d": separable,

@@ -13,7 +13,6 @@ from ddarts_ext.ops._autograd import register_autograd
 NAMESPACE = "ddarts_ext"
 _library = torch.library.Library(NAMESPACE, "DEF")  # type: ignore[no-untyped-call]
 _names: list[str] = []
-_composed: dict[str, str] = {}
 
 
 def define_op(
@@ -23,7 +22,6 @@ def define_op(
     fake: Callable[..., Any],
     backward: Callable[..., Any] | None = None,
     setup_context: Callable[..., None] | None = None,
-    composed_of: str = "",
 ) -> Callable[..., Any]:
     """Define one op of the namespace and return it: arguments by position, all of them.
 
@@ -31,7 +29,6 @@ def define_op(
     reference: plain torch; the fallback on every device (CompositeExplicitAutograd) and the oracle of the tests.
     fake: output shapes, dtypes and strides, for ``torch.compile`` and meta tensors.
     backward, setup_context: as for ``torch.library.register_autograd``; without them the op has no gradient.
-    composed_of: which ops its function calls instead of it on devices that it has no kernel for, in words.
     """
     _library.define(signature)  # type: ignore[no-untyped-call]
     name = signature.split("(", 1)[0]
@@ -39,8 +36,6 @@ def define_op(
     _library.impl(name, _dense_alone(name, reference), "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
     torch.library.register_fake(qualified, fake, lib=_library)
     _names.append(name)
-    if composed_of:
-        _composed[name] = composed_of
     overload: Callable[..., Any] = getattr(getattr(torch.ops, NAMESPACE), name).default
     _library.impl(name, _negated_resolved(name, overload), "Negative", with_keyset=True)  # type: ignore[no-untyped-call]
     if backward is None:
@@ -89,11 +84,6 @@ def _check_dense(name: str, args: Sequence[Any]) -> None:
 def defined_ops() -> Sequence[str]:
     """Names of all ops defined so far, in order of definition."""
     return tuple(_names)
-
-
-def composed_of(name: str) -> str:
-    """What stands in for the op where it has no kernel, or the empty string: its reference does."""
-    return _composed.get(name, "")
 
 
 def has_kernel(name: str, device_type: str) -> bool:

@@ -36,7 +36,8 @@ from ddarts_ext.ops.relu_depthwise_conv2d import check_filters
 from ddarts_ext.ops.relu_separable_conv2d import relu_separable_conv2d
 
 _OP = "mixed_edges"
-_COMPOSED_OF = "pool3x3, relu_separable_conv2d and mixed_sum"
+_SERVED = ("cpu", "cuda", "meta")
+"""Devices that have kernels, or stand for one that has."""
 
 
 class MixedEdges(NamedTuple):
@@ -74,14 +75,15 @@ def mixed_edges(
 
     Sums are [G*B,C,ceil(H/stride),ceil(W/stride)] in the dtype and layout of x; arithmetic is in float32 (float64 for
     float64). Equal to :func:`pool3x3`, :func:`relu_separable_conv2d` and :func:`mixed_sum` one after the other, which
-    is what runs off the CPU and under autocast. Gradients: x, depthwise, pointwise, weights and previous, any number of
-    times; deterministic. Raises ValueError for shapes and settings outside these, TypeError for dtypes.
+    is what runs under autocast and on devices other than CPU and GPU. Gradients: x, depthwise, pointwise, weights and
+    previous, any number of times; deterministic. Raises ValueError for shapes and settings outside these, TypeError for
+    dtypes.
     """
     depthwise, pointwise, previous = list(depthwise), list(pointwise), list(previous)
     statistics = (mean, rstd, inner_mean, inner_rstd)
     _check(x, edges, depthwise, pointwise, weights, previous, statistics)
     _checks.check_eps(_OP, eps)
-    if x.device.type != "cpu" or _checks.autocasts("cpu"):  # under autocast the ops cast, each in its own way
+    if not serves(x):
         check_composed(_OP, edges.normalize)
         return composed(x, edges, depthwise, pointwise, weights, previous, statistics, eps)
     tensors, *found = _forward(
@@ -89,6 +91,11 @@ def mixed_edges(
         list(edges.seconds), list(edges.normalize), edges.sums, edges.stride, *statistics, eps,
     )  # fmt: skip
     return MixedEdges(tensors[: edges.sums], *found)
+
+
+def serves(x: Tensor) -> bool:
+    """Whether the op itself takes images like x. Under autocast the ops that it is made of cast, each in its way."""
+    return x.device.type in _SERVED and not _checks.autocasts(x.device.type)
 
 
 def composed(
@@ -276,7 +283,6 @@ _forward = define_op(
     fake=_fake,
     backward=_backward,
     setup_context=_setup_context,
-    composed_of=_COMPOSED_OF,
 )
 _backward_op = define_op(
     "mixed_edges_backward(Tensor[] grads, Tensor x, Tensor[] depthwise, Tensor[] pointwise, Tensor weights, "
@@ -286,5 +292,4 @@ _backward_op = define_op(
     reference=mixed_edges_backward_reference,
     fake=_fake_backward,
     **through_reference(mixed_edges_backward_reference),
-    composed_of=_COMPOSED_OF,
 )

@@ -23,7 +23,10 @@ NAMESPACE = "ddarts_ext_emulated"
 ORDERS = ("forward", "reverse", "random")
 _OWNERS = {"relu_pointwise_conv2d": "relu_separable_conv2d", "pool3x3_readers": "pool3x3"}
 """Ops that run on the kernels of another, in whose library they are."""
-_CALLED = {"relu_separable_conv2d": ("mixed_sum",)}
+_CALLED = {
+    "relu_separable_conv2d": ("mixed_sum",),
+    "mixed_edges": ("mixed_sum", "relu_separable_conv2d", "pool3x3"),
+}
 """Ops that call launchers of others."""
 
 if str(ROOT) not in sys.path:
@@ -46,13 +49,15 @@ def compile_library(sources: list[Path], *, sanitize: bool = False, laboratory: 
         raise FileNotFoundError("no CUDA headers: install a toolkit or the nvidia-cuda-nvcc and -runtime packages")
     compiler = toolchain.named_cxx("g++")
     lib = Path(torch.__file__).parent
-    flags = ["-std=c++20", "-O1", "-g", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-DDDARTS_EMULATE"]
+    # Lines are all that a report of a fault needs, and a third less to write.
+    flags = ["-std=c++20", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-strict-aliasing", "-DDDARTS_EMULATE"]
     flags += [toolchain.TORCH_TARGET, f"-I{HERE}", "-isystem", str(include), "-isystem", str(lib / "include")]
     flags += ["-fsanitize=address", "-fno-omit-frame-pointer"] if sanitize else []
     # addr2line mistakes files in DWARF 5; a packet that is broken into its values would not be seen as one access
-    flags += ["-DDDARTS_LABORATORY", "-gdwarf-4", "-fno-tree-sra"] if laboratory else []
+    flags += ["-DDDARTS_LABORATORY", "-g", "-gdwarf-4", "-fno-tree-sra"] if laboratory else []
     own = [HERE / "control.cpp", *([HERE / "laboratory.cpp"] if laboratory else [])]
-    library = _cached(sources + own, [*compiler, torch.__version__, *flags])
+    how = [torch.__version__, *compiler, *flags]
+    library = _cached(sources + own, how, ".so")
     if library.exists():
         return library
     with tempfile.TemporaryDirectory(dir=library.parent) as folder:
@@ -60,8 +65,12 @@ def compile_library(sources: list[Path], *, sanitize: bool = False, laboratory: 
         for source in sources + own:
             # The hooks are in the code of the kernels alone; the runtime that answers them has none.
             hooks = ["-fsanitize=thread"] if laboratory and source in _with_kernels(sources) else []
-            objects.append(str(Path(folder, f"{source.name}.o")))
-            _compile([*compiler, *flags, *hooks, "-x", "c++", "-c", str(source), "-o", objects[-1]])
+            compiled = _cached([source], [*how, *hooks], ".o")  # ops share launchers
+            if not compiled.exists():
+                partial = str(Path(folder, compiled.name))
+                _compile([*compiler, *flags, *hooks, "-x", "c++", "-c", str(source), "-o", partial])
+                os.replace(partial, compiled)
+            objects.append(str(compiled))
         partial = str(Path(folder, library.name))
         shared = ["-shared", *(["-fsanitize=address"] if sanitize else [])]
         _compile([*compiler, *shared, *objects, f"-L{lib / 'lib'}", "-ltorch_cpu", "-pthread", "-o", partial])
@@ -73,13 +82,13 @@ def _with_kernels(sources: list[Path]) -> list[Path]:
     return [source for source in sources if source.suffix == ".cu"] or sources
 
 
-def _cached(sources: list[Path], how: list[str]) -> Path:
-    """Where a library lies that is made of these sources and all headers in this way."""
+def _cached(sources: list[Path], how: list[str], suffix: str) -> Path:
+    """Where lies what is made of these sources and all headers in this way."""
     digest = hashlib.sha256(" ".join(how).encode())
     headers = [*(ROOT / "csrc").rglob("*.h"), *(ROOT / "csrc").rglob("*.cuh"), *HERE.glob("*.h"), *HERE.glob("*.cuh")]
     for path in sorted(headers) + sources:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
-    return Path(toolchain.cache_folder() / f"{sources[0].stem}-{digest.hexdigest()[:24]}.so")
+    return Path(toolchain.cache_folder() / f"{sources[0].stem}-{digest.hexdigest()[:24]}{suffix}")
 
 
 def _compile(command: list[str]) -> None:

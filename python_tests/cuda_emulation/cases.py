@@ -57,6 +57,8 @@ def cases(dtype: torch.dtype, format_: torch.memory_format, shape: Shape = SMALL
         yield Case("pool3x3", f"stride {stride}", _pool(*how, stride))
     for stride in (1, 2):
         yield Case("pool3x3_readers", f"stride {stride}", _pool_readers(*how, stride))
+    for stride in (1, 2):
+        yield Case("mixed_edges", f"stride {stride}", _mixed_edges(*how, stride))
     yield Case("mixed_sum", "8 branches", _mixed_sum(*how))
     yield Case("grouped_batch_norm", "2 groups", _norm(*how))
     yield Case("channel_iim", "3 maps", _iim(*how))
@@ -125,6 +127,31 @@ def _pool_readers(shape: Shape, dtype: torch.dtype, format_: torch.memory_format
         x = _image(shape, dtype, format_)
         parts, maxima, averages = pooled_apart(x * 1, 3, stride=stride, maxima=4, averages=4)
         _backward([*parts, *maxima, *averages], format_)
+
+    return run
+
+
+def _mixed_edges(shape: Shape, dtype: torch.dtype, format_: torch.memory_format, stride: int) -> Callable[[], None]:
+    """Two edges with all ops of DARTS, but the identity at stride 2."""
+    named = [ops.MAXIMUM, ops.AVERAGE, *([ops.SKIP] if stride == 1 else [])]
+    edges = ops.Edges(
+        targets=tuple(t for t in (0, 1) for _ in range(len(named) + 4)),
+        kinds=tuple(kind for t in (0, 1) for kind in (*named, *range(4 * t, 4 * t + 4))),
+        normalize=tuple(kind != ops.SKIP for _ in (0, 1) for kind in (*named, 0, 0, 0, 0)),
+        dilations=(1, 1, 2, 2) * 2,
+        seconds=(0, 1, 4, 5),
+        stride=stride,
+    )
+    sides = [3, 5, 3, 5] * 2 + [3, 5] * 2
+
+    def run() -> None:
+        weights = [torch.randn(shape.channels, 1, k, k, dtype=dtype).requires_grad_() for k in sides]
+        pointwise = [torch.randn(shape.channels, shape.channels, 1, 1, dtype=dtype).requires_grad_() for _ in sides]
+        mixing = torch.rand(2, len(edges.kinds)).requires_grad_()
+        side = shape.side // stride
+        previous = [_image(Shape(shape.batch, shape.channels, side), dtype, format_) for _ in (0, 1)]
+        found = ops.mixed_edges(_image(shape, dtype, format_), edges, weights, pointwise, mixing, previous=previous)
+        _backward(found.sums, format_)
 
     return run
 

@@ -19,6 +19,7 @@ OPS = (
     "relu_pointwise_conv2d",
     "pool3x3",
     "pool3x3_readers",
+    "mixed_edges",
     "mixed_sum",
     "grouped_batch_norm",
     "channel_iim",

@@ -50,7 +50,8 @@ def launched(emulated: build.Emulated, name: str, args: Sequence[Any]) -> int:
     before = library.emulation_launches()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], record_shapes=True) as profile:
         op(*args)
-    copies = [event for event in profile.events() if event.name in ("aten::copy_", "aten::zero_")]
+    copies = [event for event in profile.events() if event.name in ("aten::copy_", "aten::zero_", "aten::fill_")]
+    copies = [event for event in copies if event.cpu_parent is None or event.cpu_parent.name != "aten::zero_"]
     return int(library.emulation_launches() - before) + sum(math.prod(event.input_shapes[0]) > 0 for event in copies)
 
 
@@ -118,6 +119,7 @@ def unusual() -> Iterator[tuple[str, Sequence[Any]]]:
         parts = [wide[:, :4], wide[:, 4:8]]
         yield "channel_iim", ([*parts, image(2, 4, *sides)], None, None, [False] * 3, False)
         yield "mixed_sum", ([image(2, 4, *sides), *parts], torch.ones(1, 3), [False] * 3, None, None, 1e-5)
+    yield from unusual_edges()
     yield "spawn_group", (strided, x, 1, 1, False)
     for rows, weights in itertools.product((torch.randn(5, 8), torch.randn(8, 5).t(), torch.randn(0, 8)), (1, 2)):
         mixing = torch.rand(2, 8)[:, : 4 * weights : weights].double()
@@ -132,6 +134,34 @@ def unusual() -> Iterator[tuple[str, Sequence[Any]]]:
         yield "mixed_sum", (branches, weights, flags, *rows, 1e-5)
         for settings in ((True, True), (True, False), (False, False)):
             yield "mixed_sum_backward", (source, branches, weights, flags, *rows, *settings)
+
+
+def unusual_edges() -> Iterator[tuple[str, Sequence[Any]]]:
+    """Few ops and more than a launch takes, into few nodes and many, tiles that are joined ahead, strided images."""
+    x, strided, empty = image(2, 4, 6, 6), image(2, 4, 6, 12)[..., ::2], image(0, 4, 6, 6)
+    large = image(66, 4, 24, 16, dtype=torch.float64)
+    pools, convolutions = [-1, -2, -3], list(range(30))
+    kinds_of = ((x, pools * 70), (strided, convolutions + pools), (empty, [0, 1, -2]), (large, [0, -1]), (x, [-1] * 3))
+    for source, kinds in kinds_of:
+        count, firsts = len(kinds), sum(kind >= 0 for kind in kinds)
+        sums = min(count, 20)
+        targets, seconds = [k % sums for k in range(count)], list(range(0, firsts, 2))
+        flags = [k % 2 == 1 for k in kinds]
+        filters = [torch.randn(4, 1, 3, 3) for _ in range(firsts + len(seconds))]
+        points = [torch.randn(4, 4, 1, 1) for _ in filters]
+        weights = torch.rand(2 if len(source) else 1, count).double()
+        groups = len(weights)
+        numbers = targets, kinds, [1] * firsts, seconds, flags
+        given = [torch.ones(1, rows, 4) for rows in (count, count, len(seconds), len(seconds))]
+        previous = [image(*source.shape, dtype=source.dtype, last=False) for _ in range(sums)]
+        for before, rows in (([], [None] * 4), (previous, given)):
+            yield "mixed_edges", (source, before, filters, points, weights, *numbers, sums, 1, *rows, 1e-5)
+        tables = [torch.ones(groups, rows, 4) for rows in (count, count, len(seconds), len(seconds))]
+        saved = [source] * (firsts + len(seconds) + 2) + [torch.zeros(source.shape, dtype=torch.uint8)]
+        settings = (True, True, True, True), (False, True, False, False), (True, False, True, False), (False,) * 4
+        for batch, *wanted in settings:
+            call = (previous, source, filters, points, weights, saved, *numbers, 1, *tables, batch, *wanted)
+            yield "mixed_edges_backward", call
 
 
 @pytest.mark.parametrize(("dtype", "format_"), VARIANTS)
@@ -171,6 +201,7 @@ def test_every_op_with_kernels_declares_its_launches() -> None:
         ("relu_separable_conv2d", "kSeparableMomentTiles", _convolution_launches.MOST_MOMENT_TILES),
         ("mixed_sum", "kMixedBranches", _launches.MOST_BRANCHES),
         ("mixed_sum", "kMixedBranches", _convolution_launches.MOST_INPUTS),
+        ("mixed_edges", "kEdgesTargets", _convolution_launches.MOST_TARGETS),
         ("channel_iim", "kIimMaps", _launches.MOST_MAPS),
         ("pool3x3", "kPoolReaders", pool3x3_readers.MOST_READERS),
         ("recurrent_node", "kRecurrentRows", MOST_STATES),

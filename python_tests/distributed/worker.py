@@ -97,7 +97,7 @@ class TrainsInDouble(trainer.Trainer):
         pass
 
 
-def searched(method: str, images: int = 60, **settings: Any) -> dict[str, Any]:
+def searched(method: str, images: int = 24, **settings: Any) -> dict[str, Any]:
     part = Kept()
     result = InDouble(noise(images), method, parts=[part], **{**SEARCH, **settings}).search()
     return {"tensors": {**part.tensors, "alphas": result.alphas}, "history": result.history}

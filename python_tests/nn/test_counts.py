@@ -229,5 +229,4 @@ def test_every_op_with_weights_is_counted() -> None:
             if any(a.name in ("weights", "pointwise") and str(a.type) == "List[Tensor]" for a in arguments):
                 weighted.add(name.split("::")[1])
     assert {"relu_depthwise_conv2d", "relu_separable_conv2d", "relu_pointwise_conv2d", "mixed_edges"} <= weighted
-    # mixed_edges is of the CPU alone, and what is counted is on the meta device.
-    assert weighted - set(_PRODUCTS) == {"mixed_edges"}
+    assert weighted <= set(_PRODUCTS)

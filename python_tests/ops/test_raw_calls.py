@@ -183,7 +183,7 @@ def test_eps_is_finite_and_not_negative(eps: float) -> None:
 
 EMULATED = [
     *("pool3x3", "pool3x3_readers", "grouped_batch_norm", "mixed_sum", "spawn_group", "channel_iim"),
-    *("relu_depthwise_conv2d", "relu_separable_conv2d", "relu_pointwise_conv2d", "recurrent_node"),
+    *("relu_depthwise_conv2d", "relu_separable_conv2d", "relu_pointwise_conv2d", "recurrent_node", "mixed_edges"),
 ]
 
 
@@ -207,6 +207,8 @@ def test_emulated_kernels_ask_the_same(emulated: Any, op: str) -> None:
         "relu_depthwise_conv2d_backward": (0, [g.double() for g in calls["relu_depthwise_conv2d_backward"][0]]),
         "relu_separable_conv2d": (3, [0, 9]),
         "relu_separable_conv2d_backward": (0, [g.double() for g in calls["relu_separable_conv2d_backward"][0]]),
+        "mixed_edges": (6, [-2, 0, -1, -3, 7]),
+        "mixed_edges_backward": (0, [g.double() for g in calls["mixed_edges_backward"][0]]),
         "relu_pointwise_conv2d": (2, 7),
         "relu_pointwise_conv2d_backward": (0, calls["relu_pointwise_conv2d_backward"][0].double()),
     }

@@ -24,7 +24,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from ddarts_ext.benchmark.launches.traffic import OPTIMISERS
+from ddarts_ext.benchmark.launches.traffic import OPTIMISERS, of_edges
 
 
 @dataclass
@@ -32,12 +32,14 @@ class _Stored:
     """An image, held so that no other takes its place in memory.
 
     back: a backward pass reads it. normed: a norm by its batch does. apart: another op than a weighted sum does.
+    total: it is a weighted sum.
     """
 
     image: Tensor
     back: bool = False
     normed: bool = False
     apart: bool = False
+    total: bool = False
 
     @property
     def bytes(self) -> int:
@@ -66,7 +68,13 @@ class Plan:
         if name in OPTIMISERS:
             self._optimizer += moved
             return
-        for stored in self._of(args):
+        if name == "ddarts_ext::mixed_edges":
+            self._see_edges(args, out)
+            return
+        if name == "aten::add" and all(self._is_total(x) for x in args[:2]):
+            self._replace(args[:2], [out])
+            return
+        for stored in self._of(_read_by_edges(args) if name == "ddarts_ext::mixed_edges_backward" else args):
             if name.endswith("_backward"):
                 stored.back = True
             elif name in _WRITES and name != "ddarts_ext::mixed_sum":
@@ -76,7 +84,7 @@ class Plan:
         if name in _WRITES:
             for image in tree_leaves(_WRITES[name](out)):
                 if image.numel():
-                    self._stored[_key(image)] = _Stored(image)
+                    self._stored[_key(image)] = _Stored(image, total=name == "ddarts_ext::mixed_sum")
         elif name in _JOINS:
             given = [x for x in tree_leaves(_JOINS[name](args)) if isinstance(x, Tensor)]
             image = out[0] if isinstance(out, tuple) else out
@@ -87,12 +95,47 @@ class Plan:
                     for stored in self._of(given):
                         stored.apart = True  # the sum of the gradients of its readers is needed before the norm's
 
+    def _see_edges(self, args: Sequence[Any], out: Any) -> None:
+        """All that leaves a state at once: it reads the state, stores what its ops give, and goes on with the sums."""
+        x, previous, kinds, dilations, seconds, normalize, sums, mean = (args[i] for i in (0, 1, 6, 7, 8, 9, 10, 12))
+        for stored in self._of(x):
+            stored.apart = True
+        totals, outputs, inner, pooled = of_edges(out[0], sums, dilations, seconds)
+        for image in (*outputs, *inner, *pooled):
+            if image.numel():
+                self._stored[_key(image)] = _Stored(image)
+        self._replace(previous, totals)
+        normed = [outputs[k] if k >= 0 else x if k == -1 else pooled[-2 - k] for k in kinds]
+        for stored in self._of([image for image, flag in zip(normed, normalize, strict=True) if flag] + inner):
+            stored.normed = mean is None
+        for stored in self._of(inner):
+            stored.apart = True
+
+    def _is_total(self, x: Any) -> bool:
+        return isinstance(x, Tensor) and _key(x) in self._stored and self._stored[_key(x)].total
+
+    def _replace(self, before: Sequence[Tensor], after: Sequence[Tensor]) -> None:
+        """Sums so far are stored once, when all is added."""
+        self._kept += before
+        for image in before:
+            self._stored.pop(_key(image), None)
+        for image in after:
+            self._stored[_key(image)] = _Stored(image, total=True)
+
     def _of(self, args: Any) -> list[_Stored]:
         return [self._stored[key] for x in tree_leaves(args) if isinstance(x, Tensor) for key in self._parts(x)]
 
     def _parts(self, x: Tensor) -> list[int]:
         key = _key(x)
         return self._same.get(key, [key] if key in self._stored else [])
+
+
+def _read_by_edges(args: Sequence[Any]) -> list[Tensor]:
+    """What a backward of ``mixed_edges`` reads of what was saved: of weights alone, outputs only."""
+    x, saved, kinds, input_grad, parameters_grad = args[1], args[5], args[7], args[-3], args[-2]
+    _, outputs, inner, pooled = of_edges(saved, 0, args[8], args[9])
+    read = [*outputs, *pooled[:2], *(pooled[2:] if input_grad else [])]
+    return [*read, *inner, x] if input_grad or parameters_grad else [*read, *([x] if -1 in kinds else [])]
 
 
 def _key(x: Tensor) -> int:

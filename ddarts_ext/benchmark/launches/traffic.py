@@ -8,6 +8,7 @@ are one pass but the backward of a convolution, which is one for every gradient.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -97,6 +98,54 @@ def _separable_backward(args: Sequence[Any], out: Any) -> int:
     return size_of(args[:4]) + size_of(out) + finish
 
 
+def _mixed_edges(args: Sequence[Any], out: Any) -> int:
+    x, previous, kinds, seconds, normalize, sums, mean = (args[i] for i in (0, 1, 6, 8, 9, 10, 12))
+    totals, outputs, inner, pooled = of_edges(out[0], sums, args[7], seconds)
+    convolutions = len(outputs) > 0
+    first = [outputs[f] for f in range(len(outputs)) if f not in seconds] + inner
+    longer = [outputs[f] for f in seconds]
+    others = [*pooled[:2], x]
+    of_moments = [others[(-2, -3, -1).index(k)] for k, flag in zip(kinds, normalize, strict=True) if flag and k < 0]
+    passes = [
+        (x, pooled) if any(kind < -1 for kind in kinds) else (),
+        of_moments if mean is None else (),
+        (x, first, args[2], args[3]) if convolutions else (),
+        (inner, longer),
+        (outputs, pooled[:2], x if -1 in kinds else (), previous),
+    ]
+    return sum(map(size_of, passes)) + size_of(totals)
+
+
+def _mixed_edges_backward(args: Sequence[Any], out: Any) -> int:
+    grads, x, saved, kinds, seconds, normalize = (args[i] for i in (0, 1, 5, 7, 9, 10))
+    batch_statistics, input_grad, parameters_grad, weights_grad = args[-4:]
+    _, outputs, inner, pooled = of_edges(saved, 0, args[8], seconds)
+    firsts = [f for f in range(len(outputs)) if f not in seconds]
+    skips = [x] if -1 in kinds else []
+    batch = batch_statistics and any(normalize)
+    passes: list[Any] = []
+    if weights_grad or batch:
+        passes.append((grads, outputs, pooled[:2], skips))
+    if outputs and (input_grad or parameters_grad):
+        if seconds:  # what it gives is of the size of its inputs
+            passes += [(grads, [outputs[f] for f in seconds] if batch else (), inner), inner]
+        passes += [(x, grads, [outputs[f] for f in firsts] if batch else (), inner), inner]
+    if input_grad:
+        passes.append(x)
+        if any(kind < 0 for kind in kinds):
+            passes += [(grads, pooled if batch else pooled[2:]), x if outputs else ()]
+    filters = (args[2], args[3])
+    return sum(map(size_of, passes)) + (2 * size_of(filters) if parameters_grad else size_of(filters))
+
+
+def of_edges(
+    tensors: Sequence[Tensor], sums: int, dilations: Sequence[int], seconds: Sequence[int]
+) -> list[list[Tensor]]:
+    """Sums, outputs of convolutions, of first stages before second ones, of pools."""
+    ends = [0, sums, sums + len(dilations), sums + len(dilations) + len(seconds), len(tensors)]
+    return [list(tensors[begin:end]) for begin, end in itertools.pairwise(ends)]
+
+
 def _depthwise(args: Sequence[Any], out: Any) -> int:
     statistics = size_of(out[0]) if args[4] and args[5] is None else 0
     return size_of(args[:2]) + size_of(out[0]) + statistics
@@ -122,6 +171,8 @@ PASSES: dict[str, Callable[[Sequence[Any], Any], int]] = {
     "ddarts_ext::mixed_sum_backward": _mixed_sum_backward,
     "ddarts_ext::grouped_batch_norm": _norm,
     "ddarts_ext::grouped_batch_norm_backward": _norm_backward,
+    "ddarts_ext::mixed_edges": _mixed_edges,
+    "ddarts_ext::mixed_edges_backward": _mixed_edges_backward,
     "ddarts_ext::relu_separable_conv2d": _separable,
     "ddarts_ext::relu_separable_conv2d_backward": _separable_backward,
     "ddarts_ext::relu_depthwise_conv2d": _depthwise,
