@@ -49,7 +49,9 @@ def mixed_edges(
     if mean is None:
         count += int(any(flag for _, flag in others))
         joins = [len(kinds)]
-        if seconds and _tiles(x, groups, stride) > MOST_MOMENT_TILES:
+        sides = [weight.shape[-1] for weight in depthwise_weights[: len(dilations)]]
+        pad = max((step * (k - 1) // 2 for step, k in zip(dilations, sides, strict=True)), default=0)
+        if seconds and _tiles(x, groups, stride, pad) > MOST_MOMENT_TILES:
             before = len(others) + len(dilations) - len(seconds)
             joins = [before + len(seconds), len(seconds)]
         count += sum(batches(entries, MOST_INPUTS) for entries in joins)
@@ -101,11 +103,11 @@ def mixed_edges_backward(
     return count + back
 
 
-def _tiles(x: Tensor, groups: int, stride: int) -> int:
-    """Tiles of a group's outputs: as ``output_tiles`` of relu_separable_conv2d_plan.h, for filters up to 5x5."""
+def _tiles(x: Tensor, groups: int, stride: int, pad: int) -> int:
+    """Tiles of a group's outputs: as ``output_tiles`` of relu_separable_conv2d_plan.h."""
     height, width = ((n + stride - 1) // stride for n in x.shape[2:])
-    narrow = stride == 2 or (width - 1) % 16 < 8
-    return x.shape[0] // groups * math.ceil(height / 8) * math.ceil(width / (8 if narrow else 16))
+    narrow, rows = stride == 2 or (width - 1) % 16 < 8 or pad > 4, 4 if stride == 2 and pad > 4 else 8
+    return x.shape[0] // groups * math.ceil(height / rows) * math.ceil(width / (8 if narrow else 16))
 
 
 def _edges_launches(targets: Sequence[int], wanted: Sequence[bool], sums: int) -> int:
