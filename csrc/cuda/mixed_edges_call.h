@@ -81,7 +81,7 @@ struct EdgesCall {
   }
 
   // f(table of branches, their targets) for all branches that are wanted, target by target, as many as a launch takes. A target with
-  // more branches than that has several turns; starts(t) tells the first, of one target of the call at a time.
+  // more branches than that has several turns.
   template <typename F>
   void in_launches(const std::vector<Tensor>& images, const std::vector<bool>& wanted, const std::vector<bool>& flags, const F& f) const {
     MixedTable table{};
@@ -96,8 +96,8 @@ struct EdgesCall {
         if (targets[k] == t && wanted[k]) own.push_back(static_cast<int32_t>(k));
       for (size_t begin = 0; begin < own.size();) {
         const size_t left = own.size() - begin;
-        const bool whole = static_cast<int>(left) <= kMixedBranches - table.count;
-        if (entered.count == kEdgesTargets || (!whole && table.count > 0)) flush();
+        const bool fits = static_cast<int>(left) <= kMixedBranches - table.count;
+        if (entered.count == kEdgesTargets || (!fits && table.count > 0)) flush();
         const size_t now = std::min<size_t>(left, static_cast<size_t>(kMixedBranches));
         EdgesTarget& target = entered.target[entered.count++];
         target = {};

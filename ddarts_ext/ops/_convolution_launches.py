@@ -14,8 +14,8 @@ from ddarts_ext.ops._copies import batches, dense, in_layout
 
 MOST_FILTERS, MOST_SEPARABLE, MOST_INPUTS = 32, 24, 96
 """Of one launch, as csrc/cuda has them: kDepthwiseFilters, kSeparableFilters, kMixedBranches."""
-MOST_MOMENT_TILES, MOST_TARGETS = 128, 16
-"""kSeparableMomentTiles, kEdgesTargets."""
+MOST_MOMENT_TILES = 128
+"""kSeparableMomentTiles."""
 
 
 def depthwise(
@@ -104,112 +104,6 @@ def _moment_tiles(x: Tensor, groups: int) -> int:
             break
         packets, tiles = packets // 2, more
     return tiles
-
-
-def mixed_edges(
-    x: Tensor,
-    previous: Sequence[Tensor],
-    depthwise_weights: Sequence[Tensor],
-    pointwise_weights: Sequence[Tensor],
-    weights: Tensor,
-    targets: Sequence[int],
-    kinds: Sequence[int],
-    dilations: Sequence[int],
-    seconds: Sequence[int],
-    normalize: Sequence[bool],
-    sums: int,
-    stride: int,
-    mean: Tensor | None,
-    rstd: Tensor | None,
-    inner_mean: Tensor | None,
-    inner_rstd: Tensor | None,
-    eps: float,
-) -> int:
-    layout, groups, accumulate = memory_format_of(x), weights.shape[0], accumulate_dtype(x.dtype)
-    count = in_layout(x, layout) + dense(weights, accumulate)
-    if mean is not None:
-        count += dense(mean, accumulate) + dense(rstd, accumulate) + batches(len(kinds), MOST_INPUTS)
-        count += 2 * int(len(seconds) > 0)
-    if not x.numel():  # NaN in all tables
-        return count if mean is not None else count + 2 + 2 * int(len(seconds) > 0)
-    count += sum(in_layout(image, layout) for image in previous)
-    count += sum(dense(w, w.dtype) for w in (*depthwise_weights, *pointwise_weights))
-    others = [(kind, flag) for kind, flag in zip(kinds, normalize, strict=True) if kind < 0]
-    count += int(any(kind < -1 for kind, _ in others))
-    count += batches(len(dilations), MOST_SEPARABLE) + batches(len(seconds), MOST_SEPARABLE)
-    if mean is None:
-        count += int(any(flag for _, flag in others))
-        joins = [len(kinds)]
-        if seconds and _tiles(x, groups, stride) > MOST_MOMENT_TILES:
-            before = len(others) + len(dilations) - len(seconds)
-            joins = [before + len(seconds), len(seconds)]
-        count += sum(batches(entries, MOST_INPUTS) for entries in joins)
-    return count + _edges_launches(targets, [True] * len(kinds), sums)
-
-
-def mixed_edges_backward(
-    grads: Sequence[Tensor],
-    x: Tensor,
-    depthwise_weights: Sequence[Tensor],
-    pointwise_weights: Sequence[Tensor],
-    weights: Tensor,
-    saved: Sequence[Tensor],
-    targets: Sequence[int],
-    kinds: Sequence[int],
-    dilations: Sequence[int],
-    seconds: Sequence[int],
-    normalize: Sequence[bool],
-    stride: int,
-    mean: Tensor,
-    rstd: Tensor,
-    inner_mean: Tensor,
-    inner_rstd: Tensor,
-    batch_statistics: bool,
-    input_grad: bool,
-    parameters_grad: bool,
-    weights_grad: bool,
-) -> int:
-    layout, accumulate = memory_format_of(x), accumulate_dtype(x.dtype)
-    count = sum(in_layout(image, layout) for image in (x, *grads, *saved) if image.dim() == 4)
-    count += sum(dense(table, accumulate) for table in (weights, mean, rstd, inner_mean, inner_rstd))
-    back = int(weights_grad and weights.dtype != accumulate)
-    filters = (*depthwise_weights, *pointwise_weights)
-    if not x.numel():
-        return count + back + int(weights_grad) + (len(filters) if parameters_grad else 0)
-    summed = [weights_grad or (batch_statistics and flag) for flag in normalize]
-    count += _edges_launches(targets, summed, len(grads)) + batches(len(kinds), MOST_INPUTS)
-    if input_grad or parameters_grad:
-        count += sum(dense(w, w.dtype) for w in filters)
-        if seconds:
-            count += batches(len(seconds), MOST_SEPARABLE) * (1 + int(parameters_grad or batch_statistics))
-        count += batches(len(dilations), MOST_SEPARABLE) * (1 + int(parameters_grad))
-    if input_grad and any(kind < 0 for kind in kinds):
-        pairs = [(targets[k], kind) for k, kind in enumerate(kinds) if kind < 0]
-        entries = sum(
-            max(pairs.count((target, kind)) for kind in (-1, -2, -3)) for target in {target for target, _ in pairs}
-        )
-        count += batches(entries, MOST_INPUTS)
-    return count + back
-
-
-def _tiles(x: Tensor, groups: int, stride: int) -> int:
-    """Tiles of a group's outputs: as ``output_tiles`` of relu_separable_conv2d_plan.h, for filters up to 5x5."""
-    height, width = ((n + stride - 1) // stride for n in x.shape[2:])
-    narrow = stride == 2 or (width - 1) % 16 < 8
-    return x.shape[0] // groups * math.ceil(height / 8) * math.ceil(width / (8 if narrow else 16))
-
-
-def _edges_launches(targets: Sequence[int], wanted: Sequence[bool], sums: int) -> int:
-    """Launches over the branches that are wanted, target by target: as ``in_launches`` of mixed_edges_call.h."""
-    count = entries = entered = 0
-    for target in range(sums):
-        left = sum(flag for own, flag in zip(targets, wanted, strict=True) if own == target)
-        while left:
-            if entered == MOST_TARGETS or (left > MOST_INPUTS - entries and entries):
-                count, entries, entered = count + 1, 0, 0
-            now = min(left, MOST_INPUTS)
-            entries, entered, left = entries + now, entered + 1, left - now
-    return count + int(entered > 0)
 
 
 def separable_backward(

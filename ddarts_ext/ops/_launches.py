@@ -16,14 +16,13 @@ from ddarts_ext.ops._checks import accumulate_dtype, memory_format_of
 from ddarts_ext.ops._convolution_launches import (
     depthwise,
     depthwise_backward,
-    mixed_edges,
-    mixed_edges_backward,
     pointwise,
     pointwise_backward,
     separable,
     separable_backward,
 )
 from ddarts_ext.ops._copies import batches, dense, in_layout, in_pieces
+from ddarts_ext.ops._edges_launches import mixed_edges, mixed_edges_backward
 
 MOST_BRANCHES, MOST_MAPS = 96, 64
 """Of one launch, as csrc/cuda has them: kMixedBranches, kIimMaps."""

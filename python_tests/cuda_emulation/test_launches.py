@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ddarts_ext import ops
-from ddarts_ext.ops import _convolution_launches, _launches, pool3x3_readers
+from ddarts_ext.ops import _convolution_launches, _edges_launches, _launches, pool3x3_readers
 from ddarts_ext.ops.recurrent_node import MOST_STATES
 
 VARIANTS = (
@@ -201,7 +201,7 @@ def test_every_op_with_kernels_declares_its_launches() -> None:
         ("relu_separable_conv2d", "kSeparableMomentTiles", _convolution_launches.MOST_MOMENT_TILES),
         ("mixed_sum", "kMixedBranches", _launches.MOST_BRANCHES),
         ("mixed_sum", "kMixedBranches", _convolution_launches.MOST_INPUTS),
-        ("mixed_edges", "kEdgesTargets", _convolution_launches.MOST_TARGETS),
+        ("mixed_edges", "kEdgesTargets", _edges_launches.MOST_TARGETS),
         ("channel_iim", "kIimMaps", _launches.MOST_MAPS),
         ("pool3x3", "kPoolReaders", pool3x3_readers.MOST_READERS),
         ("recurrent_node", "kRecurrentRows", MOST_STATES),

@@ -90,10 +90,11 @@ def test_any_size_and_number_of_channels(emulated: Any, size: tuple[int, int]) -
 
 
 def test_sizes_of_a_search(emulated: Any) -> None:
-    """Several blocks of channels, and more tiles than second stages join for themselves."""
+    """Several blocks of channels of inputs and outputs, and more tiles than second stages join for themselves."""
     edges = (("max", "average", "skip", "sep 3", "dil 5"), ("max", "sep 5", "dil 3"))
-    for shape, stride in (((4, 64, 8, 8), 1), ((2, 32, 16, 32), 2), ((140, 4, 8, 8), 1)):
+    for shape, stride in (((4, 64, 8, 8), 1), ((2, 32, 16, 32), 2), ((140, 4, 8, 8), 1), ((2, 82, 8, 16), 1)):
         check(emulated, in_layout(problem(shape, edges, stride=stride), LAYOUTS["channels-last"]))
+    check(emulated, problem((2, 40, 8, 16), edges, torch.float64))
 
 
 def test_more_branches_targets_and_filters_than_a_launch_takes(emulated: Any) -> None:
