@@ -10,6 +10,7 @@ from torch import Tensor
 from ddarts_ext.ops._checks import accumulate_dtype, memory_format_of
 from ddarts_ext.ops._convolution_launches import MOST_INPUTS, MOST_MOMENT_TILES, MOST_SEPARABLE
 from ddarts_ext.ops._copies import batches, dense, in_layout
+from ddarts_ext.ops._edges import AVERAGE, MAXIMUM, SKIP
 
 MOST_TARGETS = 16
 """Of one launch, as csrc/cuda has it: kEdgesTargets."""
@@ -44,7 +45,7 @@ def mixed_edges(
     count += sum(in_layout(image, layout) for image in previous)
     count += sum(dense(w, w.dtype) for w in (*depthwise_weights, *pointwise_weights))
     others = [(kind, flag) for kind, flag in zip(kinds, normalize, strict=True) if kind < 0]
-    count += int(any(kind < -1 for kind, _ in others))
+    count += int(MAXIMUM in kinds or AVERAGE in kinds)
     count += batches(len(dilations), MOST_SEPARABLE) + batches(len(seconds), MOST_SEPARABLE)
     if mean is None:
         count += int(any(flag for _, flag in others))
@@ -97,7 +98,8 @@ def mixed_edges_backward(
     if input_grad and any(kind < 0 for kind in kinds):
         pairs = [(targets[k], kind) for k, kind in enumerate(kinds) if kind < 0]
         entries = sum(
-            max(pairs.count((target, kind)) for kind in (-1, -2, -3)) for target in {target for target, _ in pairs}
+            max(pairs.count((target, kind)) for kind in (SKIP, MAXIMUM, AVERAGE))
+            for target in {target for target, _ in pairs}
         )
         count += batches(entries, MOST_INPUTS)
     return count + back

@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ddarts_ext.benchmark.launches.traffic import OPTIMISERS, of_edges
+from ddarts_ext.ops._edges import SKIP
+from ddarts_ext.ops._mixed_edges_reference import branch_of
 
 
 @dataclass
@@ -105,8 +107,8 @@ class Plan:
             if image.numel():
                 self._stored[_key(image)] = _Stored(image)
         self._replace(previous, totals)
-        normed = [outputs[k] if k >= 0 else x if k == -1 else pooled[-2 - k] for k in kinds]
-        for stored in self._of([image for image, flag in zip(normed, normalize, strict=True) if flag] + inner):
+        normed = [branch_of(kind, x, outputs, pooled) for kind, flag in zip(kinds, normalize, strict=True) if flag]
+        for stored in self._of(normed + inner):
             stored.normed = mean is None
         for stored in self._of(inner):
             stored.apart = True
@@ -135,7 +137,7 @@ def _read_by_edges(args: Sequence[Any]) -> list[Tensor]:
     x, saved, kinds, input_grad, parameters_grad = args[1], args[5], args[7], args[-3], args[-2]
     _, outputs, inner, pooled = of_edges(saved, 0, args[8], args[9])
     read = [*outputs, *pooled[:2], *(pooled[2:] if input_grad else [])]
-    return [*read, *inner, x] if input_grad or parameters_grad else [*read, *([x] if -1 in kinds else [])]
+    return [*read, *inner, x] if input_grad or parameters_grad else [*read, *([x] if SKIP in kinds else [])]
 
 
 def _key(x: Tensor) -> int:

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from ddarts_ext.benchmark.launches.model import NONE
+from ddarts_ext.ops._edges import AVERAGE, MAXIMUM, SKIP
+from ddarts_ext.ops._mixed_edges_reference import branch_of
 
 _MADE = frozenset(
     {"aten::ones_like", "aten::zeros_like", "aten::full_like", "aten::new_zeros", "aten::new_ones", "aten::new_full"}
@@ -101,17 +103,15 @@ def _separable_backward(args: Sequence[Any], out: Any) -> int:
 def _mixed_edges(args: Sequence[Any], out: Any) -> int:
     x, previous, kinds, seconds, normalize, sums, mean = (args[i] for i in (0, 1, 6, 8, 9, 10, 12))
     totals, outputs, inner, pooled = of_edges(out[0], sums, args[7], seconds)
-    convolutions = len(outputs) > 0
     first = [outputs[f] for f in range(len(outputs)) if f not in seconds] + inner
     longer = [outputs[f] for f in seconds]
-    others = [*pooled[:2], x]
-    of_moments = [others[(-2, -3, -1).index(k)] for k, flag in zip(kinds, normalize, strict=True) if flag and k < 0]
+    normed = [kind for kind, flag in zip(kinds, normalize, strict=True) if flag and kind < 0]
     passes = [
-        (x, pooled) if any(kind < -1 for kind in kinds) else (),
-        of_moments if mean is None else (),
-        (x, first, args[2], args[3]) if convolutions else (),
+        (x, pooled) if MAXIMUM in kinds or AVERAGE in kinds else (),
+        [branch_of(kind, x, outputs, pooled) for kind in normed] if mean is None else (),
+        (x, first, args[2], args[3]) if outputs else (),
         (inner, longer),
-        (outputs, pooled[:2], x if -1 in kinds else (), previous),
+        (outputs, pooled[:2], x if SKIP in kinds else (), previous),
     ]
     return sum(map(size_of, passes)) + size_of(totals)
 
@@ -121,7 +121,7 @@ def _mixed_edges_backward(args: Sequence[Any], out: Any) -> int:
     batch_statistics, input_grad, parameters_grad, weights_grad = args[-4:]
     _, outputs, inner, pooled = of_edges(saved, 0, args[8], seconds)
     firsts = [f for f in range(len(outputs)) if f not in seconds]
-    skips = [x] if -1 in kinds else []
+    skips = [x] if SKIP in kinds else []
     batch = batch_statistics and any(normalize)
     passes: list[Any] = []
     if weights_grad or batch:
