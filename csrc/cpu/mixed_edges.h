@@ -1,19 +1,16 @@
 // mixed_edges on the CPU: what its forward and its backward share.
 #pragma once
 
+#include "../common/edges.h"
 #include "mixed_sum_passes.h"
 #include "pool3x3.h"
 #include "relu_depthwise_conv2d.h"
 
 #include <algorithm>
-#include <numeric>
 #include <optional>
 #include <vector>
 
 namespace ddarts::DDARTS_CPU_COPY {
-
-// What a branch is if not a convolution (>= 0: which one).
-enum Kind : int64_t { kSkip = -1, kMaximum = -2, kAverage = -3 };
 
 // What edges consist of.
 struct Edges {
@@ -35,19 +32,6 @@ struct Edges {
   // [first, ..., T]: runs of targets whose convolutions' outputs, of `values` values, the last-level cache holds together.
   std::vector<int64_t> batches(int64_t targets_, int64_t values) const;
 };
-
-template <typename V>
-std::vector<V> chosen(const std::vector<V>& from, const std::vector<int64_t>& places, int64_t offset = 0) {
-  std::vector<V> found;
-  for (const int64_t place : places) found.push_back(from[static_cast<size_t>(place + offset)]);
-  return found;
-}
-
-inline std::vector<int64_t> counted(size_t size) {
-  std::vector<int64_t> found(size);
-  std::iota(found.begin(), found.end(), int64_t(0));
-  return found;
-}
 
 // A node for all branches, in the layout of x. like: any tensor of a branch's shape.
 template <typename A>

@@ -27,7 +27,7 @@ struct Forward {
         rstd(call.table(call.branches())), inner_mean(call.table(call.second_stages())), inner_rstd(call.table(call.second_stages())) {
     for (int64_t f = 0; f < call.firsts(); ++f) outputs.push_back(call.image());
     for (int64_t s = 0; s < call.second_stages(); ++s) inner.push_back(call.image());
-    const bool maximum = call.has(ddarts::kMaximumOp), average = call.has(ddarts::kAverageOp);
+    const bool maximum = call.has(ddarts::kMaximum), average = call.has(ddarts::kAverage);
     const auto nothing = [&](bool bytes) { return torch::stable::new_empty(call.x, {0}, bytes ? ScalarType::Byte : call.x.scalar_type()); };
     pooled.push_back(maximum ? call.image() : nothing(false));
     pooled.push_back(average ? call.image() : nothing(false));
@@ -74,7 +74,7 @@ struct Forward {
   }
 
   void pools() {
-    const bool maximum = call.has(ddarts::kMaximumOp), average = call.has(ddarts::kAverageOp);
+    const bool maximum = call.has(ddarts::kMaximum), average = call.has(ddarts::kAverage);
     if (!maximum && !average) return;
     DDARTS_CUDA_CHECK(ddarts::pool3x3(call.dtype(), call.x.const_data_ptr(), maximum ? pooled[0].mutable_data_ptr() : nullptr,
                                       average ? pooled[1].mutable_data_ptr() : nullptr,
@@ -104,7 +104,7 @@ struct Forward {
 
   const Tensor& branch(int64_t k) const {
     const int64_t kind = call.kinds[static_cast<size_t>(k)];
-    return kind >= 0 ? outputs[static_cast<size_t>(kind)] : kind == ddarts::kSkipOp ? call.x : pooled[kind == ddarts::kAverageOp];
+    return kind >= 0 ? outputs[static_cast<size_t>(kind)] : kind == ddarts::kSkip ? call.x : pooled[kind == ddarts::kAverage];
   }
 
   void convolutions(const std::vector<Tensor>& depthwise, const std::vector<Tensor>& pointwise) {

@@ -33,7 +33,7 @@ struct Backward {
       (place < 0 ? outputs : place < call.second_stages() ? inner : pooled).push_back(image(saved[static_cast<size_t>(i)]));
     }
     for (const int64_t kind : call.kinds)
-      branches.push_back(kind >= 0 ? outputs[static_cast<size_t>(kind)] : kind == ddarts::kSkipOp ? call.x : pooled[kind == ddarts::kAverageOp]);
+      branches.push_back(kind >= 0 ? outputs[static_cast<size_t>(kind)] : kind == ddarts::kSkip ? call.x : pooled[kind == ddarts::kAverage]);
     call.shape.packets = call.shape.packets && ddarts::aligned(grads) && ddarts::aligned(branches) && ddarts::aligned({mean});
   }
 
@@ -66,45 +66,19 @@ struct Backward {
     return d_weights;
   }
 
-  // One of the calls of convolutions. of: the stages that its filters are. fill(launch's filter, number in the call): where its
-  // gradient comes from.
+  // Of one call of convolutions. of: the stages, from `offset` on, that its filters are.
   template <typename Fill>
-  void stages(ddarts::SeparableCall& stage, const std::vector<int64_t>& of, bool parameters, std::vector<Tensor>* d_inputs, const Fill& fill) {
+  void stages(ddarts::SeparableCall& stage, const std::vector<int64_t>& of, int64_t offset, const std::vector<Tensor>& d_inputs, const Fill& fill) {
     ddarts::SeparableProblem& p = stage.problem;
-    const int64_t inputs = p.inputs, tiles = ddarts::separable_tiles(p);
-    const bool input_grad = d_inputs != nullptr, carries = input_grad && inputs == 1 && of.size() > ddarts::kSeparableFilters;
-    const Tensor carry = carries ? ddarts::layout::like(stage.inputs[0], call.sums_dtype, call.last) : call.scratch({0});
-    p.coefficients = coefficients.mutable_data_ptr(), p.coefficient_rows = coefficients.size(2), p.coefficient_plane = call.groups * p.coefficient_rows * call.channels;
+    p.coefficients = coefficients.mutable_data_ptr(), p.coefficient_rows = coefficients.size(2);
+    p.coefficient_plane = call.groups * p.coefficient_rows * call.channels;
     p.out_packets = stage.packets(grads, p.out_c) && ddarts::aligned(outputs) && ddarts::aligned(inner);
-    p.packets = p.packets && (!input_grad || ddarts::aligned(*d_inputs)) && (!carries || ddarts::aligned({carry}));
-    ddarts::SeparableScratch scratch{};
-    scratch.chunks = ddarts::separable_chunks(call.dtype(), p, static_cast<int64_t>(of.size()));
-    std::vector<int64_t> columns{0};
-    for (size_t f = 0; f < of.size(); ++f)
-      columns.push_back(columns.back() + (stage.depthwise[f].size(3) * stage.depthwise[f].size(3) + p.out_c) * p.c);
-    scratch.columns = columns.back();
-    const Tensor partial = call.scratch({parameters ? scratch.chunks : 0, scratch.columns});
-    const Tensor sums = torch::stable::new_empty(call.x, {p.before_norm ? inputs : 0, tiles, p.c, 2}, ScalarType::Double);
-    if (parameters) scratch.partial = partial.mutable_data_ptr();
-    if (p.before_norm) scratch.sums = static_cast<double*>(sums.mutable_data_ptr());
-    int64_t column = 0;
-    stage.in_launches(true, [&](ddarts::SeparableProblem& q, const std::vector<size_t>& filters) {
-      for (int i = 0; i < q.count; ++i) {
-        const size_t f = filters[static_cast<size_t>(i)];
-        fill(q.filters[i], f);
-        q.filters[i].column = column;
-        column += columns[f + 1] - columns[f];
-        if (parameters) {
-          q.filters[i].d_depthwise = d_filters[static_cast<size_t>(of[f])].mutable_data_ptr();
-          q.filters[i].d_pointwise = d_filters[depthwise.size() + static_cast<size_t>(of[f])].mutable_data_ptr();
-        }
-      }
-      for (int s = 0; input_grad && s < q.source_count; ++s) {
-        q.sources[s].dx = (*d_inputs)[static_cast<size_t>(q.sources[s].index)].mutable_data_ptr();
-        q.sources[s].carry = carries ? carry.mutable_data_ptr() : nullptr;
-      }
-      DDARTS_CUDA_CHECK(ddarts::separable_backward(call.dtype(), q, input_grad, scratch, stream));
-    });
+    std::vector<Tensor> own;
+    for (size_t half = 0; half < d_filters.size(); half += depthwise.size()) {
+      const std::vector<Tensor> found = ddarts::chosen(d_filters, of, offset + static_cast<int64_t>(half));
+      own.insert(own.end(), found.begin(), found.end());
+    }
+    ddarts::separable_gradients(stage, d_inputs, own, p.before_norm, stream, fill);
   }
 
   void of_branch(ddarts::SeparableFilter& filter, size_t f) const {
@@ -125,13 +99,13 @@ struct Backward {
       for (int64_t s = 0; s < call.second_stages(); ++s) d_inner.push_back(call.image());
       second.problem.mean = inner_mean.const_data_ptr(), second.problem.rstd = inner_rstd.const_data_ptr();
       second.problem.before_norm = batch_statistics, second.problem.norm_row = static_cast<int>(call.branches());
-      stages(second, call.after_firsts(), parameters, &d_inner,
+      stages(second, ddarts::counted(call.seconds.size()), call.firsts(), d_inner,
              [&](ddarts::SeparableFilter& filter, size_t s) { of_branch(filter, static_cast<size_t>(call.seconds[s])); });
     }
     ddarts::SeparableCall first = call.first_stages(depthwise, pointwise);
     std::vector<Tensor> d_x;
     if (input_grad) d_x.push_back(ddarts::layout::like(call.x, call.x.scalar_type(), call.last));
-    stages(first, call.order, parameters, input_grad ? &d_x : nullptr, [&](ddarts::SeparableFilter& filter, size_t place) {
+    stages(first, call.order, 0, d_x, [&](ddarts::SeparableFilter& filter, size_t place) {
       if (place >= call.seconds.size()) return of_branch(filter, static_cast<size_t>(call.order[place]));
       filter.data = const_cast<void*>(d_inner[place].const_data_ptr());
       if (!batch_statistics) return;  // of the norm's input already
@@ -142,7 +116,7 @@ struct Backward {
 
   void pools_and_skips() {
     ddarts::EdgesInput input{};
-    const int64_t ops[3] = {ddarts::kMaximumOp, ddarts::kAverageOp, ddarts::kSkipOp};  // in the order of EdgesKind
+    const int64_t ops[3] = {ddarts::kMaximum, ddarts::kAverage, ddarts::kSkip};  // in the order of EdgesKind
     std::vector<ddarts::EdgesInput::Entry> entries;
     for (size_t k = 0; k < call.kinds.size(); ++k) {
       const int64_t* op = std::find(ops, ops + 3, call.kinds[k]);

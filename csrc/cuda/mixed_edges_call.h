@@ -1,26 +1,17 @@
 // mixed_edges on CUDA: what its forward and its backward share, edges as tables of launches.
 #pragma once
 
+#include "../common/edges.h"
 #include "../common/mixed_edges_check.h"
 #include "mixed_edges.h"
 #include "pool3x3.h"
 #include "relu_separable_conv2d_call.h"
 
-#include <numeric>
 #include <optional>
 #include <tuple>
 
 namespace ddarts {
 namespace {
-
-constexpr int64_t kSkipOp = -1, kMaximumOp = -2, kAverageOp = -3;  // what a branch is if not a convolution
-
-template <typename V>
-std::vector<V> picked(const std::vector<V>& from, const std::vector<int64_t>& places) {
-  std::vector<V> found;
-  for (const int64_t place : places) found.push_back(from[static_cast<size_t>(place)]);
-  return found;
-}
 
 struct EdgesCall {
   const std::vector<int64_t>&targets, &kinds, &dilations, &seconds;
@@ -32,7 +23,6 @@ struct EdgesCall {
   const int64_t groups, channels, height, width;  // of outputs
   MixedShape shape;
   std::vector<int64_t> branch_of;  // convolution -> branch
-  std::vector<int64_t> second_of;  // convolution -> place of its second stage, or -1
   std::vector<int64_t> order;      // of first stages in launches: those before second ones as these are, then the others
 
   EdgesCall(const EdgeNumbers& numbers, const Tensor& x_, const Tensor& weights_)
@@ -40,15 +30,14 @@ struct EdgesCall {
         sums(numbers.sums), stride(numbers.stride), last(layout::channels_last(x_)), x(layout::as(x_, last)),
         weights(dense(weights_, accumulate_dtype(x_))), sums_dtype(accumulate_dtype(x_)), groups(weights.size(0)), channels(x.size(1)),
         height((x.size(2) + stride - 1) / stride), width((x.size(3) + stride - 1) / stride), branch_of(dilations.size()),
-        second_of(dilations.size(), -1), order(seconds) {
+        order(seconds) {
     const int64_t n = x.size(0);
     shape = {groups, n / groups, channels, height * width, branches(), last, sums_dtype == ScalarType::Double, false};
     shape.packets = mixed_sum_packets(shape) && aligned({x});
     for (size_t k = 0; k < kinds.size(); ++k)
       if (kinds[k] >= 0) branch_of[static_cast<size_t>(kinds[k])] = static_cast<int64_t>(k);
-    for (size_t s = 0; s < seconds.size(); ++s) second_of[static_cast<size_t>(seconds[s])] = static_cast<int64_t>(s);
-    for (size_t f = 0; f < dilations.size(); ++f)
-      if (second_of[f] < 0) order.push_back(static_cast<int64_t>(f));
+    for (const int64_t f : counted(dilations.size()))
+      if (std::count(seconds.begin(), seconds.end(), f) == 0) order.push_back(f);
   }
 
   int64_t branches() const { return static_cast<int64_t>(kinds.size()); }
@@ -63,20 +52,13 @@ struct EdgesCall {
   void* row(const Tensor& table_, int64_t row_) const {
     return static_cast<char*>(table_.mutable_data_ptr()) + row_ * channels * static_cast<int64_t>(size_of(dtype_of(table_)));
   }
-  // The places of second stages among all stages.
-  std::vector<int64_t> after_firsts() const {
-    std::vector<int64_t> found(seconds.size());
-    std::iota(found.begin(), found.end(), firsts());
-    return found;
-  }
   SeparableCall first_stages(const std::vector<Tensor>& depthwise, const std::vector<Tensor>& pointwise) const {
-    return SeparableCall({x}, picked(depthwise, order), picked(pointwise, order), std::vector<int64_t>(order.size(), 0), picked(dilations, order),
+    return SeparableCall({x}, chosen(depthwise, order), chosen(pointwise, order), std::vector<int64_t>(order.size(), 0), chosen(dilations, order),
                          stride, groups);
   }
   SeparableCall second_stages_of(const std::vector<Tensor>& inner, const std::vector<Tensor>& depthwise, const std::vector<Tensor>& pointwise) const {
-    std::vector<int64_t> own(seconds.size());
-    std::iota(own.begin(), own.end(), int64_t{0});
-    return SeparableCall(inner, picked(depthwise, after_firsts()), picked(pointwise, after_firsts()), own, std::vector<int64_t>(own.size(), 1), 1,
+    const std::vector<int64_t> own = counted(seconds.size());
+    return SeparableCall(inner, chosen(depthwise, own, firsts()), chosen(pointwise, own, firsts()), own, std::vector<int64_t>(own.size(), 1), 1,
                          groups);
   }
 

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -87,48 +86,14 @@ std::vector<Tensor> relu_separable_conv2d_backward(std::vector<Tensor> grads, st
   p.out_packets = call.packets(incoming, p.out_c);
   mean = torch::stable::contiguous(mean), rstd = torch::stable::contiguous(rstd);
   if (normalize) p.mean = mean.const_data_ptr(), p.rstd = rstd.const_data_ptr();
-  const bool finishes = input_grad && normalize && batch_statistics, carries = finishes || weights.size() > ddarts::kSeparableFilters;
-  std::vector<Tensor> d_inputs, carry, d_weights, d_pointwise;
-  for (int64_t i = 0; input_grad && i < p.inputs; ++i) {
-    d_inputs.push_back(call.image(p.c, p.h, p.w));
-    if (carries) carry.push_back(layout::like(d_inputs.back(), call.sums(), call.last));
-  }
-  p.packets = p.packets && ddarts::aligned(d_inputs) && ddarts::aligned(carry);
-  std::vector<int64_t> columns;
-  ddarts::SeparableScratch scratch{};
-  scratch.chunks = ddarts::separable_chunks(call.dtype(), p, static_cast<int64_t>(weights.size()));
-  for (size_t f = 0; f < weights.size(); ++f) {
-    const Tensor &weight = call.depthwise[f], &point = call.pointwise[f];
-    columns.push_back(weight.size(3) * weight.size(3) * p.c + p.out_c * p.c);
-  }
-  if (weights_grad) d_weights = ddarts::side_by_side(call.depthwise, call.pointwise);
-  for (size_t f = weights.size(); f < d_weights.size(); ++f) d_pointwise.push_back(d_weights[f]);
-  d_weights.resize(std::min(d_weights.size(), weights.size()));
-  scratch.columns = std::accumulate(columns.begin(), columns.end(), int64_t{0});
-  const Tensor partial = torch::stable::new_empty(inputs[0], {weights_grad ? scratch.chunks : 0, scratch.columns}, call.sums());
-  const int64_t rows = finishes ? p.inputs : 0;
-  const Tensor sums = torch::stable::new_empty(inputs[0], {rows, ddarts::separable_tiles(p), p.c, 2}, ScalarType::Double);
-  const Tensor means = torch::stable::new_empty(sums, {rows, groups, 2, p.c});
-  if (weights_grad) scratch.partial = partial.mutable_data_ptr();
-  if (finishes) scratch.sums = static_cast<double*>(sums.mutable_data_ptr()), scratch.means = static_cast<double*>(means.mutable_data_ptr());
-  int64_t column = 0;
-  call.in_launches(true, [&](SeparableProblem& q, const std::vector<size_t>& filters) {
-    for (int f = 0; f < q.count; ++f) {
-      const size_t own = filters[static_cast<size_t>(f)];
-      ddarts::SeparableFilter& filter = q.filters[f];
-      filter.data = const_cast<void*>(incoming[own].const_data_ptr()), filter.column = column;
-      if (weights_grad) filter.d_depthwise = d_weights[own].mutable_data_ptr(), filter.d_pointwise = d_pointwise[own].mutable_data_ptr();
-      column += columns[own];
-    }
-    for (int s = 0; input_grad && s < q.source_count; ++s) {
-      const auto i = static_cast<size_t>(q.sources[s].index);
-      q.sources[s].dx = d_inputs[i].mutable_data_ptr(), q.sources[s].carry = carries ? carry[i].mutable_data_ptr() : nullptr;
-    }
-    DDARTS_CUDA_CHECK(ddarts::separable_backward(call.dtype(), q, input_grad, scratch, device.stream()));
+  std::vector<Tensor> d_inputs, d_filters;
+  for (int64_t i = 0; input_grad && i < p.inputs; ++i) d_inputs.push_back(call.image(p.c, p.h, p.w));
+  if (weights_grad) d_filters = ddarts::side_by_side(call.depthwise, call.pointwise);
+  ddarts::separable_gradients(call, d_inputs, d_filters, normalize && batch_statistics, device.stream(), [&](ddarts::SeparableFilter& filter, size_t f) {
+    filter.data = const_cast<void*>(incoming[f].const_data_ptr());
   });
   for (size_t i = 0; i < d_inputs.size(); ++i) d_inputs[i] = layout::as(d_inputs[i], layout::channels_last(inputs[i]));
-  d_inputs.insert(d_inputs.end(), d_weights.begin(), d_weights.end());
-  d_inputs.insert(d_inputs.end(), d_pointwise.begin(), d_pointwise.end());
+  d_inputs.insert(d_inputs.end(), d_filters.begin(), d_filters.end());
   return d_inputs;
 }
 

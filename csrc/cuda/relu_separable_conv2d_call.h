@@ -88,7 +88,53 @@ struct SeparableCall {
     }
     flush();
   }
+  // Whether an input's filters may be in several launches.
+  bool splits() const {
+    const auto read_twice = [&](int64_t source) { return std::count(sources.begin(), sources.end(), source) > 1; };
+    return sources.size() > kSeparableFilters && std::any_of(sources.begin(), sources.end(), read_twice);
+  }
 };
+
+// The gradients of a call's inputs and of its filters (depthwise ones, then pointwise ones), written where there are tensors for
+// them. batch_statistics: the inputs are behind a norm that depends on them. fill(filter, its number): whence its gradient comes.
+template <typename Fill>
+void separable_gradients(SeparableCall& call, const std::vector<Tensor>& d_inputs, const std::vector<Tensor>& d_filters, bool batch_statistics,
+                         cudaStream_t stream, const Fill& fill) {
+  SeparableProblem& p = call.problem;
+  const size_t count = call.depthwise.size();
+  const bool input_grad = !d_inputs.empty(), summed = input_grad && batch_statistics, finishes = summed && !p.before_norm;
+  std::vector<Tensor> carry;
+  if (finishes || call.splits())
+    for (const Tensor& dx : d_inputs) carry.push_back(layout::like(dx, call.sums(), call.last));
+  p.packets = p.packets && aligned(d_inputs) && aligned(carry);
+  std::vector<int64_t> columns{0};  // where each filter's begin
+  for (size_t f = 0; f < count; ++f)
+    columns.push_back(columns.back() + (call.depthwise[f].size(3) * call.depthwise[f].size(3) + p.out_c) * p.c);
+  SeparableScratch scratch{};
+  scratch.chunks = separable_chunks(call.dtype(), p, static_cast<int64_t>(count)), scratch.columns = columns.back();
+  const Tensor& like = call.inputs[0];
+  const Tensor partial = torch::stable::new_empty(like, {d_filters.empty() ? 0 : scratch.chunks, scratch.columns}, call.sums());
+  const Tensor sums = torch::stable::new_empty(like, {summed ? p.inputs : 0, separable_tiles(p), p.c, 2}, ScalarType::Double);
+  const Tensor means = torch::stable::new_empty(sums, {finishes ? p.inputs : 0, std::max<int64_t>(p.n / p.batch, 1), 2, p.c});
+  if (!d_filters.empty()) scratch.partial = partial.mutable_data_ptr();
+  if (summed) scratch.sums = static_cast<double*>(sums.mutable_data_ptr());
+  if (finishes) scratch.means = static_cast<double*>(means.mutable_data_ptr());
+  int64_t column = 0;
+  call.in_launches(true, [&](SeparableProblem& q, const std::vector<size_t>& filters) {
+    for (int i = 0; i < q.count; ++i) {
+      SeparableFilter& filter = q.filters[i];
+      const size_t f = filters[static_cast<size_t>(i)];
+      fill(filter, f);
+      filter.column = column, column += columns[f + 1] - columns[f];
+      if (!d_filters.empty()) filter.d_depthwise = d_filters[f].mutable_data_ptr(), filter.d_pointwise = d_filters[count + f].mutable_data_ptr();
+    }
+    for (int s = 0; input_grad && s < q.source_count; ++s) {
+      const auto i = static_cast<size_t>(q.sources[s].index);
+      q.sources[s].dx = d_inputs[i].mutable_data_ptr(), q.sources[s].carry = carry.empty() ? nullptr : carry[i].mutable_data_ptr();
+    }
+    DDARTS_CUDA_CHECK(separable_backward(call.dtype(), q, input_grad, scratch, stream));
+  });
+}
 
 // Tensors like all of `first` and then of `second`, in one piece of memory where they are of one dtype: who follows these
 // gradients can then take them as one.
