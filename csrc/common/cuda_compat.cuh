@@ -34,6 +34,7 @@ namespace ddarts {
 template <typename T>
 using accumulate_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
+__host__ __device__ __forceinline__ int widen(uint8_t v) { return v; }
 __host__ __device__ __forceinline__ double widen(double v) { return v; }
 __host__ __device__ __forceinline__ float widen(float v) { return v; }
 __host__ __device__ __forceinline__ float widen(__half v) { return __half2float(v); }

@@ -44,14 +44,10 @@ __global__ void __launch_bounds__(kThreads)
   if (!at.inside || start >= f.positions) return;
   A total[F][V] = {};
   int64_t rows[F];
-  int count = 0;
+  const int count = packets_from(f, at, start, rows);
 #pragma unroll
-  for (int u = 0; u < F; ++u) {
-    const int64_t p = start + static_cast<int64_t>(u) * f.depth;
-    count += p < f.positions;
-    rows[u] = at.row(f, p < f.positions ? p : start);  // past the end: the first one again, not written
+  for (int u = 0; u < F; ++u)
     if (target.previous != nullptr) load(dtype, target.previous, at.offset(f, rows[u], f.shape.channels), total[u]);
-  }
   add_branches(f, table, target.begin, target.end, at, rows, weights, mean, rstd, total);
 #pragma unroll
   for (int u = 0; u < F; ++u)

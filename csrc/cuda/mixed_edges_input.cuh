@@ -19,25 +19,11 @@ using separable::kChannels;
 using separable::kPacket;
 using separable::kThreads;
 using separable::kTileRows;
+using separable::load_channels;
 using separable::Strides;
 
 template <typename A>
 constexpr int kAcross = kChannels<A> / kPacket<A>;
-
-// V channels of a pixel, `step` values apart; `there` of them exist.
-template <typename T, int V, typename A>
-__device__ __forceinline__ void load_channels(const T* from, int64_t step, bool packets, int there, A (&to)[V]) {
-  Packed<T, V> packet{};
-  if (packets) {
-    packet = *reinterpret_cast<const Packed<T, V>*>(from);
-  } else {
-#pragma unroll
-    for (int v = 0; v < V; ++v)
-      if (v < there) packet.v[v] = from[v * step];
-  }
-#pragma unroll
-  for (int v = 0; v < V; ++v) to[v] = static_cast<A>(widen_or_code(packet.v[v]));
-}
 
 // The tile of windows: that of the outputs which the pixels of a tile of `columns` columns are in.
 struct Windows {
@@ -82,15 +68,15 @@ __global__ void __launch_bounds__(kThreads, 2) input_kernel(EdgesInput p, int co
         if (entry.k[kind] < 0) continue;
         A scale[V], of_y[V], rest[V];
         const A* row = static_cast<const A*>(p.coefficients) + (group * p.rows + entry.k[kind]) * p.c + c;
-        load_channels(row, 1, p.packets, there, scale);
-        load_channels(row + plane, 1, p.packets, there, of_y);
-        load_channels(row + 2 * plane, 1, p.packets, there, rest);
+        load_channels(row, 1, p.packets, 0, there, scale);
+        load_channels(row + plane, 1, p.packets, 0, there, of_y);
+        load_channels(row + 2 * plane, 1, p.packets, 0, there, rest);
 #pragma unroll
         for (int v = 0; v < V; ++v) slope[v] += of_y[v], constant[v] += rest[v];
 #pragma unroll
         for (int e = 0; e < Each; ++e) {
           A g[V] = {};
-          if (offset[e] >= 0) load_channels(static_cast<const T*>(entry.grad) + offset[e], s.c, p.packets, there, g);
+          if (offset[e] >= 0) load_channels(static_cast<const T*>(entry.grad) + offset[e], s.c, p.packets, 0, there, g);
 #pragma unroll
           for (int v = 0; v < V; ++v) acc[e][v] += scale[v] * g[v];
         }
@@ -102,7 +88,7 @@ __global__ void __launch_bounds__(kThreads, 2) input_kernel(EdgesInput p, int co
         Packed<A, V> packet{};
         if (offset[e] >= 0) {
           A y[V] = {}, share = A(1);
-          if (p.y[kind] != nullptr) load_channels(static_cast<const T*>(p.y[kind]) + offset[e], s.c, p.packets, there, y);
+          if (p.y[kind] != nullptr) load_channels(static_cast<const T*>(p.y[kind]) + offset[e], s.c, p.packets, 0, there, y);
           if (kind == kEdgesAverage)
             share = reciprocal<A>(inside(top + window / tile.columns, S, p.h)) * reciprocal<A>(inside(left + window % tile.columns, S, p.w));
 #pragma unroll
@@ -137,7 +123,7 @@ __global__ void __launch_bounds__(kThreads, 2) input_kernel(EdgesInput p, int co
           const int window = (y - top) * tile.columns + x - left;
           if (p.has[kEdgesMaximum]) {
             int code[V];
-            load_channels(p.argmax + image + (static_cast<int64_t>(y) * out_w + x) * s.pixel, s.c, p.packets, there, code);
+            load_channels(p.argmax + image + (static_cast<int64_t>(y) * out_w + x) * s.pixel, s.c, p.packets, 0, there, code);
             const auto packet = from(kEdgesMaximum, window);
 #pragma unroll
             for (int v = 0; v < V; ++v) sum[v] += code[v] == 3 * row + column ? packet.v[v] : A(0);
@@ -158,7 +144,7 @@ __global__ void __launch_bounds__(kThreads, 2) input_kernel(EdgesInput p, int co
     T* dx = static_cast<T*>(p.dx) + static_cast<int64_t>(at.n) * own.n + c * own.c + (static_cast<int64_t>(h) * p.w + w) * own.pixel;
     if (p.add) {
       A before[V];
-      load_channels(static_cast<const T*>(dx), own.c, p.packets, there, before);
+      load_channels(static_cast<const T*>(dx), own.c, p.packets, 0, there, before);
 #pragma unroll
       for (int v = 0; v < V; ++v) sum[v] += before[v];
     }

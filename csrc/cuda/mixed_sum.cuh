@@ -58,6 +58,20 @@ struct Place {
   }
 };
 
+// Where the F packets of a thread are, from position `start` on, and how many there are. Past the end: the first one again, which
+// is not to be written.
+template <int V, int F>
+__device__ __forceinline__ int packets_from(const Frame& f, const Place<V>& at, int64_t start, int64_t (&rows)[F]) {
+  int count = 0;
+#pragma unroll
+  for (int u = 0; u < F; ++u) {
+    const int64_t p = start + static_cast<int64_t>(u) * f.depth;
+    count += p < f.positions;
+    rows[u] = at.row(f, p < f.positions ? p : start);
+  }
+  return count;
+}
+
 template <typename T, typename A, int V>
 __device__ __forceinline__ void load_as(const void* data, int64_t offset, A (&value)[V]) {
   const auto packet = *reinterpret_cast<const Packed<T, V>*>(static_cast<const T*>(data) + offset);
@@ -272,14 +286,10 @@ __global__ void __launch_bounds__(kThreads)
   if (!at.inside || start >= f.positions) return;
   A total[F][V] = {};
   int64_t rows[F];
-  int count = 0;
+  const int count = packets_from(f, at, start, rows);
 #pragma unroll
-  for (int u = 0; u < F; ++u) {
-    const int64_t p = start + static_cast<int64_t>(u) * f.depth;
-    count += p < f.positions;
-    rows[u] = at.row(f, p < f.positions ? p : start);  // past the end: the first one again, not written
+  for (int u = 0; u < F; ++u)
     if (!first) load_as<A>(carry, at.offset(f, rows[u], f.shape.channels), total[u]);
-  }
   add_branches(f, table, 0, table.count, at, rows, weights, static_cast<const A*>(mean), static_cast<const A*>(rstd), total);
 #pragma unroll
   for (int u = 0; u < F; ++u) {
@@ -293,7 +303,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// partial [row][group][tile][channels] += of `wanted` entries of the table from `base` on, at most four, and of the sum of grad,
+// partial [row][group][tile][channels], of `wanted` entries of the table from `base` on, at most four, and of the sum of grad,
 // row `grad_row` if it is not negative. by_index: rows are the numbers of the branches, else the places in the table.
 template <typename A, int V>
 __device__ __forceinline__ void products(const Frame& f, const MixedTable& table, int base, int wanted, bool by_index, const void* grad, DType grad_dtype,
@@ -397,14 +407,9 @@ __global__ void __launch_bounds__(kThreads, 2)
   if (!at.inside || start >= f.positions) return;
   A g[F][V], g0[V];
   int64_t rows[F];
-  int count = 0;
+  const int count = packets_from(f, at, start, rows);
 #pragma unroll
-  for (int u = 0; u < F; ++u) {
-    const int64_t p = start + static_cast<int64_t>(u) * f.depth;
-    count += p < f.positions;
-    rows[u] = at.row(f, p < f.positions ? p : start);
-    load(grad_dtype, grad, at.offset(f, rows[u], grad_pitch), g[u]);
-  }
+  for (int u = 0; u < F; ++u) load(grad_dtype, grad, at.offset(f, rows[u], grad_pitch), g[u]);
   const A share = static_cast<A>(f.share);
   load_row(f, sums + (at.group * (branches + 1) + branches) * channels, at.channel, g0);
   for (int k = 0; k < table.count; ++k) {

@@ -64,12 +64,6 @@ __device__ __forceinline__ void store_codes(uint8_t* to, const int (&from)[N]) {
   *reinterpret_cast<Packed<uint8_t, N>*>(to) = packed;
 }
 
-__device__ __forceinline__ int widen_or_code(uint8_t v) { return v; }
-template <typename T>
-__device__ __forceinline__ accumulate_t<T> widen_or_code(T v) {
-  return widen(v);
-}
-
 // Calls body(plane, row, item) for this thread's share of planes x rows x items.
 template <typename Body>
 __device__ __forceinline__ void over_items(int64_t planes, const Divisor& rows, int64_t items, const Body& body) {
@@ -240,11 +234,11 @@ __global__ void __launch_bounds__(kPoolThreads, 2)
 template <int kLeft, int kMiddle, typename T, typename V>
 __device__ __forceinline__ void load_columns(const T* from, bool has_left, bool has_right, V outside,
                                              V (&to)[kLeft + kMiddle + 1]) {
-  if constexpr (kLeft == 1) to[0] = has_left ? static_cast<V>(widen_or_code(from[0])) : outside;
+  if constexpr (kLeft == 1) to[0] = has_left ? static_cast<V>(widen(from[0])) : outside;
   const Packed<T, kMiddle> middle = load<T, kMiddle>(from + kLeft);
 #pragma unroll
-  for (int j = 0; j < kMiddle; ++j) to[kLeft + j] = widen_or_code(middle.v[j]);
-  to[kLeft + kMiddle] = has_right ? static_cast<V>(widen_or_code(from[kLeft + kMiddle])) : outside;
+  for (int j = 0; j < kMiddle; ++j) to[kLeft + j] = widen(middle.v[j]);
+  to[kLeft + kMiddle] = has_right ? static_cast<V>(widen(from[kLeft + kMiddle])) : outside;
 }
 
 // The same of the sum of all gradients of one output.

@@ -33,24 +33,12 @@ __device__ __forceinline__ void load_coefficients(const SeparableProblem& p, con
 template <typename T, int V, typename A>
 __device__ __forceinline__ void output_gradients(const SeparableFilter& f, const T* g, int64_t step, bool packets, int o, int outputs,
                                                  const A* scale, A (&values)[V]) {
-  const auto load = [&](const T* from, A (&to)[V]) {
-    Packed<T, V> packet{};
-    if (packets) {
-      packet = *reinterpret_cast<const Packed<T, V>*>(from);
-    } else {
-#pragma unroll
-      for (int v = 0; v < V; ++v)
-        if (o + v < outputs) packet.v[v] = from[v * step];
-    }
-#pragma unroll
-    for (int v = 0; v < V; ++v) to[v] = static_cast<A>(widen(packet.v[v]));
-  };
-  load(g, values);
+  load_channels(g, step, packets, o, outputs, values);
   if (f.row < 0) return;
   A y[V] = {};
   if (f.y != nullptr) {
     const auto bytes = reinterpret_cast<const char*>(g) - static_cast<const char*>(f.data);
-    load(reinterpret_cast<const T*>(static_cast<const char*>(f.y) + bytes), y);
+    load_channels(reinterpret_cast<const T*>(static_cast<const char*>(f.y) + bytes), step, packets, o, outputs, y);
   }
 #pragma unroll
   for (int v = 0; v < V; ++v)

@@ -18,6 +18,21 @@ __device__ __forceinline__ Strides strides_of(bool channels_last, int64_t c, int
   return {c * pixels, channels_last ? 1 : pixels, channels_last ? c : 1};
 }
 
+// V channels of a pixel from number c on, `step` values apart; those from `end` on do not exist.
+template <typename T, int V, typename A>
+__device__ __forceinline__ void load_channels(const T* from, int64_t step, bool packets, int c, int end, A (&to)[V]) {
+  Packed<T, V> packet{};
+  if (packets) {
+    packet = *reinterpret_cast<const Packed<T, V>*>(from);
+  } else {
+#pragma unroll
+    for (int v = 0; v < V; ++v)
+      if (c + v < end) packet.v[v] = from[v * step];
+  }
+#pragma unroll
+  for (int v = 0; v < V; ++v) to[v] = static_cast<A>(widen(packet.v[v]));
+}
+
 // A filter as the kernels read it.
 template <typename A>
 struct Weight {
