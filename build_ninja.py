@@ -170,6 +170,21 @@ def build(
         raise SystemExit("build: compiling failed, the compiler's words stand above")
 
 
+LOADS = """
+import importlib.util, sys, torch
+spec = importlib.util.spec_from_file_location("ddarts_ext._C", sys.argv[1])
+importlib.util.module_from_spec(spec)
+"""
+
+
+def check_loads(module: Path) -> None:
+    """End the build where the Python module it made does not load: the linker leaves open names to be found then."""
+    done = subprocess.run([sys.executable, "-c", LOADS, str(module)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines()
+        raise SystemExit(f"build: {module.name} was built and does not load: {said[-1] if said else done.returncode}")
+
+
 def _statement(target: str, rule: str, inputs: Sequence[str], flags: Sequence[str]) -> str:
     flags = shlex.join([*flags, *(shlex.split(os.environ.get("CXXFLAGS", "")) if rule == "cxx" else [])])
     return f"build {_path(target)}: {rule} {' '.join(map(_path, inputs))}\n  flags = {_dollars(flags)}\n"

@@ -81,6 +81,7 @@ class Build(build_ext):
             target = self.path_of("_cuda")
             libraries.append(build_ninja.cuda_library(target, torch_folder, stand_in, cuda, wanted))
         build_ninja.build(folder, libraries, cuda.nvcc if cuda else None, jobs)
+        build_ninja.check_loads(self.path_of("_C"))
 
     def path_of(self, library: str) -> Path:
         """Where a library of the package is to be put."""

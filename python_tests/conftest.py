@@ -13,6 +13,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores; their thread
 
 import torch
 
+from ddarts_ext import _extension
+
+
+def pytest_sessionstart() -> None:
+    """What was compiled has to load: tests of the references alone would pass and say nothing of it."""
+    compiled = os.environ.get("DDARTS_NO_EXTENSION", "") in ("", "0") and _extension._compiled("_C") is not None
+    if compiled and (reason := _extension.load().cpu_reason):
+        pytest.exit(f"nothing is tested: {reason}", returncode=1)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that run kernels under emulation carry a mark: ``-m "not emulation"`` leaves them out."""

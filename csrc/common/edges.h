@@ -7,10 +7,12 @@
 #include <vector>
 
 namespace ddarts {
-namespace {  // per copy of a CPU kernel, on purpose
 
-// What a branch is if not a convolution (>= 0: which one).
+// What a branch is if not a convolution (>= 0: which one). Outside of the unnamed namespace: functions that other files
+// call take it.
 enum Kind : int64_t { kSkip = -1, kMaximum = -2, kAverage = -3 };
+
+namespace {  // per copy of a CPU kernel, on purpose
 
 template <typename V>
 std::vector<V> chosen(const std::vector<V>& from, const std::vector<int64_t>& places, int64_t offset = 0) {
