@@ -120,25 +120,23 @@ struct EdgesForward {
       if (edges.kinds[k] == kSkip) node.branches[k] = x;
       if (edges.is_pool(k)) node.branches[k] = edges.kinds[k] == kMaximum ? std::get<0>(pooled) : std::get<1>(pooled);
     }
-    if (!given) pool_statistics();
+    if (!given) shared_statistics();
   }
 
-  // The first normalised branch of a kind stands for all of them.
-  void pool_statistics() {
+  // Of what all edges share: the first normalised branch of a kind stands for all of that kind.
+  void shared_statistics() {
     std::vector<bool> first_of_kind(edges.kinds.size());
-    std::array<int64_t, 2> stands{-1, -1};
-    const auto normed_pool = [&](int64_t k) { return edges.is_pool(k) && edges.normalize[k]; };
-    for (int64_t k = 0; k < edges.branches(); ++k) {
-      int64_t& first = stands[edges.kinds[k] == kMaximum];
-      if (normed_pool(k) && first < 0) first = k, first_of_kind[k] = true;
-    }
+    std::array<int64_t, 3> stands{-1, -1, -1};
+    const auto normed = [&](int64_t k) { return edges.kinds[k] < 0 && edges.normalize[k]; };
+    const auto first = [&](int64_t k) -> int64_t& { return stands[-1 - edges.kinds[k]]; };
+    for (int64_t k = 0; k < edges.branches(); ++k)
+      if (normed(k) && first(k) < 0) first(k) = k, first_of_kind[k] = true;
     statistics(first_of_kind);
     for (int64_t k = 0; k < edges.branches(); ++k) {
-      const int64_t from = stands[edges.kinds[k] == kMaximum];
-      if (!normed_pool(k) || from == k) continue;
+      if (!normed(k) || first(k) == k) continue;
       for (int64_t g = 0; g < groups; ++g)
         for (const Tensor* rows : {&mean, &rstd})
-          std::copy_n(mutable_data<A>(*rows) + node.at(g, from), channels, mutable_data<A>(*rows) + node.at(g, k));
+          std::copy_n(mutable_data<A>(*rows) + node.at(g, first(k)), channels, mutable_data<A>(*rows) + node.at(g, k));
     }
   }
 

@@ -126,24 +126,27 @@ struct EdgesBackward {
     first_stages(of, incoming);
   }
 
-  // Of a pool or of x itself: out = start + sum over the edges of (a g + s y + d), y the pool or x, and `also` if given. The
-  // s and d of a pool count only where its statistics depend on it.
-  void add_linear(Kind kind, const std::optional<Tensor>& start, const Tensor& also, bool has_also, const Tensor& out) const {
-    Node<A> sum{node.geometry, grads, nullptr, static_cast<int64_t>(grads.size()) + 1};
-    sum.branches.push_back(also);
+  // Of y, which all edges share, a pool or x itself: out = start + also + sum over the edges of (a g + s y + d). y is read
+  // where statistics depend on it.
+  void add_linear(Kind kind, const std::optional<Tensor>& start, const std::optional<Tensor>& also, const Tensor& y,
+                  const Tensor& out) const {
+    const int64_t count = static_cast<int64_t>(grads.size());
+    Node<A> sum{node.geometry, grads, nullptr, count + 2};
+    sum.branches.insert(sum.branches.end(), {y, also.value_or(y)});
+    std::vector<bool> used(sum.branches.size(), true);
+    used[count] = false, used[count + 1] = also.has_value();
     std::vector<A> scale = sum.table(), bias = sum.row();
+    for (int64_t k = 0; k < edges.branches(); ++k)
+      if (edges.kinds[k] == kind && centred[k]) used[count] = true;
     for (int64_t g = 0; g < groups; ++g) {
-      A* own = &scale[sum.at(g, sum.count - 1)];
-      if (kind == kSkip) std::fill_n(own, channels, A(1));
+      std::fill_n(&scale[sum.at(g, count + 1)], channels, A(1));
       for (int64_t k = 0; k < edges.branches(); ++k)
         for (int64_t c = 0; edges.kinds[k] == kind && c < channels; ++c) {
           scale[sum.at(g, edges.targets[k]) + c] += terms.by_gradient[node.at(g, k) + c];
-          own[c] += terms.by_input[node.at(g, k) + c];
+          scale[sum.at(g, count) + c] += terms.by_input[node.at(g, k) + c];
           bias[g * channels + c] += terms.constant[node.at(g, k) + c];
         }
     }
-    std::vector<bool> used(sum.branches.size(), true);
-    used.back() = has_also;
     linear_sum(sum, runs_of(sum.branches, used), scale, bias, start, out);
   }
 
@@ -153,7 +156,7 @@ struct EdgesBackward {
     for (const auto& [kind, into] : {std::pair(kMaximum, &d_maximum), std::pair(kAverage, &d_average)}) {
       if (!edges.has(kind)) continue;
       *into = layout::like(grads[0], x.scalar_type(), last);
-      add_linear(kind, std::nullopt, pooled[kind == kAverage], batch_statistics, **into);
+      add_linear(kind, std::nullopt, std::nullopt, pooled[kind == kAverage], **into);
     }
     if (!d_maximum && !d_average) return std::nullopt;
     return pool3x3_backward(d_maximum, d_average, pooled[2], x.size(2), x.size(3), edges.stride, last);
@@ -165,7 +168,7 @@ struct EdgesBackward {
     if (edges.has(kSkip)) {
       const std::optional<Tensor> start = dx;
       if (!dx) dx = layout::like(x, x.scalar_type(), last);
-      add_linear(kSkip, start, d_pooled.value_or(x), d_pooled.has_value(), *dx);
+      add_linear(kSkip, start, d_pooled, x, *dx);
     } else if (d_pooled && dx) {
       const Node<A> sum{Geometry(x, groups, last), {*d_pooled}, nullptr, 1};
       linear_sum(sum, runs_of(sum.branches), std::vector<A>(sum.table().size(), A(1)), sum.row(), dx, *dx);

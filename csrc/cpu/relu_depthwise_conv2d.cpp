@@ -77,7 +77,7 @@ struct Forward {
   void merge_moments(int64_t g, double eps) {
     const double pixels = static_cast<double>(p.h * p.w);
     for (int64_t c = 0; c < p.c; ++c) {
-      double count = 0, middle = batch() ? 0 : NAN, squares = batch() ? 0 : NAN;
+      double count = 0, middle = 0, squares = 0;  // which it stays with no image
       for (int64_t n = g * batch(); n < (g + 1) * batch(); ++n, count += pixels) {
         const double* part = parts.data() + 2 * (n * p.blocks + c / L) * L + c % L;
         const double delta = part[0] - middle;
@@ -85,7 +85,7 @@ struct Forward {
         squares += part[L] + delta * delta * count * pixels / (count + pixels);
       }
       mean[static_cast<size_t>(g * p.c + c)] = static_cast<A>(middle);
-      rstd[static_cast<size_t>(g * p.c + c)] = static_cast<A>(1.0 / std::sqrt(squares / count + eps));
+      rstd[static_cast<size_t>(g * p.c + c)] = static_cast<A>(1.0 / std::sqrt(squares / std::max(count, 1.0) + eps));
       const ChannelValues values{batch(), p.h, p.w, x.strides.n, x.strides.h, x.strides.w};
       if (batch() > 0)
         mend_moments(x.data + g * batch() * x.strides.n + c * x.strides.c, values, eps, &mean[static_cast<size_t>(g * p.c + c)],

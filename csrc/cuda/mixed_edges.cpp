@@ -1,7 +1,6 @@
 // mixed_edges on CUDA, forward: pools, first stages, second stages, statistics, sums; for all edges a launch each.
 #include "mixed_edges_call.h"
 
-#include <limits>
 
 namespace {
 
@@ -67,10 +66,10 @@ struct Forward {
       torch::stable::copy_(inner_mean, given_inner_mean), torch::stable::copy_(inner_rstd, given_inner_rstd);
   }
 
-  // As torch has statistics of nothing.
   void nothing() {
-    for (Tensor* table : {&mean, &rstd, &inner_mean, &inner_rstd})
-      torch::stable::fill_(*table, std::numeric_limits<double>::quiet_NaN());
+    Tensor means = torch::stable::empty_like(mean), rstds = torch::stable::empty_like(mean);
+    ddarts::statistics_of_nothing(means, rstds, eps), ddarts::statistics_of_nothing(inner_mean, inner_rstd, eps);
+    given_statistics(means, rstds, inner_mean, inner_rstd);
   }
 
   void pools() {

@@ -234,7 +234,7 @@ __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
   const int64_t c = blockIdx.x % across * kJoinColumns + threadIdx.x;
   const double* from = scratch + (group * rows * channels + c) * 2;
   const int64_t own = c < channels ? rows : 0;
-  const double share = 1.0 / static_cast<double>(rows);  // of no image: infinite, and the mean NaN
+  const double share = rows == 0 ? 0.0 : 1.0 / static_cast<double>(rows);  // of no image: mean 0, variance 0
   double middle[1], squares[1];
   join_rows(own, middle, [&](int64_t n, double(&sum)[1]) { sum[0] += from[n * channels * 2]; });
   middle[0] *= share;

@@ -4,7 +4,6 @@
 #include "relu_separable_conv2d_call.h"
 
 #include <algorithm>
-#include <limits>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -19,8 +18,8 @@ namespace layout = ddarts::layout;
 // Mean and rstd [G,I,C] of the inputs; or, where they are few, their moments, from which the forward makes them itself.
 Tensor statistics(ddarts::SeparableCall& call, int64_t groups, double eps, Tensor& mean, Tensor& rstd, cudaStream_t stream) {
   SeparableProblem& p = call.problem;
-  if (p.n == 0) {  // as torch has it
-    torch::stable::fill_(mean, std::numeric_limits<double>::quiet_NaN()), torch::stable::fill_(rstd, std::numeric_limits<double>::quiet_NaN());
+  if (p.n == 0) {
+    ddarts::statistics_of_nothing(mean, rstd, eps);
     return mean;
   }
   ddarts::MixedShape shape{groups, p.batch, p.c, p.h * p.w, p.inputs, call.last, call.sums() == ScalarType::Double, false};

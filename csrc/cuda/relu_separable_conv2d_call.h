@@ -6,6 +6,7 @@
 #include "relu_separable_conv2d.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 namespace ddarts {
@@ -20,6 +21,11 @@ inline std::vector<Tensor> in_layout(const std::vector<Tensor>& images, bool las
   std::vector<Tensor> found;
   for (const Tensor& x : images) found.push_back(layout::as(x, last));
   return found;
+}
+
+// Of an empty batch mean and variance are 0.
+inline void statistics_of_nothing(Tensor& mean, Tensor& rstd, double eps) {
+  torch::stable::zero_(mean), torch::stable::fill_(rstd, 1.0 / std::sqrt(eps));
 }
 
 // A call's inputs and filters as the kernels read them, and the launches that they take.

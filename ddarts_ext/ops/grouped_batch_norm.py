@@ -102,7 +102,7 @@ def grouped_batch_norm_reference(
     acc = accumulate_dtype(x.dtype)
     wide = _by_group(x, groups)
     if mean is None or rstd is None:
-        mean, rstd = _batch_statistics(wide, eps)
+        mean, rstd = batch_statistics_of(wide, eps)
     else:
         mean = mean.to(acc).expand(groups, -1).clone(memory_format=torch.contiguous_format)
         rstd = rstd.to(acc).expand(groups, -1).clone(memory_format=torch.contiguous_format)
@@ -152,7 +152,8 @@ def _by_group(x: Tensor, groups: int) -> Tensor:
     return x.to(accumulate_dtype(x.dtype)).reshape(groups, x.shape[0] // groups, *x.shape[1:])
 
 
-def _batch_statistics(wide: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def batch_statistics_of(wide: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """mean, rstd [G,C] of [G,N/G,C,H,W]. Of an empty batch mean and variance are 0, in every op that has statistics."""
     if wide.numel() == 0:
         mean = wide.new_zeros([wide.shape[0], wide.shape[2]])
         return mean, torch.full_like(mean, eps).rsqrt()

@@ -18,6 +18,7 @@ from torch import Tensor
 from ddarts_ext.ops import _checks
 from ddarts_ext.ops._double_backward import through_reference
 from ddarts_ext.ops._library import define_op
+from ddarts_ext.ops.grouped_batch_norm import batch_statistics_of
 
 _OP = "relu_depthwise_conv2d"
 KERNEL_SIZES = (3, 5, 7)
@@ -93,8 +94,7 @@ def filtered(
         mean, rstd = z.new_empty((0, channels)), z.new_empty((0, channels))
     else:
         if mean is None or rstd is None:
-            variance, mean = torch.var_mean(_grouped(z, groups), (1, 3, 4), correction=0)
-            rstd = (variance + eps).rsqrt()
+            mean, rstd = batch_statistics_of(_grouped(z, groups), eps)
         else:
             mean, rstd = (s.to(acc).expand(groups, channels).clone() for s in (mean, rstd))
         z = _normalized(z, mean, rstd, groups)
@@ -116,7 +116,7 @@ def normalized_input(
     z = x.to(_checks.accumulate_dtype(x.dtype))
     if not normalize:
         return z, rstd
-    if batch_statistics:  # functions of x, for the second derivative: same values, eps recovered from rstd
+    if batch_statistics and z.numel() > 0:  # functions of x, for the second derivative: same values, eps recovered from rstd
         variance, mean = torch.var_mean(_grouped(z, groups), (1, 3, 4), correction=0)
         rstd = (variance + (rstd**-2 - variance).detach()).rsqrt()
     return _normalized(z, mean, rstd, groups), rstd

@@ -20,8 +20,13 @@ from ddarts_ext.ops._library import has_kernel
 from ddarts_ext.ops._mixed_edges_reference import mixed_edges_backward_reference
 from ddarts_ext.ops.mixed_edges import composed
 
-OPS = {"max": MAXIMUM, "average": AVERAGE, "skip": SKIP}
+OPS = {"max": MAXIMUM, "average": AVERAGE, "skip": SKIP, "normed skip": SKIP}
 ALL = ("max", "average", "skip", "sep 3", "sep 5", "dil 3", "dil 5")
+CHOICES: list[list[tuple[str, ...]]] = [
+    [("skip",)], [("normed skip",)], [("max",), ("average",)], [("average", "skip")], [("dil 5",)], [("sep 3",)],
+    [("skip",), ("sep 7",)], [("normed skip", "max"), ("normed skip", "skip")],
+]  # fmt: skip
+"""Ops of one or two edges, each with a path of its own through the kernels."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Problem:
 
 def problem(
     shape: Sequence[int],
-    entries: Sequence[Sequence[str]] = (ALL, ALL[:5], ("dil 3", "max", "skip")),
+    entries: Sequence[Sequence[str]] = (ALL, ALL[:5], ("dil 3", "max", "normed skip")),
     dtype: torch.dtype = torch.float32,
     *,
     stride: int = 1,
@@ -67,7 +72,7 @@ def problem(
     previous: bool = True,
 ) -> Problem:
     """entries: the ops of every edge by name; the identity is left out at stride 2, one average pool has no norm."""
-    named = [(t, name) for t, names in enumerate(entries) for name in names if stride == 1 or name != "skip"]
+    named = [(t, name) for t, names in enumerate(entries) for name in names if stride == 1 or OPS.get(name) != SKIP]
     kernels = [(name[:3], int(name[4:])) for _, name in named if name not in OPS]
     seconds = tuple(f for f, (kind, _) in enumerate(kernels) if kind == "sep")
     numbers = iter(range(len(kernels)))
@@ -190,11 +195,7 @@ def test_any_size_and_number_of_channels(size: tuple[int, int], layout: str) -> 
         compare(in_layout(problem((2, channels, *size), dtype=torch.float64, stride=stride), LAYOUTS[layout]))
 
 
-@pytest.mark.parametrize(
-    "entries",
-    [[("skip",)], [("max",), ("average",)], [("average", "skip")], [("dil 5",)], [("sep 3",)], [("skip",), ("sep 7",)]],
-    ids=str,
-)
+@pytest.mark.parametrize("entries", CHOICES, ids=str)
 def test_any_choice_of_ops(entries: list[tuple[str, ...]]) -> None:
     for previous, given in itertools.product((False, True), repeat=2):
         p = problem((4, 16, 8, 8), entries, torch.float64, previous=previous, given=given, groups=2)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from ops.filters import LAYOUTS, normal
-from ops.test_mixed_edges import Problem, in_layout, operands, problem
+from ops.test_mixed_edges import CHOICES, Problem, in_layout, operands, problem
 from ops.tolerances import DTYPES, assert_close
 
 from ddarts_ext.ops._mixed_edges_reference import mixed_edges_backward_reference, mixed_edges_reference
@@ -71,11 +71,7 @@ def test_every_dtype_layout_and_setting(emulated: Any, dtype: torch.dtype, layou
             check(emulated, in_layout(p, LAYOUTS[layout]), WANTED if index == 0 else WANTED[:1])
 
 
-@pytest.mark.parametrize(
-    "entries",
-    [[("skip",)], [("max",), ("average",)], [("average", "skip")], [("dil 5",)], [("sep 3",)], [("skip",), ("sep 7",)]],
-    ids=str,
-)
+@pytest.mark.parametrize("entries", CHOICES, ids=str)
 def test_any_choice_of_ops(emulated: Any, entries: list[tuple[str, ...]]) -> None:
     for previous, given in itertools.product((False, True), repeat=2):
         p = problem((4, 5, 6, 7), entries, previous=previous, given=given, groups=2)
@@ -137,7 +133,7 @@ for dtype, shape, stride in cases:
     if shape[1] % 4 == 0:
         x = x.contiguous(memory_format=torch.channels_last)
     kinds = [-2, -3, 0, 1, 2, -2, *([-1] if stride == 1 else [])]
-    targets, flags = [0, 0, 0, 1, 1, 1, 0][: len(kinds)], [True] * 6 + [False] * (len(kinds) - 6)
+    targets, flags = [0, 0, 0, 1, 1, 1, 0][: len(kinds)], [True] * len(kinds)
     weights = [torch.randn(shape[1], 1, k, k) for k in (3, 5, 7, 3, 5)]
     points = [torch.randn(shape[1], shape[1], 1, 1) for _ in weights]
     mixing = torch.rand(2, len(kinds))
