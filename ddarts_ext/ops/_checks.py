@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ MOST_GROUPS = 1 << 16
 _WITH_AUTOCAST = frozenset(
     name for name in ("cpu", "cuda", "mps", "xpu", "hpu", "mtia", "xla") if torch.amp.is_autocast_available(name)
 )
+
+
+_T = TypeVar("_T")
 
 
 def accumulate_dtype(*dtypes: torch.dtype) -> torch.dtype:
@@ -43,6 +47,57 @@ def fits(x: Tensor, shape: Sequence[int], device: torch.device) -> bool:
         and x.shape == shape
         and x.device == device
     )
+
+
+def listed(op: str, name: str, values: Iterable[_T], what: str = "tensors") -> list[_T]:
+    """The values as a list. TypeError if they are no sequence; what a value must be is checked elsewhere.
+
+    A tensor in the place of a list of tensors is a slip, not its rows.
+    """
+    one = isinstance(values, (str, Tensor)) or not hasattr(values, "__iter__")
+    if one and not isinstance(values, (list, tuple, range)):
+        raise TypeError(f"{op}: {name} must be a sequence of {what}, got {type(values).__name__}")
+    return list(values)
+
+
+def is_integer(value: Any) -> bool:
+    """Whether the value counts things. True and False do not, nor a tensor, but for sizes while a trace is recorded."""
+    if isinstance(value, (int, torch.SymInt)):
+        return not isinstance(value, bool)
+    return hasattr(value, "__index__") and (not isinstance(value, Tensor) or torch.jit.is_tracing())
+
+
+def integers(op: str, name: str, values: Iterable[int]) -> list[int]:
+    """The values as a list. TypeError if they are no sequence of integers."""
+    found = listed(op, name, values, "integers")
+    for i, value in enumerate(found):
+        if not is_integer(value):
+            raise TypeError(f"{op}: {name} must be a sequence of integers, got {type(value).__name__} at {i}")
+    return found
+
+
+def flags_of(op: str, name: str, values: Iterable[bool]) -> list[bool]:
+    """The values as a list. TypeError if they are no sequence of True and False."""
+    found = listed(op, name, values, "flags")
+    for i, value in enumerate(found):
+        if not isinstance(value, bool):
+            raise TypeError(f"{op}: {name} must be a sequence of flags, got {type(value).__name__} at {i}")
+    return found
+
+
+def check_flags(op: str, **flags: bool) -> None:
+    """TypeError unless each of the arguments is True or False."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"{op}: {name} must be True or False, got {type(value).__name__}")
+
+
+def check_stride(op: str, stride: int) -> None:
+    """TypeError or ValueError unless ``stride`` is 1 or 2."""
+    if not is_integer(stride):
+        raise TypeError(f"{op}: stride must be 1 or 2, got {type(stride).__name__}")
+    if stride not in (1, 2):
+        raise ValueError(f"{op}: stride must be 1 or 2, got {stride}")
 
 
 def check_4d(op: str, name: str, x: Tensor) -> None:
@@ -84,7 +139,9 @@ def check_floating(op: str, name: str, x: Tensor) -> None:
 
 
 def check_groups(op: str, name: str, batch: int, groups: int) -> None:
-    """ValueError unless the batch splits into ``groups`` contiguous groups of equal size."""
+    """TypeError or ValueError unless the batch splits into ``groups`` contiguous groups of equal size."""
+    if not is_integer(groups):
+        raise TypeError(f"{op}: groups must be an integer, got {type(groups).__name__}")
     if groups < 1:
         raise ValueError(f"{op}: groups must be at least 1, got {groups}")
     if not batch and groups > MOST_GROUPS:

@@ -11,10 +11,13 @@ from torch import Tensor
 from ddarts_ext.ops._checks import (
     accumulate_dtype,
     check_4d,
+    check_floating,
     check_given_statistics,
     check_groups,
     check_same_device,
     check_shape,
+    flags_of,
+    listed,
 )
 from ddarts_ext.ops._library import define_op
 
@@ -47,7 +50,7 @@ def channel_iim(
     Returns [K,N], float64 if any map is float64, else float32. The measure is a score: it has no gradient.
     The variance is taken about each pixel's own first channel or mean, never as a difference of large squares.
     """
-    maps = list(maps)
+    maps = listed(_OP, "maps", maps)
     if not maps:
         raise ValueError(f"{_OP}: maps must be a non-empty list of tensors, got []")
     for k, x in enumerate(maps):
@@ -59,11 +62,13 @@ def channel_iim(
     if form not in ("code", "paper"):
         raise ValueError(f'{_OP}: form must be "code" or "paper", got {form!r}')
     acc = accumulate_dtype(*(x.dtype for x in maps))
-    if normalize is not None and len(normalize) != len(maps):
-        raise ValueError(f"{_OP}: normalize must have one flag per map, {len(maps)}, got {len(normalize)}")
-    flags = [mean is not None] * len(maps) if normalize is None else [bool(flag) for flag in normalize]
+    flags = [mean is not None] * len(maps) if normalize is None else flags_of(_OP, "normalize", normalize)
+    if len(flags) != len(maps):
+        raise ValueError(f"{_OP}: normalize must have one flag per map, {len(maps)}, got {len(flags)}")
     if mean is None and any(flags):
         raise ValueError(f"{_OP}: mean and rstd must be given where normalize asks for them, got None")
+    if mean is not None:
+        check_floating(_OP, "mean", mean)
     groups = 1 if mean is None or mean.dim() == 0 else mean.shape[0]
     check_given_statistics(_OP, mean, rstd, groups, (len(maps), maps[0].shape[1]), "K,C")
     if mean is not None and rstd is not None:

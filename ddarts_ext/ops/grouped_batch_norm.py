@@ -25,6 +25,7 @@ from ddarts_ext.ops._checks import (
     check_4d,
     check_batch_values,
     check_eps,
+    check_flags,
     check_floating,
     check_given_statistics,
     check_groups,
@@ -74,6 +75,7 @@ def grouped_batch_norm(
     check_4d(_OP, "x", x)
     check_groups(_OP, "x", x.shape[0], groups)
     check_eps(_OP, eps)
+    check_flags(_OP, relu=relu)
     channels = x.shape[1]
     check_given_statistics(_OP, mean, rstd, groups, [channels], "C")
     for name, vector in (("weight", weight), ("bias", bias)):

@@ -69,7 +69,8 @@ def mixed_edges(
 
     x: [G*B,C,H,W] of any floating dtype; the batch is G contiguous groups, each with statistics of its own. depthwise:
     [C,1,k,k] with k of 3, 5, 7 and pointwise: [C,C,1,1], one a stage: first those of all convolutions, then the second
-    ones in the order of ``edges.seconds``. weights: [G,K]. previous: T sums so far, or none. mean, rstd [1 or G,K,C]
+    ones in the order of ``edges.seconds``. weights: [G,K]. Filters and weights may have other floating dtypes than x;
+    their gradients come back in their own. previous: T sums so far, or none. mean, rstd [1 or G,K,C]
     and inner_mean, inner_rstd [1 or G,S,C]: given statistics, all or none (eval mode; constants); by default those of
     the batch, biased variance, ``eps``.
 
@@ -79,7 +80,10 @@ def mixed_edges(
     previous, any number of times; deterministic. Raises ValueError for shapes and settings outside these, TypeError for
     dtypes.
     """
-    depthwise, pointwise, previous = list(depthwise), list(pointwise), list(previous)
+    if not isinstance(edges, Edges):
+        raise TypeError(f"{_OP}: edges must be Edges, got {type(edges).__name__}")
+    depthwise, pointwise = _checks.listed(_OP, "depthwise", depthwise), _checks.listed(_OP, "pointwise", pointwise)
+    previous = _checks.listed(_OP, "previous", previous)
     statistics = (mean, rstd, inner_mean, inner_rstd)
     _check(x, edges, depthwise, pointwise, weights, previous, statistics)
     _checks.check_eps(_OP, eps)

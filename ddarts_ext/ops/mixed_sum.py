@@ -19,6 +19,8 @@ from ddarts_ext.ops._checks import (
     check_groups,
     check_same_device,
     fits,
+    flags_of,
+    listed,
     memory_format_of,
 )
 from ddarts_ext.ops._double_backward import through_reference
@@ -61,7 +63,7 @@ def mixed_sum(
     Branches and weights have gradients, twice differentiable; given statistics are constants.
     Raises TypeError for dtypes, ValueError for shapes, devices, and for batch statistics of a single value.
     """
-    branches = list(branches)
+    branches = listed(_OP, "branches", branches)
     if not branches:
         raise ValueError(f"{_OP}: branches must have at least one tensor, got none")
     first = branches[0]
@@ -84,7 +86,7 @@ def mixed_sum(
     groups = weights.shape[0]
     check_groups(_OP, "branches", first.shape[0], groups)
     check_eps(_OP, eps)
-    flags = [False] * count if normalize is None else [bool(flag) for flag in normalize]
+    flags = [False] * count if normalize is None else flags_of(_OP, "normalize", normalize)
     if len(flags) != count:
         raise ValueError(f"{_OP}: normalize must have K={count} flags, got {len(flags)}")
     check_given_statistics(_OP, mean, rstd, groups, (count, first.shape[1]), "K,C")

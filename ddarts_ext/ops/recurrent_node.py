@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddarts_ext.ops._checks import accumulate_dtype, check_floating, check_same_device, check_shape
+from ddarts_ext.ops._checks import accumulate_dtype, check_floating, check_same_device, check_shape, listed
 from ddarts_ext.ops._double_backward import through_reference
 from ddarts_ext.ops._library import define_op
 
@@ -35,7 +35,7 @@ def recurrent_node(
     Returns [B,H] in the promoted dtype of states and gates; sums are float32, or float64 if any of them is. Gradients:
     of all states, gates and weights. At most 32 predecessors.
     """
-    states, gates = list(states), list(gates)
+    states, gates = listed(_OP, "states", states), listed(_OP, "gates", gates)
     chosen = _check(states, gates, weights, activations)
     dtype = states[0].dtype
     for x in (*states, *gates):
@@ -80,7 +80,8 @@ def _check(states: list[Tensor], gates: list[Tensor], weights: Tensor, activatio
             check_floating(_OP, f"{name}[{i}]", x)
             check_same_device(_OP, f"{name}[{i}]", x, states[0].device)
             check_shape(_OP, f"{name}[{i}]", x, [batch, columns], letters)
-    if isinstance(activations, str) or any(name not in ACTIVATIONS for name in activations):
+    activations = listed(_OP, "activations", activations, "names")
+    if any(name not in ACTIVATIONS for name in activations):
         raise ValueError(f"{_OP}: activations must be names of {', '.join(ACTIVATIONS)}, got {activations!r}")
     if not activations or len(set(activations)) != len(activations):
         raise ValueError(f"{_OP}: activations must be distinct and at least one, got {list(activations)}")

@@ -58,7 +58,7 @@ def relu_depthwise_conv2d(
 
     Raises ValueError for shapes and settings outside these, TypeError for dtypes that are not floating.
     """
-    weights, dilations = list(weights), list(dilations)
+    weights, dilations = _checks.listed(_OP, "weights", weights), _checks.integers(_OP, "dilations", dilations)
     check_filters(_OP, "x", x, weights, dilations, stride, groups)
     check_statistics(_OP, x, normalize, mean, rstd, groups, [x.shape[1]], "C")
     _checks.check_eps(_OP, eps)
@@ -116,7 +116,8 @@ def normalized_input(
     z = x.to(_checks.accumulate_dtype(x.dtype))
     if not normalize:
         return z, rstd
-    if batch_statistics and z.numel() > 0:  # functions of x, for the second derivative: same values, eps recovered from rstd
+    if batch_statistics and z.numel() > 0:
+        # Functions of x, for the second derivative: same values, eps recovered from rstd.
         variance, mean = torch.var_mean(_grouped(z, groups), (1, 3, 4), correction=0)
         rstd = (variance + (rstd**-2 - variance).detach()).rsqrt()
     return _normalized(z, mean, rstd, groups), rstd
@@ -250,8 +251,7 @@ def check_filters(
         raise ValueError(f"{op}: {filters}[{f}] must be {expected}, got {list(weight.shape)}")
     if len(dilations) != len(weights) or not {1, 2}.issuperset(dilations):
         raise ValueError(f"{op}: dilations must be {len(weights)} values of 1 or 2, got {dilations}")
-    if stride not in (1, 2):
-        raise ValueError(f"{op}: stride must be 1 or 2, got {stride}")
+    _checks.check_stride(op, stride)
 
 
 def check_statistics(
@@ -265,6 +265,7 @@ def check_statistics(
     letters: str,
 ) -> None:
     """Raise unless the statistics are those of a norm of ``x``; arguments as of ``check_given_statistics``."""
+    _checks.check_flags(op, normalize=normalize)
     if not normalize and (mean is not None or rstd is not None):
         raise ValueError(f"{op}: mean and rstd must be None where normalize is False, got tensors")
     _checks.check_given_statistics(op, mean, rstd, groups, rest, letters)

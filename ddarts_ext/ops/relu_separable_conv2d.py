@@ -64,10 +64,12 @@ def relu_separable_conv2d(
     :func:`relu_depthwise_conv2d` and the library's 1x1 convolution. Raises ValueError for shapes and settings outside
     these, TypeError for dtypes that are not floating.
     """
-    inputs, weights, pointwise = list(inputs), list(weights), list(pointwise)
+    inputs, weights = _checks.listed(_OP, "inputs", inputs), _checks.listed(_OP, "weights", weights)
+    pointwise = _checks.listed(_OP, "pointwise", pointwise)
     if sources is None:
         sources = range(len(weights)) if len(inputs) > 1 else [0] * len(weights)
-    sources, dilations = list(sources), list(dilations)
+    sources = _checks.integers(_OP, "sources", sources)
+    dilations = _checks.integers(_OP, "dilations", dilations)
     _check(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups)
     _checks.check_eps(_OP, eps)
     if inputs[0].device.type != "cpu" and max(pointwise[0].shape[:2]) > WIDEST:
@@ -311,6 +313,7 @@ def _check(
         raise ValueError(
             f"{_OP}: sources must be {len(weights)} indices that name each of {len(inputs)} inputs, got {sources}"
         )
+    _checks.check_floating(_OP, "pointwise[0]", pointwise[0])
     shape = (pointwise[0].shape[0] if pointwise[0].dim() else 0, x.shape[1], 1, 1)
     _checks.check_each(_OP, "pointwise", pointwise, shape, "[Co,C,1,1]", x.device)
     check_statistics(_OP, x, normalize, mean, rstd, groups, [len(inputs), x.shape[1]], "I,C")

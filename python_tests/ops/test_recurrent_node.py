@@ -197,7 +197,11 @@ def test_autocast_leaves_the_states_wide() -> None:
         (lambda s, g, w: recurrent_node(s, s, w), ValueError, r"gates\[0\] must be \[B,2H\]=\[3, 8\], got \[3, 4\]"),
         (lambda s, g, w: recurrent_node(s, g, w[:, :3]), ValueError, r"weights must be \[P,F\]=\[2, 4\], got \[2, 3\]"),
         (lambda s, g, w: recurrent_node(s, g, w, ["elu"]), ValueError, "activations must be names of tanh, relu"),
-        (lambda s, g, w: recurrent_node(s, g, w, "tanh"), ValueError, "activations must be names of tanh, relu"),
+        (
+            lambda s, g, w: recurrent_node(s, g, w, "tanh"),
+            TypeError,
+            "activations must be a sequence of names, got str",
+        ),
         (lambda s, g, w: recurrent_node(s, g, w, []), ValueError, r"activations must be distinct and at least one"),
         (lambda s, g, w: recurrent_node(s, g, w, ["relu"] * 4), ValueError, r"activations must be distinct"),
     ],
