@@ -17,7 +17,9 @@ from torch.utils import _pytree as pytree
 from ddarts_ext.acceleration.routing import accelerate
 from ddarts_ext.benchmark import LAYOUTS
 from ddarts_ext.benchmark.report import Report, Row, device_stamp
+from ddarts_ext.benchmark.suite import check_seconds
 from ddarts_ext.benchmark.timing import interleave
+from ddarts_ext.runs.files import check_target
 
 TOLERANCE = 1e-8  # of the largest entry of all tensors compared, in float64
 
@@ -67,6 +69,9 @@ def run_module(
     show: Callable[[Any], None] = print,
 ) -> Report:
     """Accelerate a copy of the model, compare it with the original, time both in either layout."""
+    check_seconds(seconds)
+    if output is not None:
+        check_target("bench: output", output)
     if threads is not None:
         torch.set_num_threads(threads)
     before, inputs = load(target)

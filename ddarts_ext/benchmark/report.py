@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from ddarts_ext.runs.files import write_whole
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -72,9 +74,7 @@ class Report:
     def write(self, path: Path) -> None:
         """JSON: stamp, bandwidth of the large copy, rows, failures, what there was no time for."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")  # a run that is ended meanwhile leaves the last one whole
-        partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        partial.replace(path)
+        write_whole(path, (json.dumps(asdict(self), indent=1) + "\n").encode())
 
 
 def device_stamp(device: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ from ddarts_ext.benchmark.kernels import sound, tf32
 from ddarts_ext.benchmark.measurement import measure, one_line
 from ddarts_ext.benchmark.report import Failure, Report, Row, device_stamp, table
 from ddarts_ext.benchmark.timing import copy_bandwidth, product_rate
+from ddarts_ext.runs.files import check_target
 
 
 def bench_folder(folder: Path | None = None) -> Path:
@@ -98,6 +100,14 @@ def _in_rounds(lists: Sequence[Sequence[_Work]]) -> Iterator[_Work]:
         yield from (work for work in several if work is not None)
 
 
+def check_seconds(seconds: float, limit: float | None = None) -> None:
+    """ValueError unless they are times to measure for, and to begin cases in."""
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"bench: seconds must be above 0, got {seconds:g}")
+    if limit is not None and not 0 <= limit < math.inf:
+        raise ValueError(f"bench: limit must be 0 or more seconds, got {limit:g}")
+
+
 def run(
     ops: Sequence[str] | None = None,
     *,
@@ -114,8 +124,11 @@ def run(
 
     compiled: also times ``torch.compile`` in cases that have this in their name, or in ``"all"``. limit: seconds after
     which no case is begun; the files then take turns. What fails stands in the report and ends nothing else. ValueError
-    where the device is not there, or an op has no benchmark.
+    where the device is not there, an op has no benchmark, or nothing can be written to ``output``.
     """
+    check_seconds(seconds, limit)
+    if output is not None:
+        check_target("bench: output", output)
     if device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"bench: device must be cpu where torch sees no GPU, got {device}")
     if threads is not None:

@@ -65,8 +65,10 @@ def bench(
 
 def _launches(console: Any, output: Path | None) -> None:
     from ddarts_ext.benchmark import launches
-    from ddarts_ext.runs.files import write_whole
+    from ddarts_ext.runs.files import check_target, write_whole
 
+    if output is not None:
+        check_target("bench: output", output)
     sizes = launches.Sizes()
     title = f"{sizes.cells} cells, {sizes.channels} channels, batch {sizes.batch}, float32"
     rows = list(launches.launch_rows(launches.counts(sizes)))
@@ -76,6 +78,7 @@ def _launches(console: Any, output: Path | None) -> None:
             console.print(f"{row.step}: {fault} ({times} times)")
     if output is not None:
         found = {"sizes": asdict(sizes), "steps": [asdict(row) for row in rows]}
+        output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(output, (json.dumps(found, indent=1) + "\n").encode())
     if any(row.faults for row in rows):
         raise typer.Exit(1)

@@ -45,6 +45,7 @@ def measure_ops(
     import torch
 
     from ddarts_ext.runs.device import choose_device
+    from ddarts_ext.runs.files import check_target
 
     for name, value in (("batch", batch), ("threads", threads)):
         if value is not None and value < 1:
@@ -60,6 +61,7 @@ def measure_ops(
         _check(file, check, where, seconds, seed, as_json)
         return
     assert out is not None
+    check_target("measure-ops: out", out)
     given = {
         "start": start,
         "space": space,

@@ -63,11 +63,12 @@ class LatencyTable:
                 )
 
     def save(self, path: str | Path) -> None:
-        """JSON, whole or not at all."""
+        """JSON, whole or not at all; folders that are missing are made."""
         ops = [{**place._asdict(), **vars(time)} for place, time in self.ops.items()]
         about = {"version": VERSION, "command": "measure-ops", "device": dict(self.device), "batch": self.batch}
         about |= {"network": {**self.sizes.to_json(), "owner": list(self.sizes.owner)}}
         about |= {"rest_ms": self.rest_ms, "rests_ms": list(self.rests_ms), "ops": ops}
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_whole(Path(path), (json.dumps(about, indent=1) + "\n").encode())
 
     @classmethod

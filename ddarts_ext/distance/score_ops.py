@@ -22,6 +22,7 @@ from ddarts_ext.distance.measurements import measurements
 from ddarts_ext.distance.op_scores import save_scores
 from ddarts_ext.distance.protocol import Protocol, Task
 from ddarts_ext.distance.workers import results
+from ddarts_ext.runs.files import check_target
 from ddarts_ext.runs.placing import placed
 from ddarts_ext.runs.workers import Place
 
@@ -62,6 +63,7 @@ def score_ops(
     """
     if statistic not in STATISTICS:
         raise ValueError(f"score-ops: statistic must be one of {', '.join(STATISTICS)}, got {statistic!r}")
+    check_target("score-ops: out", Path(out))
     with placed(backend, "score-ops", device=device, jobs=jobs, say=say) as place:
         return _scored(protocol, Path(out), place, statistic, say)
 

@@ -64,7 +64,7 @@ def is_integer(value: Any) -> bool:
     """Whether the value counts things. True and False do not, nor a tensor, but for sizes while a trace is recorded."""
     if isinstance(value, (int, torch.SymInt)):
         return not isinstance(value, bool)
-    return hasattr(value, "__index__") and (not isinstance(value, Tensor) or torch.jit.is_tracing())
+    return hasattr(value, "__index__") and (not isinstance(value, Tensor) or torch._C._get_tracing_state() is not None)
 
 
 def integers(op: str, name: str, values: Iterable[int]) -> list[int]:

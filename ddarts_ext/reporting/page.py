@@ -22,7 +22,7 @@ from ddarts_ext.reporting.curves import draw_scores, draw_together
 from ddarts_ext.reporting.pictures import Pictures
 from ddarts_ext.reporting.sources import Judged, OpScores, Run, read_sources
 from ddarts_ext.reporting.tables import overview, settings
-from ddarts_ext.runs.files import write_whole
+from ddarts_ext.runs.files import check_target, write_whole
 
 _SUBJECTS = {
     "accuracy": "Accuracy and loss",
@@ -65,6 +65,7 @@ def report(runs: str | Path | Sequence[str | Path], out: str | Path = "report.ht
     text. What cannot be drawn of a run is a note in its place. Raises ValueError, TypeError or OSError for what is no
     run, and ValueError without matplotlib.
     """
+    check_target("report: out", Path(out))
     sources = read_sources([runs] if isinstance(runs, (str, Path)) else list(runs))
     own = [source for source in sources if isinstance(source, Run)]
     pictures = Pictures()

@@ -35,7 +35,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     Where the file system cannot rename onto a file that is there, the content is written over it. Raises OSError.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except OSError as error:  # of the file that was asked for
+        raise OSError(error.errno, error.strerror, str(path)) from None
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -47,6 +50,15 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def check_target(name: str, path: Path) -> None:
+    """ValueError, before any work is done, unless a file can be written to ``path``; missing folders can be made."""
+    if path.is_dir():
+        raise ValueError(f"{name} must be a file, got the folder {path}")
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{name} must be in a folder that can be written to, got {path}")
 
 
 def write_whole(path: Path, content: bytes) -> None:

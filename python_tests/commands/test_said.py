@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 import ddarts_ext
 from ddarts_ext import cli, spaces
 from ddarts_ext.nn import register_primitive
+from ddarts_ext.runs.files import write_whole
 from ddarts_ext.search import Searcher
 from ddarts_ext.spaces import Space
 from ddarts_ext.training import Trainer
@@ -72,6 +73,40 @@ def test_a_folder_that_cannot_be_made() -> None:
     for command, more in (("search", []), ("train", ["DARTS_V2"])):
         text = said(command, *more, "--data", "digits", "--out", "/proc/nothing", "--epochs", 1)
         assert text.startswith(f"{command}: out must be a folder that can be made, got /proc/nothing: ")
+
+
+@pytest.mark.parametrize("place", ["", "file/under"], ids=["folder", "under-file"])
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("bench pool3x3 --output", "bench: output"),
+        ("bench launches --output", "bench: output"),
+        ("bench --module x.py:make --output", "bench: output"),
+        ("measure-ops --data digits --out", "measure-ops: out"),
+        ("score-ops --data digits --out", "score-ops: out"),
+        ("report nowhere --out", "report: out"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_done(
+    tmp_path: Path, command: str, option: str, place: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    path = tmp_path / place
+    text = said(*command.split(), path)
+    what = "a file, got the folder" if path.is_dir() else "in a folder that can be written to, got"
+    assert text == f"{option} must be {what} {path}"
+
+
+def test_an_error_while_writing_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as error:
+        write_whole(tmp_path / "missing" / "file.json", b"")
+    assert error.value.filename == str(tmp_path / "missing" / "file.json")
+
+
+@pytest.mark.parametrize("option", ["seconds=nan", "seconds=0", "seconds=inf", "limit=nan", "limit=-1", "limit=inf"])
+def test_times_of_a_benchmark(option: str) -> None:
+    name, value = option.split("=")
+    assert said("bench", "pool3x3", f"--{name}", value).startswith(f"bench: {name} must be ")
 
 
 def test_parts_of_a_batch() -> None:
