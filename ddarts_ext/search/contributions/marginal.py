@@ -112,9 +112,8 @@ def contributions(
     # Where cells stay that read a removed cell's row, even the gradient with a constant mean needs the ablated graphs.
     sharing = any(group.sharing for group in groups)
     needs_graph = gradient == "exact" or (gradient == "stopgrad_mean" and sharing)
-    # Beside graphs of groups the trunk has none. Without these it has its own, but for the first and largest cell: that
-    # makes more room than the states take which wait for the groups.
-    recomputed = 0 if keep else cells if needs_graph else 1
+    # Beside graphs of groups the trunk has none, unless there is room. Without these it has its own, as in any step.
+    recomputed = cells if needs_graph and not keep else 0
     whole, ablated, own = Gradient(weights), Gradient(weights), torch.zeros_like(weights)
     without = []
 
