@@ -1,7 +1,8 @@
 """What an epoch of a search is made of, on one network: a weight step, and an architecture step with contributions.
 
 The D-DARTS supernet (8 cells, C=16). Candidates: ``eager`` and ``eager channels-last`` (plain PyTorch; contributions by
-N + 1 forwards and N backwards, as published) and ``kernel channels-last`` (one pass, exact gradients). On a GPU also
+N + 1 forwards and N backwards, as published) and ``kernel channels-last`` (one pass, exact gradients); on a CPU also
+``kernel values`` (one pass, contributions by value) and ``kernel plain`` (no contributions). On a GPU also
 ``graphed``: what a search runs, batches and figures included, each step replayed as a CUDA graph; and all in TF32 at
 the first batch size, with launches, the share of time in which the GPU waits, and the allocator's peak. That all give
 the same is compared first, as in ``bench_ablation.py``. ``bench_compiled_step.py`` has ``torch.compile``.
@@ -26,6 +27,7 @@ from ddarts_ext.search import Searcher
 from ddarts_ext.search.captured import CapturedIterations
 
 CANDIDATES = ("eager", "eager channels-last", "kernel channels-last")
+FEWER = {"kernel values": "none", "kernel plain": "plain"}  # the kernels with less than exact gradients
 GRAPHED = "graphed"
 WHAT = ("weight step", "architecture step", "iteration")
 
@@ -37,7 +39,7 @@ def batch_sizes(device: str) -> tuple[int, ...]:
 def candidates(size: int, device: str, in_tf32: bool) -> tuple[str, ...]:
     """What is measured at a batch size. Eager takes seconds a step on a GPU: there each way of it once."""
     if device == "cpu":
-        return CANDIDATES
+        return (*CANDIDATES, *FEWER)
     if size == batch_sizes(device)[0]:
         return (*CANDIDATES[1:], GRAPHED) if in_tf32 else (*CANDIDATES, GRAPHED)
     return (GRAPHED, *CANDIDATES[2:])
@@ -46,16 +48,17 @@ def candidates(size: int, device: str, in_tf32: bool) -> tuple[str, ...]:
 def steps_of(candidate: str, size: int, device: str) -> dict[str, Callable[[], None]]:
     """The steps of one candidate, on one network and one optimiser of each kind."""
     search_step, ablation = neighbour(__file__, "bench_search_step"), neighbour(__file__, "bench_ablation")
-    net = search_step.network(candidate, device)
-    images, labels, weights = search_step.batch(candidate, size, device)
+    eager = candidate.startswith("eager")
+    name = candidate if eager else "kernel channels-last"
+    net = search_step.network(name, device)
+    images, labels, weights = search_step.batch(name, size, device)
     given = ablation.Setting(net, torch.logit(weights), images, labels)
-    weight_step: Callable[[], None] = search_step.step_of(net, candidate, size, device)
+    weight_step: Callable[[], None] = search_step.step_of(net, name, size, device)
     # capturable: its counter of steps stays on the device
     alphas = torch.optim.Adam([given.table], lr=3e-4, betas=(0.5, 0.999), capturable=device != "cpu")
 
     def architecture_step() -> None:
-        eager = candidate.startswith("eager")
-        found: list[Tensor] = ablation.naive_step(given) if eager else ablation.one_pass_step(given, "exact")
+        found: list[Tensor] = ablation.STEPS["naive" if eager else FEWER.get(candidate, "exact")](given)
         given.table.grad = found[1]
         alphas.step()
 
