@@ -1,4 +1,4 @@
-"""Second derivatives of the ops: a backward op's own gradient, taken through its reference in plain torch.
+"""Second and higher derivatives of the ops: a backward op's own gradient, taken through its reference in plain torch.
 
 The fused backward kernels are differentiated rarely (``gradgradcheck``, the unrolled architect with exact Hessian
 products), so their gradient is autograd through the reference: right for every op by construction, without a kernel.
@@ -24,11 +24,17 @@ def through_reference(reference: Callable[..., Any]) -> dict[str, Any]:
         ctx.save_for_backward(*(leaves[i] for i in ctx.slots))
 
     def backward(ctx: Any, *grads: Any) -> Any:
-        leaves = list(ctx.others)
+        leaves, further = list(ctx.others), torch.is_grad_enabled()
         with torch.enable_grad():
             for slot, tensor in zip(ctx.slots, ctx.saved_tensors, strict=True):
-                differentiable = tensor.is_floating_point()
-                leaves[slot] = tensor.detach().requires_grad_(True) if differentiable else tensor
+                if not tensor.is_floating_point():
+                    leaves[slot] = tensor
+                elif not further:
+                    leaves[slot] = tensor.detach().requires_grad_(True)
+                else:
+                    # Who differentiates the result goes on from here to the tensor. A view, as gradients with respect
+                    # to one tensor must not go through another that was made of it.
+                    leaves[slot] = tensor.view_as(tensor) if tensor.requires_grad else tensor
             inputs = pytree.tree_unflatten(leaves, ctx.spec)
             outputs = reference(*inputs)
         out_leaves = pytree.tree_leaves(outputs if isinstance(outputs, tuple) else (outputs,))
@@ -42,7 +48,11 @@ def through_reference(reference: Callable[..., Any]) -> dict[str, Any]:
         wanted = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.requires_grad]
         found: list[Tensor | None] = [None] * len(wanted)
         if pairs:
-            found = list(torch.autograd.grad([p[0] for p in pairs], wanted, [p[1] for p in pairs], allow_unused=True))
+            found = list(
+                torch.autograd.grad(
+                    [p[0] for p in pairs], wanted, [p[1] for p in pairs], allow_unused=True, create_graph=further
+                )
+            )
         gradients = iter(found)
         result = [next(gradients) if isinstance(leaf, Tensor) and leaf.requires_grad else None for leaf in leaves]
         shaped = pytree.tree_unflatten(result, ctx.spec)

@@ -164,3 +164,17 @@ def test_a_trace_says_that_it_cannot(name: str) -> None:
     function = with_measure()[name]
     with pytest.raises(NotImplementedError, match=f"^{name}: torch.jit.trace cannot record this op"):
         torch.jit.trace(lambda x: tuple(function(x)), image())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_third_derivatives_in_reverse(name: str) -> None:
+    """Along a curve, so that ReLUs and maxima keep their places within a step of the numerical derivative."""
+    function, x, direction = functions()[name], image(), image()
+
+    def second(at: Tensor) -> Tensor:
+        total = sum(out.pow(3).sum() for out in function(x * at + 0.01 * direction * at.square()))
+        for _ in range(2):
+            (total,) = torch.autograd.grad(total, at, create_graph=True)
+        return total
+
+    assert torch.autograd.gradcheck(second, torch.tensor(1.3, dtype=torch.float64, requires_grad=True), rtol=1e-4)
