@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -49,55 +51,65 @@ def fits(x: Tensor, shape: Sequence[int], device: torch.device) -> bool:
     )
 
 
+def type_name(value: Any) -> str:
+    """The name of the value's type, with its module where it is none of Python's own."""
+    of = type(value)
+    return of.__name__ if of.__module__ == "builtins" else f"{of.__module__.split('.')[0]}.{of.__name__}"
+
+
 def listed(op: str, name: str, values: Iterable[_T], what: str = "tensors") -> list[_T]:
     """The values as a list. TypeError if they are no sequence; what a value must be is checked elsewhere.
 
-    A tensor in the place of a list of tensors is a slip, not its rows.
+    A tensor in the place of a list of tensors is a slip, not its rows; sets and dicts have no order to rely on.
     """
-    one = isinstance(values, (str, Tensor)) or not hasattr(values, "__iter__")
-    if one and not isinstance(values, (list, tuple, range)):
-        raise TypeError(f"{op}: {name} must be a sequence of {what}, got {type(values).__name__}")
+    if not isinstance(values, (list, tuple, range)) and (
+        isinstance(values, (str, Tensor, set, frozenset, dict)) or not hasattr(values, "__iter__")
+    ):
+        raise TypeError(f"{op}: {name} must be a sequence of {what}, got {type_name(values)}")
     return list(values)
 
 
-def is_integer(value: Any) -> bool:
-    """Whether the value counts things. True and False do not, nor a tensor, but for sizes while a trace is recorded."""
-    if isinstance(value, (int, torch.SymInt)):
-        return not isinstance(value, bool)
-    return hasattr(value, "__index__") and (not isinstance(value, Tensor) or torch._C._get_tracing_state() is not None)
+def integer(op: str, name: str, value: int, what: str = "an integer") -> int:
+    """The value, as Python's own where it is NumPy's. TypeError if it counts nothing.
+
+    True and False do not, nor does a tensor, but for sizes while a trace is recorded.
+    """
+    if isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool):
+        return value
+    if isinstance(value, Tensor) and torch._C._get_tracing_state() is not None:
+        return value
+    if isinstance(value, (bool, Tensor)) or not hasattr(value, "__index__"):
+        raise TypeError(f"{op}: {name} must be {what}, got {type_name(value)}")
+    return operator.index(value)
 
 
 def integers(op: str, name: str, values: Iterable[int]) -> list[int]:
-    """The values as a list. TypeError if they are no sequence of integers."""
-    found = listed(op, name, values, "integers")
-    for i, value in enumerate(found):
-        if not is_integer(value):
-            raise TypeError(f"{op}: {name} must be a sequence of integers, got {type(value).__name__} at {i}")
-    return found
+    """The values as a list of Python's integers. TypeError if they are no sequence of integers."""
+    return [integer(op, f"{name}[{i}]", value) for i, value in enumerate(listed(op, name, values, "integers"))]
 
 
 def flags_of(op: str, name: str, values: Iterable[bool]) -> list[bool]:
-    """The values as a list. TypeError if they are no sequence of True and False."""
+    """The values as a list of Python's True and False. TypeError if they are no sequence of those, or of NumPy's."""
     found = listed(op, name, values, "flags")
     for i, value in enumerate(found):
-        if not isinstance(value, bool):
-            raise TypeError(f"{op}: {name} must be a sequence of flags, got {type(value).__name__} at {i}")
-    return found
+        if not isinstance(value, (bool, numpy.bool_)):
+            raise TypeError(f"{op}: {name}[{i}] must be True or False, got {type_name(value)}")
+    return [bool(value) for value in found]
 
 
 def check_flags(op: str, **flags: bool) -> None:
-    """TypeError unless each of the arguments is True or False."""
+    """TypeError unless each of the arguments is Python's True or False."""
     for name, value in flags.items():
         if not isinstance(value, bool):
-            raise TypeError(f"{op}: {name} must be True or False, got {type(value).__name__}")
+            raise TypeError(f"{op}: {name} must be True or False, got {type_name(value)}")
 
 
-def check_stride(op: str, stride: int) -> None:
-    """TypeError or ValueError unless ``stride`` is 1 or 2."""
-    if not is_integer(stride):
-        raise TypeError(f"{op}: stride must be 1 or 2, got {type(stride).__name__}")
+def stride_of(op: str, stride: int) -> int:
+    """The stride as Python's integer. TypeError or ValueError unless it is 1 or 2."""
+    stride = integer(op, "stride", stride, "1 or 2")
     if stride not in (1, 2):
         raise ValueError(f"{op}: stride must be 1 or 2, got {stride}")
+    return stride
 
 
 def check_4d(op: str, name: str, x: Tensor) -> None:
@@ -140,8 +152,7 @@ def check_floating(op: str, name: str, x: Tensor) -> None:
 
 def check_groups(op: str, name: str, batch: int, groups: int) -> None:
     """TypeError or ValueError unless the batch splits into ``groups`` contiguous groups of equal size."""
-    if not is_integer(groups):
-        raise TypeError(f"{op}: groups must be an integer, got {type(groups).__name__}")
+    integer(op, "groups", groups)
     if groups < 1:
         raise ValueError(f"{op}: groups must be at least 1, got {groups}")
     if not batch and groups > MOST_GROUPS:
@@ -153,7 +164,7 @@ def check_groups(op: str, name: str, batch: int, groups: int) -> None:
 def check_eps(op: str, eps: float) -> None:
     """TypeError or ValueError unless ``eps`` is a finite number of at least 0."""
     if isinstance(eps, bool) or not isinstance(eps, (int, float, torch.SymFloat, torch.SymInt)):
-        raise TypeError(f"{op}: eps must be a number, got {type(eps).__name__}")
+        raise TypeError(f"{op}: eps must be one of Python's numbers, got {type_name(eps)}")
     if not 0 <= eps <= sys.float_info.max:  # NaN is neither
         raise ValueError(f"{op}: eps must be finite and at least 0, got {eps}")
 

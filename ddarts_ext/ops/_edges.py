@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ddarts_ext.ops._checks import check_stride, flags_of, integers
+from ddarts_ext.ops._checks import flags_of, integers, stride_of
 
 SKIP, MAXIMUM, AVERAGE = -1, -2, -3
 """Kinds of ops that are no convolution: the identity and the 3x3 pools."""
@@ -33,7 +33,7 @@ class Edges:
         for name in ("targets", "kinds", "dilations", "seconds"):
             object.__setattr__(self, name, tuple(integers("Edges", name, getattr(self, name))))
         object.__setattr__(self, "normalize", tuple(flags_of("Edges", "normalize", self.normalize)))
-        check_stride("Edges", self.stride)
+        object.__setattr__(self, "stride", stride_of("Edges", self.stride))
         count, convolutions = len(self.kinds), [kind for kind in self.kinds if kind >= 0]
         if not count or min(self.kinds) < AVERAGE or sorted(convolutions) != list(range(len(self.dilations))):
             raise ValueError(

@@ -57,9 +57,9 @@ def channel_iim(
         check_4d(_OP, f"maps[{k}]", x)
         check_shape(_OP, f"maps[{k}]", x, maps[0].shape, "[N,C,H,W]")
         check_same_device(_OP, f"maps[{k}]", x, maps[0].device)
-    if maps[0].shape[1] < 1:
-        raise ValueError(f"{_OP}: maps must have at least one channel, got {list(maps[0].shape)}")
-    if form not in ("code", "paper"):
+    if min(maps[0].shape[1:]) < 1:
+        raise ValueError(f"{_OP}: maps must have at least one channel and pixel, got {list(maps[0].shape)}")
+    if not isinstance(form, str) or form not in ("code", "paper"):
         raise ValueError(f'{_OP}: form must be "code" or "paper", got {form!r}')
     acc = accumulate_dtype(*(x.dtype for x in maps))
     flags = [mean is not None] * len(maps) if normalize is None else flags_of(_OP, "normalize", normalize)

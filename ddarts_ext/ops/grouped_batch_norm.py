@@ -31,6 +31,7 @@ from ddarts_ext.ops._checks import (
     check_groups,
     check_same_device,
     check_shape,
+    integer,
     memory_format_of,
 )
 from ddarts_ext.ops._double_backward import through_reference
@@ -73,6 +74,7 @@ def grouped_batch_norm(
     single value per channel and group.
     """
     check_4d(_OP, "x", x)
+    groups = integer(_OP, "groups", groups)
     check_groups(_OP, "x", x.shape[0], groups)
     check_eps(_OP, eps)
     check_flags(_OP, relu=relu)

@@ -74,7 +74,8 @@ def mixed_edges(
     and inner_mean, inner_rstd [1 or G,S,C]: given statistics, all or none (eval mode; constants); by default those of
     the batch, biased variance, ``eps``.
 
-    Sums are [G*B,C,ceil(H/stride),ceil(W/stride)] in the dtype and layout of x; arithmetic is in float32 (float64 for
+    Sums are [G*B,C,ceil(H/stride),ceil(W/stride)] in the dtype and layout of x (under autocast in the dtypes that its
+    ops give, and ``previous`` may have any); arithmetic is in float32 (float64 for
     float64). Equal to :func:`pool3x3`, :func:`relu_separable_conv2d` and :func:`mixed_sum` one after the other, which
     is what runs under autocast and on devices other than CPU and GPU. Gradients: x, depthwise, pointwise, weights and
     previous, any number of times; deterministic. Raises ValueError for shapes and settings outside these, TypeError for
@@ -261,7 +262,9 @@ def _check(
     if previous and len(previous) != edges.sums:
         raise ValueError(f"{_OP}: previous must be T={edges.sums} tensors or none, got {len(previous)}")
     for t, tensor in enumerate(previous):
-        if not _checks.fits(tensor, shape, x.device) or tensor.dtype != x.dtype:
+        # Under autocast sums come in the dtypes that its ops give, and are taken again.
+        other = isinstance(tensor, Tensor) and tensor.dtype != x.dtype and not _checks.autocasts(x.device.type)
+        if not _checks.fits(tensor, shape, x.device) or other:
             expected = f"{list(shape)} {_checks.dtype_name(x.dtype)} on {x.device}"
             got = type(tensor).__name__
             if isinstance(tensor, Tensor):

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ddarts_ext.ops._checks import accumulate_dtype, check_4d, check_flags, check_stride, memory_format_of
+from ddarts_ext.ops._checks import accumulate_dtype, check_4d, check_flags, memory_format_of, stride_of
 from ddarts_ext.ops._double_backward import through_reference
 from ddarts_ext.ops._library import define_op
 
@@ -47,7 +47,7 @@ def pool3x3(x: Tensor, *, stride: int = 1, maximum: bool = True, average: bool =
     check_4d(_OP, "x", x)
     if x.shape[2] < 1 or x.shape[3] < 1:
         raise ValueError(f"{_OP}: x must have H and W of at least 1, got {list(x.shape)}")
-    check_stride(_OP, stride)
+    stride = stride_of(_OP, stride)
     check_flags(_OP, maximum=maximum, average=average)
     if not (maximum or average):
         raise ValueError(f"{_OP}: maximum or average must be True, got False for both")

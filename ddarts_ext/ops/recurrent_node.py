@@ -81,7 +81,7 @@ def _check(states: list[Tensor], gates: list[Tensor], weights: Tensor, activatio
             check_same_device(_OP, f"{name}[{i}]", x, states[0].device)
             check_shape(_OP, f"{name}[{i}]", x, [batch, columns], letters)
     activations = listed(_OP, "activations", activations, "names")
-    if any(name not in ACTIVATIONS for name in activations):
+    if any(not isinstance(name, str) or name not in ACTIVATIONS for name in activations):
         raise ValueError(f"{_OP}: activations must be names of {', '.join(ACTIVATIONS)}, got {activations!r}")
     if not activations or len(set(activations)) != len(activations):
         raise ValueError(f"{_OP}: activations must be distinct and at least one, got {list(activations)}")

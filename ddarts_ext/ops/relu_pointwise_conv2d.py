@@ -37,7 +37,7 @@ def relu_pointwise_conv2d(x: Tensor, weights: Sequence[Tensor], *, stride: int =
     out are the library's ReLU and 1x1 convolution. Raises ValueError for shapes and settings outside these, TypeError
     for dtypes that are not floating.
     """
-    weights = _checks.listed(_OP, "weights", weights)
+    weights, stride = _checks.listed(_OP, "weights", weights), _checks.stride_of(_OP, stride)
     _check(x, weights, stride)
     x, *weights = autocast(x, *weights)
     if x.device.type != "cpu" and (x.shape[1] > WIDEST[0] or max(weight.shape[0] for weight in weights) > WIDEST[1]):
@@ -134,7 +134,6 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 def _check(x: Tensor, weights: list[Tensor], stride: int) -> None:
     _checks.check_image(_OP, "x", x)
     c = x.shape[1]
-    _checks.check_stride(_OP, stride)
     if not 1 <= len(weights) <= stride:
         raise ValueError(f"{_OP}: weights must be 1 to stride={stride} tensors, got {len(weights)}")
     for f, weight in enumerate(weights):

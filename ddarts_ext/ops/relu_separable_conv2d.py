@@ -70,6 +70,7 @@ def relu_separable_conv2d(
         sources = range(len(weights)) if len(inputs) > 1 else [0] * len(weights)
     sources = _checks.integers(_OP, "sources", sources)
     dilations = _checks.integers(_OP, "dilations", dilations)
+    stride, groups = _checks.stride_of(_OP, stride), _checks.integer(_OP, "groups", groups)
     _check(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups)
     _checks.check_eps(_OP, eps)
     if inputs[0].device.type != "cpu" and max(pointwise[0].shape[:2]) > WIDEST:
@@ -304,6 +305,7 @@ def _check(
     x = inputs[0]
     check_filters(_OP, "inputs[0]", x, weights, dilations, stride, groups)
     for i, other in enumerate(inputs):
+        _checks.check_floating(_OP, f"inputs[{i}]", other)
         if other.shape != x.shape or other.dtype != x.dtype or other.device != x.device:
             first, got = (f"{list(t.shape)} {_checks.dtype_name(t.dtype)} on {t.device}" for t in (x, other))
             raise ValueError(f"{_OP}: inputs[{i}] must be {first}, got {got}")

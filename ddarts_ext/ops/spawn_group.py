@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddarts_ext.ops._checks import check_4d, check_flags, check_same_device, check_shape, is_integer, memory_format_of
+from ddarts_ext.ops._checks import check_4d, check_flags, check_same_device, check_shape, integer, memory_format_of
 from ddarts_ext.ops._library import define_op
 
 _OP = "spawn_group"
@@ -32,8 +32,9 @@ def spawn_group(
     """
     check_4d(_OP, "source", source)
     for name, value, most in (("copies", copies, MOST_COPIES), ("stride", stride, MOST_STRIDE)):
-        if not is_integer(value) or not 1 <= value <= most:
+        if not 1 <= integer(_OP, name, value, f"an integer from 1 to {most}") <= most:
             raise ValueError(f"{_OP}: {name} must be an integer from 1 to {most}, got {value!r}")
+    copies, stride = integer(_OP, "copies", copies), integer(_OP, "stride", stride)
     check_flags(_OP, zero=zero)
     if groups is not None:
         check_4d(_OP, "groups", groups)

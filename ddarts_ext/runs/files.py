@@ -32,8 +32,15 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes the place of ``path`` in one step when it is complete: a reader, or a process killed at any
     moment, finds the old file or the new one. The umask decides who may read it.
 
-    Where the file system cannot rename onto a file that is there, the content is written over it. Raises OSError.
+    A link stays, and the file that it leads to is replaced. What is no file (a pipe, a terminal, /dev/null) is written
+    to as it is. Where the file system cannot rename onto a file that is there, the content is written over it. Raises
+    OSError.
     """
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with open(path, "wb") as file:
+            yield file
+        return
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +98,28 @@ def test_a_file_that_cannot_be_written_is_named_before_anything_is_done(
     text = said(*command.split(), path)
     what = "a file, got the folder" if path.is_dir() else "in a folder that can be written to, got"
     assert text == f"{option} must be {what} {path}"
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["there", "dangling"])
+def test_a_link_stays_one(tmp_path: Path, there: bool) -> None:
+    (tmp_path / "real").mkdir()
+    target, link = tmp_path / "real" / "file", tmp_path / "link"
+    if there:
+        target.write_bytes(b"old")
+    link.symlink_to(target)
+    write_whole(link, b"new")
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert [path.name for path in target.parent.iterdir()] == ["file"]
+
+
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor(1) as reader:
+        found = reader.submit((tmp_path / "pipe").read_bytes)
+        write_whole(tmp_path / "pipe", b"content")
+        assert found.result(timeout=60) == b"content"
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 def test_an_error_while_writing_names_the_file(tmp_path: Path) -> None:

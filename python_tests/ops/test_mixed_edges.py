@@ -317,9 +317,11 @@ def test_autocast_is_that_of_the_ops_it_is_made_of() -> None:
     with torch.autocast(torch.get_default_device().type, torch.bfloat16):
         got = p.run().sums
         want = composed(p.x, p.edges, p.depthwise, p.pointwise, p.weights, p.previous, (None,) * 4, 1e-5).sums
-    for a, b in zip(got, want, strict=True):
+        again = replace(p, previous=got).run().sums
+    for a, b, more in zip(got, want, again, strict=True):
         assert a.dtype == b.dtype
         assert torch.equal(a, b)
+        assert more.dtype == a.dtype
 
 
 @pytest.mark.skipif(not has_kernel("mixed_edges", "cpu"), reason="torch's products promise no such thing")
