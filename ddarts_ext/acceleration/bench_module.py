@@ -19,6 +19,7 @@ from ddarts_ext.benchmark import LAYOUTS
 from ddarts_ext.benchmark.report import Report, Row, device_stamp
 from ddarts_ext.benchmark.suite import check_seconds
 from ddarts_ext.benchmark.timing import interleave
+from ddarts_ext.runs.device import set_threads
 from ddarts_ext.runs.files import check_target
 
 TOLERANCE = 1e-8  # of the largest entry of all tensors compared, in float64
@@ -73,7 +74,7 @@ def run_module(
     if output is not None:
         check_target("bench: output", output)
     if threads is not None:
-        torch.set_num_threads(threads)
+        set_threads(threads, "bench")
     before, inputs = load(target)
     before = before.to(device)
     inputs = pytree.tree_map(lambda leaf: leaf.to(device) if isinstance(leaf, Tensor) else leaf, inputs)

@@ -25,6 +25,7 @@ from ddarts_ext.benchmark.kernels import sound, tf32
 from ddarts_ext.benchmark.measurement import measure, one_line
 from ddarts_ext.benchmark.report import Failure, Report, Row, device_stamp, table
 from ddarts_ext.benchmark.timing import copy_bandwidth, product_rate
+from ddarts_ext.runs.device import set_threads
 from ddarts_ext.runs.files import check_target
 
 
@@ -103,9 +104,9 @@ def _in_rounds(lists: Sequence[Sequence[_Work]]) -> Iterator[_Work]:
 def check_seconds(seconds: float, limit: float | None = None) -> None:
     """ValueError unless they are times to measure for, and to begin cases in."""
     if not 0 < seconds < math.inf:
-        raise ValueError(f"bench: seconds must be above 0, got {seconds:g}")
+        raise ValueError(f"bench: seconds must be above 0 and finite, got {seconds:g}")
     if limit is not None and not 0 <= limit < math.inf:
-        raise ValueError(f"bench: limit must be 0 or more seconds, got {limit:g}")
+        raise ValueError(f"bench: limit must be 0 or more seconds and finite, got {limit:g}")
 
 
 def run(
@@ -132,7 +133,7 @@ def run(
     if device != "cpu" and not torch.cuda.is_available():
         raise ValueError(f"bench: device must be cpu where torch sees no GPU, got {device}")
     if threads is not None:
-        torch.set_num_threads(threads)
+        set_threads(threads, "bench")
     begun = time.perf_counter()
     copy, stamp = copy_bandwidth(device), device_stamp(device)
     products = product_rate(device)

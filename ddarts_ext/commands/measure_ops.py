@@ -42,21 +42,19 @@ def measure_ops(
 
     Example: ddarts measure-ops --data digits --method ddarts --device cpu --out ops.json
     """
-    import torch
-
-    from ddarts_ext.runs.device import choose_device
+    from ddarts_ext.runs.device import choose_device, set_threads
     from ddarts_ext.runs.files import check_target
 
-    for name, value in (("batch", batch), ("threads", threads)):
-        if value is not None and value < 1:
-            raise ValueError(f"measure-ops: {name} must be >= 1, got {value}")
+    for name, value, least in (("batch", batch, 1), ("seed", seed, 0), ("check", check, 1)):
+        if value is not None and value < least:
+            raise ValueError(f"measure-ops: {name} must be >= {least}, got {value}")
     if not 0 < seconds < float("inf"):
-        raise ValueError(f"measure-ops: seconds must be above 0, got {seconds:g}")
+        raise ValueError(f"measure-ops: seconds must be above 0 and finite, got {seconds:g}")
     if (check is None) == (out is None) or (check is None) != (file is None):
         raise ValueError("measure-ops: --out FILE must be given to measure, or FILE and --check N to compare")
     where = str(choose_device(device, "measure-ops"))
     if threads is not None:
-        torch.set_num_threads(threads)
+        set_threads(threads, "measure-ops")
     if check is not None and file is not None:
         _check(file, check, where, seconds, seed, as_json)
         return

@@ -10,6 +10,7 @@ two cells are the mean over the edge positions of d apart.
 An edge is coded as an integer, one bit per op, so that d is a table over the exclusive or of two codes.
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, get_args
@@ -83,6 +84,8 @@ def distance_matrix(
     """
     if over not in get_args(Over):
         raise ValueError(f"distance: over must be one of {', '.join(get_args(Over))}, got {over!r}")
+    if pad_with is not None and not 0 <= pad_with < math.inf:
+        raise ValueError(f"distance: pad_with must be a distance, 0 or more and finite, got {pad_with:g}")
     for genotype in genotypes:
         if not isinstance(genotype, Genotype):
             raise TypeError(f"distance: architectures must be Genotypes, as Genotype.load gives, got {genotype!r:.100}")

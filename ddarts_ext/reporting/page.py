@@ -66,6 +66,8 @@ def report(runs: str | Path | Sequence[str | Path], out: str | Path = "report.ht
     run, and ValueError without matplotlib.
     """
     check_target("report: out", Path(out))
+    if Path(out).suffix.lower() in (".json", ".jsonl", ".pt", ".safetensors"):
+        raise ValueError(f"report: out must be an HTML file, which no file of a run is, got {out}")
     sources = read_sources([runs] if isinstance(runs, (str, Path)) else list(runs))
     own = [source for source in sources if isinstance(source, Run)]
     pictures = Pictures()

@@ -84,7 +84,10 @@ def read_sources(paths: Sequence[str | Path]) -> list[Source]:
 
 def _read(path: Path, name: str) -> Source:
     if path.is_file():
-        return OpScores(name, load_scores(path), _json(path))
+        try:
+            return OpScores(name, load_scores(path), _json(path))
+        except ValueError as error:
+            raise ValueError(f"report: {path} must be a file of op scores where it is no run, but {error}") from error
     if (path / "comparison.json").is_file():
         return Judged(name, _json(path / "comparison.json"))
     folder = RunFolder(path, "report")

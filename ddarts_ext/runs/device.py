@@ -19,6 +19,17 @@ from ddarts_ext.runs.ranks import Ranks, current
 PRECISIONS = ("float32", "bf16")
 
 
+MOST_THREADS = 4096
+"""Of a processor in one machine; torch crashes where it cannot start as many as it was told."""
+
+
+def set_threads(threads: int, command: str) -> None:
+    """Have torch compute with so many threads. Raises ValueError for a number of threads that nobody has."""
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"{command}: threads must be an integer from 1 to {MOST_THREADS}, got {threads}")
+    torch.set_num_threads(threads)
+
+
 def choose_device(device: str | torch.device | None, command: str) -> torch.device:
     """The device of that name; None takes a GPU where there is one. Raises ValueError for one that is not there.
 

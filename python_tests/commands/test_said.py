@@ -134,6 +134,33 @@ def test_times_of_a_benchmark(option: str) -> None:
     assert said("bench", "pool3x3", f"--{name}", value).startswith(f"bench: {name} must be ")
 
 
+def test_threads_that_nobody_has(tmp_path: Path) -> None:
+    for command in (["bench", "pool3x3"], ["measure-ops", "--data", "digits", "--out", tmp_path / "ops.json"]):
+        for threads in (0, 100_000):
+            expected = f"{command[0]}: threads must be an integer from 1 to 4096, got {threads}"
+            assert said(*command, "--threads", threads) == expected
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-3"])
+def test_what_missing_cells_are_padded_with(value: str) -> None:
+    text = said("distance", "--pad-with", value, "ResNet18", "ResNet50")
+    assert text == f"distance: pad_with must be a distance, 0 or more and finite, got {float(value):g}"
+
+
+def test_a_report_takes_the_place_of_no_file_of_a_run(runs: Path) -> None:
+    config = runs / "found" / "config.json"
+    before = config.read_bytes()
+    assert said("report", runs / "found", "--out", config).startswith("report: out must be an HTML file")
+    assert config.read_bytes() == before
+
+
+def test_a_file_that_is_no_run_is_named(runs: Path) -> None:
+    file = runs / "found" / "genotype.json"
+    assert said("report", file).startswith(
+        f"report: {file} must be a file of op scores where it is no run, but scores: "
+    )
+
+
 def test_parts_of_a_batch() -> None:
     with pytest.raises(ValueError, match="at most 32 for parts of 2 images or more of batch 64, got 1000"):
         Trainer(GENOTYPE, noise(), accumulate=1000, batch=64)
