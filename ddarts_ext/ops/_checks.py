@@ -85,7 +85,10 @@ def integer(op: str, name: str, value: int, what: str = "an integer") -> int:
 
 def integers(op: str, name: str, values: Iterable[int]) -> list[int]:
     """The values as a list of Python's integers. TypeError if they are no sequence of integers."""
-    return [integer(op, f"{name}[{i}]", value) for i, value in enumerate(listed(op, name, values, "integers"))]
+    found = listed(op, name, values, "integers")
+    if all(type(value) is int for value in found):  # nearly always, and most of the time of a check is its message
+        return found
+    return [integer(op, f"{name}[{i}]", value) for i, value in enumerate(found)]
 
 
 def flags_of(op: str, name: str, values: Iterable[bool]) -> list[bool]:
