@@ -1,7 +1,6 @@
 // mixed_edges on CUDA, forward: pools, first stages, second stages, statistics, sums; for all edges a launch each.
 #include "mixed_edges_call.h"
 
-
 namespace {
 
 using ddarts::EdgesCall;

@@ -70,16 +70,16 @@ def mixed_edges(
     x: [G*B,C,H,W] of any floating dtype; the batch is G contiguous groups, each with statistics of its own. depthwise:
     [C,1,k,k] with k of 3, 5, 7 and pointwise: [C,C,1,1], one a stage: first those of all convolutions, then the second
     ones in the order of ``edges.seconds``. weights: [G,K]. Filters and weights may have other floating dtypes than x;
-    their gradients come back in their own. previous: T sums so far, or none. mean, rstd [1 or G,K,C]
-    and inner_mean, inner_rstd [1 or G,S,C]: given statistics, all or none (eval mode; constants); by default those of
-    the batch, biased variance, ``eps``.
+    their gradients come back in their own. previous: T sums so far, or none. mean, rstd [1 or G,K,C] and inner_mean,
+    inner_rstd [1 or G,S,C]: given statistics, all or none (eval mode; constants); by default those of the batch, biased
+    variance, ``eps``.
 
     Sums are [G*B,C,ceil(H/stride),ceil(W/stride)] in the dtype and layout of x (under autocast in the dtypes that its
-    ops give, and ``previous`` may have any); arithmetic is in float32 (float64 for
-    float64). Equal to :func:`pool3x3`, :func:`relu_separable_conv2d` and :func:`mixed_sum` one after the other, which
-    is what runs under autocast and on devices other than CPU and GPU. Gradients: x, depthwise, pointwise, weights and
-    previous, any number of times; deterministic. Raises ValueError for shapes and settings outside these, TypeError for
-    dtypes.
+    ops give, and ``previous`` may have any); arithmetic is in float32 (float64 for float64). Equal to :func:`pool3x3`,
+    :func:`relu_separable_conv2d` and :func:`mixed_sum` one after the other, which is what runs under autocast and on
+    devices other than CPU and GPU. Gradients: x, depthwise, pointwise, weights and previous, any number of times;
+    deterministic. Raises ValueError for shapes and settings outside these, TypeError for dtypes and what is no
+    :class:`Edges` or list.
     """
     if not isinstance(edges, Edges):
         raise TypeError(f"{_OP}: edges must be Edges, got {type(edges).__name__}")

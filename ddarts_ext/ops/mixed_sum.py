@@ -60,8 +60,8 @@ def mixed_sum(
 
     Sums are float64 if a branch is float64, else float32. Returns :class:`MixedSum`: ``out`` has the promoted dtype
     of the branches and the layout (channels_last or contiguous) of the first one; mean and rstd that of the sums.
-    Branches and weights have gradients, twice differentiable; given statistics are constants.
-    Raises TypeError for dtypes, ValueError for shapes, devices, and for batch statistics of a single value.
+    Branches and weights have gradients, any number of times; given statistics are constants. Raises TypeError for
+    dtypes and flags, ValueError for shapes, devices, and for batch statistics of a single value.
     """
     branches = listed(_OP, "branches", branches)
     if not branches:
