@@ -179,7 +179,10 @@ importlib.util.module_from_spec(spec)
 
 def check_loads(module: Path) -> None:
     """End the build where the Python module it made does not load: the linker leaves open names to be found then."""
-    done = subprocess.run([sys.executable, "-c", LOADS, str(module)], capture_output=True, text=True, check=False)
+    # The path of this process: where pip builds apart from the environment, torch is on no other.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", LOADS, str(module)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         raise SystemExit(f"build: {module.name} was built and does not load: {said[-1] if said else done.returncode}")
