@@ -171,7 +171,9 @@ def build(
 
 
 LOADS = """
-import importlib.util, sys, torch
+import importlib.util, sys
+sys.path[:] = sys.argv[2:]
+import torch
 spec = importlib.util.spec_from_file_location("ddarts_ext._C", sys.argv[1])
 importlib.util.module_from_spec(spec)
 """
@@ -179,10 +181,9 @@ importlib.util.module_from_spec(spec)
 
 def check_loads(module: Path) -> None:
     """End the build where the Python module it made does not load: the linker leaves open names to be found then."""
-    # The path of this process: where pip builds apart from the environment, torch is on no other.
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", LOADS, str(module)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    # With the path of this process: where pip builds apart from the environment, torch is on no other.
+    command = [sys.executable, "-c", LOADS, str(module), *sys.path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         raise SystemExit(f"build: {module.name} was built and does not load: {said[-1] if said else done.returncode}")
