@@ -38,10 +38,13 @@ def mixed_edges(
     layout, groups, accumulate = memory_format_of(x), weights.shape[0], accumulate_dtype(x.dtype)
     count = in_layout(x, layout) + dense(weights, accumulate)
     if mean is not None:
-        count += dense(mean, accumulate) + dense(rstd, accumulate) + batches(len(kinds), MOST_INPUTS)
-        count += 2 * int(len(seconds) > 0)
-    if not x.numel():  # NaN in all tables
-        return count if mean is not None else count + 2 + 2 * int(len(seconds) > 0)
+        count += dense(mean, accumulate) + dense(rstd, accumulate)
+    elif not x.numel():  # mean 0 and variance 0 are filled in, and go the way of given ones
+        count += 2 + 2 * int(len(seconds) > 0)
+    if mean is not None or not x.numel():
+        count += batches(len(kinds), MOST_INPUTS) + 2 * int(len(seconds) > 0)
+    if not x.numel():
+        return count
     count += sum(in_layout(image, layout) for image in previous)
     count += sum(dense(w, w.dtype) for w in (*depthwise_weights, *pointwise_weights))
     others = [(kind, flag) for kind, flag in zip(kinds, normalize, strict=True) if kind < 0]
