@@ -17,8 +17,7 @@ from torch.utils import _pytree as pytree
 from ddarts_ext.acceleration.routing import accelerate
 from ddarts_ext.benchmark import LAYOUTS
 from ddarts_ext.benchmark.report import Report, Row, device_stamp
-from ddarts_ext.benchmark.suite import check_seconds
-from ddarts_ext.benchmark.timing import interleave
+from ddarts_ext.benchmark.timing import check_seconds, interleave
 from ddarts_ext.runs.device import set_threads
 from ddarts_ext.runs.files import check_target
 
@@ -70,7 +69,7 @@ def run_module(
     show: Callable[[Any], None] = print,
 ) -> Report:
     """Accelerate a copy of the model, compare it with the original, time both in either layout."""
-    check_seconds(seconds)
+    check_seconds("bench", seconds)
     if output is not None:
         check_target("bench: output", output)
     if threads is not None:

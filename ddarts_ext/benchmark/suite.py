@@ -24,7 +24,7 @@ from ddarts_ext.benchmark.files import load_file
 from ddarts_ext.benchmark.kernels import sound, tf32
 from ddarts_ext.benchmark.measurement import measure, one_line
 from ddarts_ext.benchmark.report import Failure, Report, Row, device_stamp, table
-from ddarts_ext.benchmark.timing import copy_bandwidth, product_rate
+from ddarts_ext.benchmark.timing import check_seconds, copy_bandwidth, product_rate
 from ddarts_ext.runs.device import set_threads
 from ddarts_ext.runs.files import check_target
 
@@ -101,14 +101,6 @@ def _in_rounds(lists: Sequence[Sequence[_Work]]) -> Iterator[_Work]:
         yield from (work for work in several if work is not None)
 
 
-def check_seconds(seconds: float, limit: float | None = None) -> None:
-    """ValueError unless they are times to measure for, and to begin cases in."""
-    if not 0 < seconds < math.inf:
-        raise ValueError(f"bench: seconds must be above 0 and finite, got {seconds:g}")
-    if limit is not None and not 0 <= limit < math.inf:
-        raise ValueError(f"bench: limit must be 0 or more seconds and finite, got {limit:g}")
-
-
 def run(
     ops: Sequence[str] | None = None,
     *,
@@ -127,7 +119,9 @@ def run(
     which no case is begun; the files then take turns. What fails stands in the report and ends nothing else. ValueError
     where the device is not there, an op has no benchmark, or nothing can be written to ``output``.
     """
-    check_seconds(seconds, limit)
+    check_seconds("bench", seconds)
+    if limit is not None and not 0 <= limit < math.inf:
+        raise ValueError(f"bench: limit must be 0 or more seconds and finite, got {limit:g}")
     if output is not None:
         check_target("bench: output", output)
     if device != "cpu" and not torch.cuda.is_available():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import resource
 import statistics
 import time
@@ -15,6 +16,12 @@ import torch
 from ddarts_ext.benchmark.kernels import tf32
 
 TURN = 20.0  # ms
+
+
+def check_seconds(command: str, seconds: float) -> None:
+    """ValueError unless it is a time to measure for."""
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"{command}: seconds must be above 0 and finite, got {seconds:g}")
 
 
 def interleave(

@@ -42,14 +42,14 @@ def measure_ops(
 
     Example: ddarts measure-ops --data digits --method ddarts --device cpu --out ops.json
     """
+    from ddarts_ext.benchmark.timing import check_seconds
     from ddarts_ext.runs.device import choose_device, set_threads
     from ddarts_ext.runs.files import check_target
 
     for name, value, least in (("batch", batch, 1), ("seed", seed, 0), ("check", check, 1)):
         if value is not None and value < least:
             raise ValueError(f"measure-ops: {name} must be >= {least}, got {value}")
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"measure-ops: seconds must be above 0 and finite, got {seconds:g}")
+    check_seconds("measure-ops", seconds)
     if (check is None) == (out is None) or (check is None) != (file is None):
         raise ValueError("measure-ops: --out FILE must be given to measure, or FILE and --check N to compare")
     where = str(choose_device(device, "measure-ops"))

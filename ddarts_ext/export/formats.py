@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ddarts_ext.export.source import source
 from ddarts_ext.nn import DiscreteNetwork, NASBench201Network
 from ddarts_ext.nn.plain import PlainNetwork, folded
-from ddarts_ext.runs.files import replacing, write_whole
+from ddarts_ext.runs.files import check_target, replacing, write_whole
 from ddarts_ext.runs.losses import CLASSES, VALUES
 from ddarts_ext.training import TrainedNetwork
 from ddarts_ext.training.trained import activated
@@ -81,10 +81,9 @@ def export(
     if to not in FORMATS:
         raise ValueError(f"export: to must be one of {', '.join(FORMATS)}, got {to!r}")
     path = Path(out)
-    if path.is_dir():
-        raise ValueError(f"export: out must be a file, got the folder {path}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"export: out must be in a folder that exists, got {path}")
+    check_target("export: out", path)
     if pixels and to not in FROM_PIXELS:
         raise ValueError(f"export: pixels must be left out where to is not {' or '.join(FROM_PIXELS)}, got {to!r}")
     network = for_inference(trained, fold=fold, pixels=pixels)

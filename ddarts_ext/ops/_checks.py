@@ -154,8 +154,7 @@ def check_floating(op: str, name: str, x: Tensor) -> None:
 
 
 def check_groups(op: str, name: str, batch: int, groups: int) -> None:
-    """TypeError or ValueError unless the batch splits into ``groups`` contiguous groups of equal size."""
-    integer(op, "groups", groups)
+    """ValueError unless the batch splits into ``groups`` contiguous groups of equal size."""
     if groups < 1:
         raise ValueError(f"{op}: groups must be at least 1, got {groups}")
     if not batch and groups > MOST_GROUPS:

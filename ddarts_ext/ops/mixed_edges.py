@@ -255,7 +255,7 @@ def _check(
         raise ValueError(f"{_OP}: depthwise and pointwise must be one a stage, {stages}, got {got}")
     if stages:
         dilations = [*edges.dilations, *[1] * len(edges.seconds)]
-        check_filters(_OP, "x", x, depthwise, dilations, edges.stride, groups, "depthwise")
+        check_filters(_OP, "x", x, depthwise, dilations, groups, "depthwise")
     _checks.check_groups(_OP, "x", n, groups)
     _checks.check_each(_OP, "pointwise", pointwise, (c, c, 1, 1), "[C,C,1,1]", x.device)
     shape = (n, c, (h + edges.stride - 1) // edges.stride, (w + edges.stride - 1) // edges.stride)

@@ -60,7 +60,7 @@ def relu_depthwise_conv2d(
     """
     weights, dilations = _checks.listed(_OP, "weights", weights), _checks.integers(_OP, "dilations", dilations)
     stride, groups = _checks.stride_of(_OP, stride), _checks.integer(_OP, "groups", groups)
-    check_filters(_OP, "x", x, weights, dilations, stride, groups)
+    check_filters(_OP, "x", x, weights, dilations, groups)
     check_statistics(_OP, x, normalize, mean, rstd, groups, [x.shape[1]], "C")
     _checks.check_eps(_OP, eps)
     x, *weights = autocast(x, *weights)
@@ -231,7 +231,6 @@ def check_filters(
     x: Tensor,
     weights: list[Tensor],
     dilations: list[int],
-    stride: int,
     groups: int,
     filters: str = "weights",
 ) -> None:
@@ -252,7 +251,6 @@ def check_filters(
         raise ValueError(f"{op}: {filters}[{f}] must be {expected}, got {list(weight.shape)}")
     if len(dilations) != len(weights) or not {1, 2}.issuperset(dilations):
         raise ValueError(f"{op}: dilations must be {len(weights)} values of 1 or 2, got {dilations}")
-    _checks.stride_of(op, stride)
 
 
 def check_statistics(

@@ -71,7 +71,7 @@ def relu_separable_conv2d(
     sources = _checks.integers(_OP, "sources", sources)
     dilations = _checks.integers(_OP, "dilations", dilations)
     stride, groups = _checks.stride_of(_OP, stride), _checks.integer(_OP, "groups", groups)
-    _check(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups)
+    _check(inputs, weights, pointwise, sources, dilations, normalize, mean, rstd, groups)
     _checks.check_eps(_OP, eps)
     if inputs[0].device.type != "cpu" and max(pointwise[0].shape[:2]) > WIDEST:
         check_composed(_OP)
@@ -294,7 +294,6 @@ def _check(
     pointwise: list[Tensor],
     sources: list[int],
     dilations: list[int],
-    stride: int,
     normalize: bool,
     mean: Tensor | None,
     rstd: Tensor | None,
@@ -303,7 +302,7 @@ def _check(
     if not inputs:
         raise ValueError(f"{_OP}: inputs must have at least one tensor, got none")
     x = inputs[0]
-    check_filters(_OP, "inputs[0]", x, weights, dilations, stride, groups)
+    check_filters(_OP, "inputs[0]", x, weights, dilations, groups)
     for i, other in enumerate(inputs):
         if _checks.fits(other, x.shape, x.device) and other.dtype == x.dtype:
             continue

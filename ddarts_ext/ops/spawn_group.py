@@ -31,10 +31,10 @@ def spawn_group(
     ``torch.cat([groups, source[:, :, ::s, ::s].repeat(1, copies, 1, 1)])``.
     """
     check_4d(_OP, "source", source)
-    for name, value, most in (("copies", copies, MOST_COPIES), ("stride", stride, MOST_STRIDE)):
-        if not 1 <= integer(_OP, name, value, f"an integer from 1 to {most}") <= most:
-            raise ValueError(f"{_OP}: {name} must be an integer from 1 to {most}, got {value!r}")
     copies, stride = integer(_OP, "copies", copies), integer(_OP, "stride", stride)
+    for name, value, most in (("copies", copies, MOST_COPIES), ("stride", stride, MOST_STRIDE)):
+        if not 1 <= value <= most:
+            raise ValueError(f"{_OP}: {name} must be an integer from 1 to {most}, got {value!r}")
     check_flags(_OP, zero=zero)
     if groups is not None:
         check_4d(_OP, "groups", groups)

@@ -88,7 +88,7 @@ def test_digits_under_less_than_what_is_found_without(kind: str, method: str) ->
     assert max(record["cost"]["multiplier"] for record in under.history) > 0
     assert found["expected"] < before["expected"]
     # How much cheaper differs from run to run, 61 to 80 % of before with four seeds; the rest is left to the reading.
-    assert found["genotype"] < before["genotype"]
+    assert found["genotype"] < 0.9 * before["genotype"]
     assert least < under.cost.cost <= half
 
 
