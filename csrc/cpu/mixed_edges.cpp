@@ -194,7 +194,7 @@ Result mixed_edges(Tensor x, std::vector<Tensor> previous, std::vector<Tensor> d
                    Tensor weights, std::vector<int64_t> targets, std::vector<int64_t> kinds, std::vector<int64_t> dilations,
                    std::vector<int64_t> seconds, std::vector<bool> normalize, int64_t target_count, int64_t stride,
                    std::optional<Tensor> mean, std::optional<Tensor> rstd, std::optional<Tensor> inner_mean,
-                   std::optional<Tensor> inner_rstd, double eps) {
+                   std::optional<Tensor> inner_rstd, double eps, bool /* tf32: products are exact */) {
   check_mixed_edges(x, previous, depthwise, pointwise, weights,
                     {targets, kinds, dilations, seconds, normalize, target_count, stride}, mean, rstd, inner_mean, inner_rstd);
   const Edges edges{targets, kinds, dilations, seconds, normalize, stride};

@@ -200,7 +200,7 @@ std::vector<Tensor> mixed_edges_backward(std::vector<Tensor> grads, Tensor x, st
                                          std::vector<int64_t> dilations, std::vector<int64_t> seconds,
                                          std::vector<bool> normalize, int64_t stride, Tensor mean, Tensor rstd,
                                          Tensor inner_mean, Tensor inner_rstd, bool batch_statistics, bool input_grad,
-                                         bool parameters_grad, bool weights_grad) {
+                                         bool parameters_grad, bool weights_grad, bool /* tf32 */) {
   const int64_t sums = static_cast<int64_t>(grads.size());
   check_mixed_edges_backward(grads, x, depthwise, pointwise, weights, saved,
                              {targets, kinds, dilations, seconds, normalize, sums, stride}, mean, rstd, inner_mean, inner_rstd);

@@ -238,7 +238,7 @@ Result relu_depthwise_conv2d(Tensor x, std::vector<Tensor> weights, std::vector<
 Result checked_relu_separable_conv2d(std::vector<Tensor> inputs, std::vector<Tensor> weights, std::vector<Tensor> pointwise,
                                      std::vector<int64_t> sources, std::vector<int64_t> dilations, int64_t stride,
                                      bool normalize, std::optional<Tensor> mean, std::optional<Tensor> rstd, int64_t groups,
-                                     double eps) {
+                                     double eps, bool /* tf32: products are exact */) {
   check_relu_separable_conv2d(inputs, weights, pointwise, sources, dilations, stride, mean, rstd, groups);
   return relu_separable_conv2d(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups, eps);
 }

@@ -131,7 +131,7 @@ std::vector<Tensor> relu_separable_conv2d_backward(std::vector<Tensor> grads, st
                                                    std::vector<int64_t> sources, std::vector<int64_t> dilations,
                                                    int64_t stride, bool normalize, Tensor mean, Tensor rstd,
                                                    bool batch_statistics, int64_t groups, bool input_grad,
-                                                   bool weights_grad) {
+                                                   bool weights_grad, bool /* tf32 */) {
   check_relu_separable_conv2d_backward(grads, inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd,
                                        groups);
   return relu_separable_conv2d_gradients(incoming_gradients(grads), inputs, weights, pointwise, sources, dilations, stride,

@@ -4,7 +4,7 @@
 //   dw_f[o,c] = sum_{n,i,j} g[n,c_f + o,i,j] relu(x)[n,c,s i + f,s j + f]
 //
 // A task is a sample, or a chunk of them: a few rows of relu(x) at a time become tiles in the first-level cache, from which
-// the products with a matrix over channels are taken; relu(x) is never stored. Forward reads x and writes out, backward reads both and writes
+// the products with a matrix over channels are taken, exact ones (tf32 is for devices); relu(x) is never stored. Forward reads x and writes out, backward reads both and writes
 // dx, once each. Deterministic: chunks follow from the sizes alone, each adds up in order, and they are added in order, in double.
 #include "../common/channel_mixing.h"
 #include "../common/parallel.h"
@@ -16,18 +16,18 @@
 
 namespace ddarts::DDARTS_CPU_COPY {
 
-Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64_t stride);
+Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64_t stride, bool tf32);
 std::vector<Tensor> relu_pointwise_conv2d_backward(const Tensor& grad, const Tensor& x, std::vector<Tensor> weights,
-                                                   int64_t stride, bool input_grad, bool weights_grad);
+                                                   int64_t stride, bool input_grad, bool weights_grad, bool tf32);
 
 }  // namespace ddarts::DDARTS_CPU_COPY
 
 #if defined(DDARTS_NARROW_COPY)
 namespace ddarts::DDARTS_NARROW_COPY {
 
-Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64_t stride);
+Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64_t stride, bool tf32);
 std::vector<Tensor> relu_pointwise_conv2d_backward(const Tensor& grad, const Tensor& x, std::vector<Tensor> weights,
-                                                   int64_t stride, bool input_grad, bool weights_grad);
+                                                   int64_t stride, bool input_grad, bool weights_grad, bool tf32);
 
 }  // namespace ddarts::DDARTS_NARROW_COPY
 #endif
@@ -239,10 +239,10 @@ bool narrow(const Tensor& x, const std::vector<Tensor>& weights) {
 
 }  // namespace
 
-Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64_t stride) {
+Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64_t stride, [[maybe_unused]] bool tf32) {
   check_relu_pointwise_conv2d(x, weights, stride);
 #if defined(DDARTS_NARROW_COPY)
-  if (narrow(x, weights)) return DDARTS_NARROW_COPY::relu_pointwise_conv2d(x, weights, stride);
+  if (narrow(x, weights)) return DDARTS_NARROW_COPY::relu_pointwise_conv2d(x, weights, stride, tf32);
 #endif
   int64_t channels = 0;
   for (const Tensor& weight : weights) channels += weight.size(0);
@@ -258,11 +258,11 @@ Tensor relu_pointwise_conv2d(const Tensor& x, std::vector<Tensor> weights, int64
 
 // dx and the gradients of the weights, as far as they are wanted.
 std::vector<Tensor> relu_pointwise_conv2d_backward(const Tensor& grad, const Tensor& x, std::vector<Tensor> weights,
-                                                   int64_t stride, bool input_grad, bool weights_grad) {
+                                                   int64_t stride, bool input_grad, bool weights_grad, [[maybe_unused]] bool tf32) {
   check_relu_pointwise_conv2d_backward(grad, x, weights, stride);
 #if defined(DDARTS_NARROW_COPY)
   if (narrow(x, weights))
-    return DDARTS_NARROW_COPY::relu_pointwise_conv2d_backward(grad, x, weights, stride, input_grad, weights_grad);
+    return DDARTS_NARROW_COPY::relu_pointwise_conv2d_backward(grad, x, weights, stride, input_grad, weights_grad, tf32);
 #endif
   std::vector<Tensor> found;
   std::optional<Tensor> dx;

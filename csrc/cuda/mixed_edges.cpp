@@ -20,8 +20,8 @@ struct Forward {
   std::vector<Tensor> held;                    // moments that a table names
   ddarts::EdgesJoin join{};
 
-  Forward(const ddarts::EdgeNumbers& numbers, const Tensor& x, const Tensor& weights, cudaStream_t stream_, double eps_, bool given_)
-      : call(numbers, x, weights), stream(stream_), eps(eps_), given(given_), mean(call.table(call.branches())),
+  Forward(const ddarts::EdgeNumbers& numbers, const Tensor& x, const Tensor& weights, cudaStream_t stream_, double eps_, bool given_, bool tf32)
+      : call(numbers, x, weights, tf32), stream(stream_), eps(eps_), given(given_), mean(call.table(call.branches())),
         rstd(call.table(call.branches())), inner_mean(call.table(call.second_stages())), inner_rstd(call.table(call.second_stages())) {
     for (int64_t f = 0; f < call.firsts(); ++f) outputs.push_back(call.image());
     for (int64_t s = 0; s < call.second_stages(); ++s) inner.push_back(call.image());
@@ -180,11 +180,11 @@ struct Forward {
 Result mixed_edges(Tensor x, std::vector<Tensor> previous, std::vector<Tensor> depthwise, std::vector<Tensor> pointwise, Tensor weights,
                    std::vector<int64_t> targets, std::vector<int64_t> kinds, std::vector<int64_t> dilations, std::vector<int64_t> seconds,
                    std::vector<bool> normalize, int64_t target_count, int64_t stride, std::optional<Tensor> mean, std::optional<Tensor> rstd,
-                   std::optional<Tensor> inner_mean, std::optional<Tensor> inner_rstd, double eps) {
+                   std::optional<Tensor> inner_mean, std::optional<Tensor> inner_rstd, double eps, bool tf32) {
   const ddarts::EdgeNumbers numbers{targets, kinds, dilations, seconds, normalize, target_count, stride};
   ddarts::check_mixed_edges(x, previous, depthwise, pointwise, weights, numbers, mean, rstd, inner_mean, inner_rstd);
   const ddarts::DeviceStream device(x);
-  Forward pass(numbers, x, weights, device.stream(), eps, mean.has_value());
+  Forward pass(numbers, x, weights, device.stream(), eps, mean.has_value(), tf32);
   if (mean.has_value()) pass.given_statistics(*mean, *rstd, *inner_mean, *inner_rstd);
   std::vector<Tensor> found;
   if (pass.call.empty()) {

@@ -21,8 +21,8 @@ struct Backward {
 
   Backward(const ddarts::EdgeNumbers& numbers, const std::vector<Tensor>& grads_, const Tensor& x, const Tensor& weights,
            const std::vector<Tensor>& saved, const std::vector<Tensor>& depthwise_, const std::vector<Tensor>& pointwise_,
-           const Tensor& mean_, const Tensor& rstd_, const Tensor& inner_mean_, const Tensor& inner_rstd_, bool batch, cudaStream_t stream_)
-      : call(numbers, x, weights), stream(stream_), batch_statistics(batch), depthwise(depthwise_), pointwise(pointwise_),
+           const Tensor& mean_, const Tensor& rstd_, const Tensor& inner_mean_, const Tensor& inner_rstd_, bool batch, cudaStream_t stream_, bool tf32)
+      : call(numbers, x, weights, tf32), stream(stream_), batch_statistics(batch), depthwise(depthwise_), pointwise(pointwise_),
         mean(ddarts::dense(mean_, call.sums_dtype)), rstd(ddarts::dense(rstd_, call.sums_dtype)),
         inner_mean(ddarts::dense(inner_mean_, call.sums_dtype)), inner_rstd(ddarts::dense(inner_rstd_, call.sums_dtype)),
         coefficients(call.scratch({3, call.groups, call.branches() + call.second_stages(), call.channels})) {
@@ -153,11 +153,11 @@ std::vector<Tensor> mixed_edges_backward(std::vector<Tensor> grads, Tensor x, st
                                          Tensor weights, std::vector<Tensor> saved, std::vector<int64_t> targets, std::vector<int64_t> kinds,
                                          std::vector<int64_t> dilations, std::vector<int64_t> seconds, std::vector<bool> normalize, int64_t stride,
                                          Tensor mean, Tensor rstd, Tensor inner_mean, Tensor inner_rstd, bool batch_statistics, bool input_grad,
-                                         bool parameters_grad, bool weights_grad) {
+                                         bool parameters_grad, bool weights_grad, bool tf32) {
   const ddarts::EdgeNumbers numbers{targets, kinds, dilations, seconds, normalize, static_cast<int64_t>(grads.size()), stride};
   ddarts::check_mixed_edges_backward(grads, x, depthwise, pointwise, weights, saved, numbers, mean, rstd, inner_mean, inner_rstd);
   const ddarts::DeviceStream device(x);
-  Backward pass(numbers, grads, x, weights, saved, depthwise, pointwise, mean, rstd, inner_mean, inner_rstd, batch_statistics, device.stream());
+  Backward pass(numbers, grads, x, weights, saved, depthwise, pointwise, mean, rstd, inner_mean, inner_rstd, batch_statistics, device.stream(), tf32);
   const Tensor d_weights = pass.terms(weights_grad);
   pass.convolutions(input_grad, parameters_grad);
   std::vector<Tensor> found;

@@ -23,14 +23,15 @@ struct EdgesCall {
   const int64_t groups, channels, height, width;  // of outputs
   MixedShape shape;
   std::vector<int64_t> branch_of;  // convolution -> branch
+  bool tf32;
   std::vector<int64_t> order;      // of first stages in launches: those before second ones as these are, then the others
 
-  EdgesCall(const EdgeNumbers& numbers, const Tensor& x_, const Tensor& weights_)
+  EdgesCall(const EdgeNumbers& numbers, const Tensor& x_, const Tensor& weights_, bool tf32_)
       : targets(numbers.targets), kinds(numbers.kinds), dilations(numbers.dilations), seconds(numbers.seconds), normalize(numbers.normalize),
         sums(numbers.sums), stride(numbers.stride), last(layout::channels_last(x_)), x(layout::as(x_, last)),
         weights(dense(weights_, accumulate_dtype(x_))), sums_dtype(accumulate_dtype(x_)), groups(weights.size(0)), channels(x.size(1)),
         height((x.size(2) + stride - 1) / stride), width((x.size(3) + stride - 1) / stride), branch_of(dilations.size()),
-        order(seconds) {
+        tf32(tf32_), order(seconds) {
     const int64_t n = x.size(0);
     shape = {groups, n / groups, channels, height * width, branches(), last, sums_dtype == ScalarType::Double, false};
     shape.packets = mixed_sum_packets(shape) && aligned({x});
@@ -54,12 +55,12 @@ struct EdgesCall {
   }
   SeparableCall first_stages(const std::vector<Tensor>& depthwise, const std::vector<Tensor>& pointwise) const {
     return SeparableCall({x}, chosen(depthwise, order), chosen(pointwise, order), std::vector<int64_t>(order.size(), 0), chosen(dilations, order),
-                         stride, groups);
+                         stride, groups, tf32);
   }
   SeparableCall second_stages_of(const std::vector<Tensor>& inner, const std::vector<Tensor>& depthwise, const std::vector<Tensor>& pointwise) const {
     const std::vector<int64_t> own = counted(seconds.size());
     return SeparableCall(inner, chosen(depthwise, own, firsts()), chosen(pointwise, own, firsts()), own, std::vector<int64_t>(own.size(), 1), 1,
-                         groups);
+                         groups, tf32);
   }
 
   // f(table of branches, their targets) for all branches that are wanted, target by target, as many as a launch takes. A target with

@@ -21,7 +21,7 @@ struct Call {
   std::vector<Tensor> weights;
   SeparableProblem problem{};
 
-  Call(const Tensor& image, const std::vector<Tensor>& given, int64_t stride) : last(layout::channels_last(image)), x(layout::as(image, last)) {
+  Call(const Tensor& image, const std::vector<Tensor>& given, int64_t stride, bool tf32) : last(layout::channels_last(image)), x(layout::as(image, last)) {
     SeparableProblem& p = problem;
     for (const Tensor& weight : given) {
       weights.push_back(torch::stable::contiguous(weight));
@@ -30,7 +30,7 @@ struct Call {
     p.n = x.size(0), p.c = x.size(1), p.h = x.size(2), p.w = x.size(3), p.stride = static_cast<int>(stride);
     p.out_h = (p.h + stride - 1) / stride, p.out_w = (p.w + stride - 1) / stride;
     p.batch = std::max<int64_t>(1, p.n), p.inputs = 1, p.channels_last = last, p.packets = whole(p.c) && aligned(x.const_data_ptr());
-    p.source_count = 1;
+    p.source_count = 1, p.tf32 = tf32;
   }
   bool whole(int64_t channels) const { return last && channels % (ddarts::dtype_of(x) == ddarts::DType::float64 ? 2 : 4) == 0; }
 
@@ -59,10 +59,10 @@ struct Call {
   }
 };
 
-Tensor relu_pointwise_conv2d(Tensor image, std::vector<Tensor> given, int64_t stride) {
+Tensor relu_pointwise_conv2d(Tensor image, std::vector<Tensor> given, int64_t stride, bool tf32) {
   ddarts::check_relu_pointwise_conv2d(image, given, stride);
   const ddarts::DeviceStream device(image);
-  const Call call(image, given, stride);
+  const Call call(image, given, stride, tf32);
   const SeparableProblem& p = call.problem;
   Tensor out = layout::empty(call.x, {p.n, p.image_c, p.out_h, p.out_w}, call.x.scalar_type(), call.last);
   call.in_launches(out, [&](const SeparableProblem& q, size_t) {
@@ -72,10 +72,10 @@ Tensor relu_pointwise_conv2d(Tensor image, std::vector<Tensor> given, int64_t st
 }
 
 std::vector<Tensor> relu_pointwise_conv2d_backward(Tensor grad, Tensor image, std::vector<Tensor> given, int64_t stride, bool input_grad,
-                                                   bool weights_grad) {
+                                                   bool weights_grad, bool tf32) {
   ddarts::check_relu_pointwise_conv2d_backward(grad, image, given, stride);
   const ddarts::DeviceStream device(image);
-  Call call(image, given, stride);
+  Call call(image, given, stride, tf32);
   SeparableProblem& p = call.problem;
   const ddarts::DType dtype = ddarts::dtype_of(call.x);
   grad = layout::as(grad, call.last);

@@ -44,10 +44,10 @@ Tensor statistics(ddarts::SeparableCall& call, int64_t groups, double eps, Tenso
 std::tuple<std::vector<Tensor>, Tensor, Tensor> relu_separable_conv2d(
     std::vector<Tensor> inputs, std::vector<Tensor> weights, std::vector<Tensor> pointwise, std::vector<int64_t> sources,
     std::vector<int64_t> dilations, int64_t stride, bool normalize, std::optional<Tensor> given_mean, std::optional<Tensor> given_rstd,
-    int64_t groups, double eps) {
+    int64_t groups, double eps, bool tf32) {
   ddarts::check_relu_separable_conv2d(inputs, weights, pointwise, sources, dilations, stride, given_mean, given_rstd, groups);
   const ddarts::DeviceStream device(inputs[0]);
-  ddarts::SeparableCall call(inputs, weights, pointwise, sources, dilations, stride, groups);
+  ddarts::SeparableCall call(inputs, weights, pointwise, sources, dilations, stride, groups, tf32);
   SeparableProblem& p = call.problem;
   const int64_t rows = normalize ? groups : 0;
   std::optional<Tensor> partial;  // until the forward has read it
@@ -76,10 +76,10 @@ std::vector<Tensor> relu_separable_conv2d_backward(std::vector<Tensor> grads, st
                                                    std::vector<Tensor> pointwise, std::vector<int64_t> sources,
                                                    std::vector<int64_t> dilations, int64_t stride, bool normalize, Tensor mean,
                                                    Tensor rstd, bool batch_statistics, int64_t groups, bool input_grad,
-                                                   bool weights_grad) {
+                                                   bool weights_grad, bool tf32) {
   ddarts::check_relu_separable_conv2d_backward(grads, inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups);
   const ddarts::DeviceStream device(inputs[0]);
-  ddarts::SeparableCall call(inputs, weights, pointwise, sources, dilations, stride, groups);
+  ddarts::SeparableCall call(inputs, weights, pointwise, sources, dilations, stride, groups, tf32);
   SeparableProblem& p = call.problem;
   const std::vector<Tensor> incoming = ddarts::in_layout(grads, call.last);
   p.out_packets = call.packets(incoming, p.out_c);

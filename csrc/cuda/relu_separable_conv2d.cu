@@ -22,9 +22,12 @@ void launch_forward(const SeparableProblem& p, cudaStream_t stream) {
   int each = 1;
   while (p.source_count == 1 && p.c <= kChannels<A> && each < 4 && !p.filters[0].offset && !p.filters[p.count - 1].offset && tiles * outputs * ceil_div(p.count, 2 * each) >= kBlocks) each *= 2;
   const dim3 grid(extent(tiles), extent(ceil_div(p.count, each)), extent(outputs));
-  const auto kernel = p.out_moments != nullptr ? &separable_forward_kernel<T, S, P, O, true> : &separable_forward_kernel<T, S, P, O, false>;
-  DDARTS_LAUNCH((kernel), grid, dim3(kThreads), bytes_of<A>(input_tile<A>(rows, 2 * P, S, p.pad)), stream, p,
-                rows, each);
+  with_products<T>(p, [&](auto cores) {
+    constexpr bool kCores = decltype(cores)::value;
+    const auto kernel =
+        p.out_moments != nullptr ? &separable_forward_kernel<T, S, P, O, true, kCores> : &separable_forward_kernel<T, S, P, O, false, kCores>;
+    DDARTS_LAUNCH((kernel), grid, dim3(kThreads), bytes_of<A>(input_tile<A>(rows, 2 * P, S, p.pad)), stream, p, rows, each);
+  });
 }
 
 template <typename T, int O>

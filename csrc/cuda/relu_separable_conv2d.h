@@ -42,6 +42,7 @@ struct SeparableProblem {
   int64_t coefficient_rows, coefficient_plane;  // plane: values from a to s and from s to d
   double eps;
   int stride, pad;          // pad: the largest of the filters
+  bool tf32;                // products of float32 may be on tensor cores, which read ten bits of a fraction
   bool channels_last, packets, out_packets;  // packets: of images with C, and with Co channels, 16 bytes of sums at once
   // Backward, with statistics of the batch: dx is left as it is before the norm, and what the norm makes of it is written as
   // coefficients (of dx, x and 1) to the rows behind those of this launch's outputs, from `norm_row` on, one a source.

@@ -41,8 +41,10 @@ void launch_backward(const SeparableProblem& p, bool input_grad, const Separable
   const dim3 grid(extent(plan.filter_blocks + inputs));
   if (grid.x == 0) return;
   const size_t bytes = shared_bytes<A, Most>(p, input_grad, scratch.partial != nullptr, 2 * P, S == 2 ? 8 : 2 * P);
-  DDARTS_LAUNCH((separable_backward_kernel<T, S, P, Most>), grid, dim3(kThreads), bytes, stream, p, plan, static_cast<A*>(scratch.partial),
-                scratch.sums);
+  with_products<T>(p, [&](auto cores) {
+    DDARTS_LAUNCH((separable_backward_kernel<T, S, P, Most, decltype(cores)::value>), grid, dim3(kThreads), bytes, stream, p, plan,
+                  static_cast<A*>(scratch.partial), scratch.sums);
+  });
 }
 
 template <typename T, int Most>

@@ -22,20 +22,20 @@
 namespace ddarts {
 namespace separable {
 
-// Most: side of the largest filter.
-template <typename T, int S, int P, int Most>
+// Most: side of the largest filter. Cores: whether products over channels are on tensor cores.
+template <typename T, int S, int P, int Most, bool Cores>
 __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 || Most > 5 ? 1 : 2)
     separable_backward_kernel(SeparableProblem p, SeparablePlan plan, accumulate_t<T>* partial, double* sums) {
   using A = accumulate_t<T>;
   __shared__ A taps[Most * Most * kTapPitch<A>];
   __shared__ __align__(16) A mixing[kOutputs<A> * kChannels<A>];  // [o][c]
-  __shared__ A scale[3 * kOutputs<A>];
+  __shared__ __align__(16) A scale[3 * kOutputs<A>];
   DDARTS_DYNAMIC_SHARED(A, tile);
   if (threadIdx.x < 3 * kOutputs<A>) scale[threadIdx.x] = A(0);  // by the threads that write it later
   if (blockIdx.x < plan.filter_blocks) {
-    filter_gradients<T, S, S == 2 ? 4 : P, Most>(p, blockIdx.x, plan, taps, mixing, scale, tile, partial);
+    filter_gradients<T, S, S == 2 ? 4 : P, Most, Cores>(p, blockIdx.x, plan, taps, mixing, scale, tile, partial);
   } else {
-    input_gradient<T, S, P, Most>(p, blockIdx.x - plan.filter_blocks, plan, taps, mixing, scale, tile, sums);
+    input_gradient<T, S, P, Most, Cores>(p, blockIdx.x - plan.filter_blocks, plan, taps, mixing, scale, tile, sums);
   }
 }
 

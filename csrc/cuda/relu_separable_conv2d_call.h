@@ -36,7 +36,7 @@ struct SeparableCall {
   SeparableProblem problem{};
 
   SeparableCall(const std::vector<Tensor>& images, const std::vector<Tensor>& weights, const std::vector<Tensor>& points,
-                const std::vector<int64_t>& from, const std::vector<int64_t>& steps, int64_t stride, int64_t groups)
+                const std::vector<int64_t>& from, const std::vector<int64_t>& steps, int64_t stride, int64_t groups, bool tf32)
       : last(layout::channels_last(images[0])), inputs(in_layout(images, last)), sources(from), dilations(steps) {
     for (const Tensor& weight : weights) depthwise.push_back(torch::stable::contiguous(weight));
     for (const Tensor& weight : points) pointwise.push_back(torch::stable::contiguous(weight));
@@ -45,7 +45,7 @@ struct SeparableCall {
     p.n = x.size(0), p.c = x.size(1), p.h = x.size(2), p.w = x.size(3), p.out_c = p.image_c = pointwise[0].size(0);
     p.out_h = (p.h + stride - 1) / stride, p.out_w = (p.w + stride - 1) / stride, p.stride = static_cast<int>(stride);
     p.batch = std::max<int64_t>(1, p.n / groups), p.inputs = static_cast<int64_t>(inputs.size());
-    p.channels_last = last, p.packets = packets(inputs, p.c), p.out_packets = last;
+    p.channels_last = last, p.packets = packets(inputs, p.c), p.out_packets = last, p.tf32 = tf32;
     for (size_t f = 0; f < depthwise.size(); ++f)
       p.pad = std::max(p.pad, static_cast<int>(dilations[f] * (depthwise[f].size(3) - 1) / 2));
   }

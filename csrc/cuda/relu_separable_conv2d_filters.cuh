@@ -44,7 +44,85 @@ __device__ __forceinline__ void add_taps_of(const SeparableFilter& f, A (&acc)[(
   }
 }
 
-template <typename T, int S, int P, int Most>
+// Which products a thread owns: of outputs from o on (two; of float64 one), with channels from kPacket q on, of every `teams`-th
+// pixel. Made where it is needed, so that it holds no registers between.
+template <typename A, bool Cores>
+struct Owner {
+  int q, slot, packets, teams, team, o;
+  __device__ __forceinline__ explicit Owner(int outputs) {
+    constexpr int O = kPacket<A> / 2;
+    const int thread = anew(static_cast<int>(threadIdx.x));
+    q = thread % kAcross<A>, slot = thread / kAcross<A>;
+    packets = Cores ? (outputs + 15) / 16 * 8 : (outputs + O - 1) / O;
+    teams = kSlots<A> / packets, team = slot / packets, o = slot % packets * O;
+  }
+  // Of output o + v, in shared memory [v][slot][packet].
+  __device__ __forceinline__ A* place(A* waiting, int v) const { return waiting + ((v * kSlots<A> + slot) * kAcross<A> + q) * kPacket<A>; }
+};
+
+// products [2][4] += g z^T of a team's share of a tile of outputs.
+template <typename T, typename A, int O, int V>
+__device__ __forceinline__ void add_products(const SeparableProblem& p, const SeparableFilter& filter, const At& at, const SeparablePlan& plan,
+                                             const Tile& flat, const A* between, const A* scale, int o0, int outputs,
+                                             const Owner<A, false>& own, A (&products)[O][V]) {
+  const Strides s = strides_of(p.channels_last, p.image_c, p.out_h * p.out_w);
+  const T* g = static_cast<const T*>(filter.data) + static_cast<int64_t>(at.n) * s.n + (o0 + own.o) * s.c;
+#pragma unroll 1
+  for (int pixel = own.team; own.team < own.teams && pixel < plan.rows * flat.columns; pixel += own.teams) {
+    const int i = at.top + pixel / flat.columns, j = at.left + pixel % flat.columns;
+    if (i >= p.out_h || j >= p.out_w) continue;
+    const T* from = g + (i * p.out_w + j) * s.pixel;
+    const auto z = *reinterpret_cast<const Packed<A, V>*>(between + pixel / flat.columns * flat.pitch + pixel % flat.columns * kChannels<A> + own.q * V);
+    A values[O];
+    output_gradients<T>(filter, from, s.c, p.out_packets, own.o, outputs, scale, values);
+#pragma unroll
+    for (int v = 0; v < O; ++v)
+#pragma unroll
+      for (int w = 0; w < V; ++w) products[v][w] += values[v] * z.v[w];
+  }
+}
+
+// Where channel l of z lies, of a pixel in this column, so that lanes of one product meet no bank twice.
+__device__ __forceinline__ int moved_channel(int l, int column) { return l ^ (column & 2) << 2; }
+
+// The same on tensor cores, by 8 pixels of a row: z as moved_channel has it. A team is warps.
+template <typename T>
+__device__ __forceinline__ void add_products_on_cores(const SeparableProblem& p, const SeparableFilter& filter, const At& at,
+                                                      const SeparablePlan& plan, const Tile& flat, const float* between, const float* scale,
+                                                      int o0, int outputs, const Owner<float, true>& own, float (&products)[2][4]) {
+  const Strides s = strides_of(p.channels_last, p.image_c, p.out_h * p.out_w);
+  const T* g = static_cast<const T*>(filter.data) + static_cast<int64_t>(at.n) * s.n + (o0 + own.o) * s.c;
+  const int h = own.slot % 8, t = own.q, across = flat.columns / 8;
+  float acc[2][4];  // product w % 2, place 2 v + w / 2: output o + v and channel 4t + w
+#pragma unroll
+  for (int v = 0; v < 2; ++v)
+#pragma unroll
+    for (int w = 0; w < 4; ++w) acc[w % 2][2 * v + w / 2] = products[v][w];
+#pragma unroll 1
+  for (int piece = own.team; own.team < own.teams && piece < plan.rows * across; piece += own.teams) {
+    const int r = piece / across, column = piece % across * 8, i = at.top + r;
+    if (i >= p.out_h || at.left + column >= p.out_w) continue;
+    float values[2][2] = {};  // [pixel][output]
+    Packed<float, 2> z[2];
+#pragma unroll
+    for (int e = 0; e < 2; ++e) {
+      const int pixel = column + t + 4 * e, j = at.left + pixel;
+      z[e] = *reinterpret_cast<const Packed<float, 2>*>(between + r * flat.pitch + pixel * 16 + moved_channel(2 * h, pixel));
+      if (j < p.out_w && own.o < outputs)
+        output_gradients<T>(filter, g + (i * p.out_w + j) * s.pixel, s.c, p.out_packets, own.o, outputs, scale, values[e]);
+#pragma unroll
+      for (int v = 0; v < 2; ++v) values[e][v] = to_tf32(values[e][v]);
+    }
+#pragma unroll
+    for (int v = 0; v < 2; ++v) mma_tf32(acc[v], {values[0][0], values[0][1], values[1][0], values[1][1]}, {z[0].v[v], z[1].v[v]});
+  }
+#pragma unroll
+  for (int v = 0; v < 2; ++v)
+#pragma unroll
+    for (int w = 0; w < 4; ++w) products[v][w] = acc[w % 2][2 * v + w / 2];
+}
+
+template <typename T, int S, int P, int Most, bool Cores>
 __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsigned block, const SeparablePlan& plan, accumulate_t<T>* taps,
                                                  accumulate_t<T>* mixing, accumulate_t<T>* scale, accumulate_t<T>* tile,
                                                  accumulate_t<T>* partial) {
@@ -61,21 +139,18 @@ __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsi
   const Tile flat{kTileRows, kColumns, kColumns * kC + 64 / static_cast<int>(sizeof(A))};
   A* between = tile + shape.rows * shape.pitch;
   const Strip<A, P> strip;
-  const Strides s = strides_of(p.channels_last, p.image_c, p.out_h * p.out_w);
-  const int o0 = static_cast<int>(output_block) * kOutputs<A>, outputs = min(static_cast<int>(p.out_c) - o0, kOutputs<A>), packets = (outputs + O - 1) / O;
-  const int q = threadIdx.x % kAcross<A>, slot = threadIdx.x / kAcross<A>, teams = kSlots<A> / packets, team = slot / packets;
-  const int o = slot % packets * O;  // of the products that this thread owns
+  const int o0 = static_cast<int>(output_block) * kOutputs<A>, outputs = min(static_cast<int>(p.out_c) - o0, kOutputs<A>);
   const int half = strip.column / P;  // which rows of taps
   A of_taps[(Most + 1) / 2 * Most] = {}, products[O][V] = {};
-  A* waiting = kProductsWait<A, Most> ? between + flat.rows * flat.pitch : tile;  // [v][slot][packet]
-  const auto products_at = [&](int v) { return reinterpret_cast<Packed<A, V>*>(waiting + ((v * kSlots<A> + slot) * kAcross<A> + q) * V); };
+  A* waiting = kProductsWait<A, Most> ? between + flat.rows * flat.pitch : tile;
   const auto put_products = [&] {
+    const Owner<A, Cores> own(outputs);
 #pragma unroll
     for (int v = 0; v < O; ++v) {
       Packed<A, V> packet;
 #pragma unroll
       for (int w = 0; w < V; ++w) packet.v[w] = products[v][w];
-      *products_at(v) = packet;
+      *reinterpret_cast<Packed<A, V>*>(own.place(waiting, v)) = packet;
     }
   };
   if constexpr (kProductsWait<A, Most>) put_products();
@@ -94,36 +169,36 @@ __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsi
         correlate<Correlation, A, S, false, Most>(z, tile + strip.row * S * shape.pitch + strip.column * S * kC + strip.lane, shape.pitch,
                                                   filter.k, filter.dilation, taps + strip.lane, 0);
 #pragma unroll
-      for (int t = 0; t < P; ++t) between[strip.row * flat.pitch + (strip.column + t) * kC + strip.lane] = z[t];
+      for (int t = 0; t < P; ++t) {
+        A* row = between + strip.row * flat.pitch + (strip.column + t) * kC;
+        if constexpr (Cores) {
+          row[moved_channel(strip.lane, t)] = to_tf32(z[t]);
+        } else {
+          row[strip.lane] = z[t];
+        }
+      }
     }
     __syncthreads();
+    const Owner<A, Cores> own(outputs);
     if constexpr (kProductsWait<A, Most>) {
 #pragma unroll
       for (int v = 0; v < O; ++v) {
-        const Packed<A, V> packet = *products_at(v);
+        const auto packet = *reinterpret_cast<const Packed<A, V>*>(own.place(waiting, v));
 #pragma unroll
         for (int w = 0; w < V; ++w) products[v][w] = packet.v[w];
       }
     }
-    const T* g = static_cast<const T*>(filter.data) + static_cast<int64_t>(at.n) * s.n + (o0 + o) * s.c;
-#pragma unroll 1
-    for (int pixel = team; team < teams && pixel < plan.rows * kColumns; pixel += teams) {
-      const int i = at.top + pixel / kColumns, j = at.left + pixel % kColumns;
-      if (i >= p.out_h || j >= p.out_w) continue;
-      const T* from = g + (i * p.out_w + j) * s.pixel;
-      const auto z = *reinterpret_cast<const Packed<A, V>*>(between + pixel / kColumns * flat.pitch + pixel % kColumns * kC + q * V);
-      A values[O];
-      output_gradients<T>(filter, from, s.c, p.out_packets, o, outputs, scale, values);
-#pragma unroll
-      for (int v = 0; v < O; ++v)
-#pragma unroll
-        for (int w = 0; w < V; ++w) products[v][w] += values[v] * z.v[w];
+    if constexpr (Cores) {
+      add_products_on_cores<T>(p, filter, at, plan, flat, between, scale, o0, outputs, own, products);
+    } else {
+      add_products<T>(p, filter, at, plan, flat, between, scale, o0, outputs, own, products);
     }
     if constexpr (kProductsWait<A, Most>) put_products();
     if (output_block != 0 || filter.depthwise == nullptr) continue;
     __syncthreads();
     const Tile part{plan.rows, kColumns, flat.pitch};
-    mix_back<T, S == 2 ? 1 : 2>(p, filter, between, part, mixing, scale, at.n, at.top, at.left, first);
+    // Of float32 one pixel at once on tensor cores: there are no registers for two.
+    mix_back<T, S == 2 || (Cores && sizeof(T) == 4) ? 1 : 2, Cores>(p, filter, between, part, mixing, scale, at.n, at.top, at.left, first);
     __syncthreads();
     if (!mine) continue;
 #pragma unroll 1
@@ -159,10 +234,11 @@ __device__ __forceinline__ void filter_gradients(const SeparableProblem& p, unsi
     __syncthreads();
     put_products();
   }
+  const Owner<A, Cores> own(outputs);
   __syncthreads();
   for (int i = threadIdx.x / kC; i < outputs; i += kThreads / kC) {
     A total = A(0);
-    for (int k = 0; k < teams; ++k) total += waiting[(i % O * kSlots<A> + k * packets + i / O) * kC + strip.lane];
+    for (int k = 0; k < own.teams; ++k) total += waiting[(i % O * kSlots<A> + k * own.packets + i / O) * kC + strip.lane];
     if (first + strip.lane < p.c) partial[area * p.c + (o0 + i) * p.c + first + strip.lane] = total;
   }
 }

@@ -7,7 +7,7 @@ namespace ddarts {
 namespace separable {
 
 // sums [I, tiles, C, 2] of dz and dz a over the tile, where given: dx is then finished by another kernel.
-template <typename T, int S, int P, int Most>
+template <typename T, int S, int P, int Most, bool Cores>
 __device__ __forceinline__ void input_gradient(const SeparableProblem& p, unsigned block, const SeparablePlan& plan, accumulate_t<T>* taps,
                                                accumulate_t<T>* mixing, accumulate_t<T>* scale, accumulate_t<T>* tile,
                                                double* sums) {
@@ -30,7 +30,7 @@ __device__ __forceinline__ void input_gradient(const SeparableProblem& p, unsign
     const Tile shape = gradient_tile<A>(kColumns, S, filter.dilation * (filter.k - 1) / 2, before);
     __syncthreads();  // of the filter before all is read
     load_taps<A>(taps, p, filter, first);
-    mix_back<T, S == 2 ? 1 : 2>(p, filter, tile, shape, mixing, scale, at.n, at.top / S - before, at.left / S - before, first);
+    mix_back<T, S == 2 ? 1 : 2, Cores>(p, filter, tile, shape, mixing, scale, at.n, at.top / S - before, at.left / S - before, first);
     __syncthreads();
     if (!mine) continue;
     if constexpr (S == 1) {

@@ -21,6 +21,19 @@ inline int64_t output_tiles(const SeparableProblem& p, int rows) {
   return p.n * ceil_div(p.out_h, rows) * ceil_div(p.out_w, narrow_tiles(p) ? 8 : 16);
 }
 
+// f(std::true_type) where products are on tensor cores: of float16 and bfloat16, of float32 where the call allows it; else
+// f(std::false_type).
+template <typename T, typename F>
+void with_products(const SeparableProblem& p, const F& f) {
+  if constexpr (sizeof(T) == 2) {
+    f(std::true_type{});
+  } else if constexpr (sizeof(T) == 4) {
+    p.tf32 ? f(std::true_type{}) : f(std::false_type{});
+  } else {
+    f(std::false_type{});
+  }
+}
+
 // Channels that a block has of an image at once.
 inline int64_t channels_at_once(DType dtype) { return dtype == DType::float64 ? 8 : 16; }
 

@@ -213,6 +213,17 @@ def autocasts(device_type: str) -> bool:
     return device_type in _WITH_AUTOCAST and torch.is_autocast_enabled(device_type)
 
 
+def tf32_allowed(x: Tensor) -> bool:
+    """Whether products of float32 like x may be in TF32: as torch is set for convolutions on CUDA devices."""
+    return x.device.type == "cuda" and _convolutions_in_tf32()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _convolutions_in_tf32() -> bool:
+    """What is compiled keeps the answer: Dynamo cannot trace the question."""
+    return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
+
+
 def dtype_name(dtype: torch.dtype | torch.layout) -> str:
     """``float32`` for ``torch.float32``."""
     return str(dtype).removeprefix("torch.")

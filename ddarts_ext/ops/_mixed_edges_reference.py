@@ -56,6 +56,7 @@ def mixed_edges_reference(
     inner_mean: Tensor | None,
     inner_rstd: Tensor | None,
     eps: float,
+    tf32: bool = False,
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
     """(sums, outputs of the convolutions, of first stages before a second, maximum, average and argmax of the pools),
     mean, rstd, inner_mean, inner_rstd."""
@@ -117,6 +118,7 @@ def mixed_edges_backward_reference(
     input_grad: bool,
     parameters_grad: bool,
     weights_grad: bool,
+    tf32: bool = False,
 ) -> list[Tensor]:
     """The gradients of x, of the weights, of the depthwise and of the pointwise filters, those that are wanted.
 

@@ -94,6 +94,7 @@ def mixed_edges(
     tensors, *found = _forward(
         x, previous, depthwise, pointwise, weights, list(edges.targets), list(edges.kinds), list(edges.dilations),
         list(edges.seconds), list(edges.normalize), edges.sums, edges.stride, *statistics, eps,
+        _checks.tf32_allowed(x),
     )  # fmt: skip
     return MixedEdges(tensors[: edges.sums], *found)
 
@@ -188,7 +189,7 @@ def _fake(
 def _fake_backward(
     grads: list[Tensor], x: Tensor, depthwise: list[Tensor], pointwise: list[Tensor], weights: Tensor, *settings: Any
 ) -> list[Tensor]:
-    input_grad, parameters_grad, weights_grad = settings[-3:]
+    input_grad, parameters_grad, weights_grad = settings[12:15]
     found = []
     if input_grad:
         found.append(torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=_checks.memory_format_of(x)))
@@ -198,7 +199,7 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, previous, depthwise, pointwise, weights, *settings, sums, stride, mean, _, _, _, _ = inputs
+    x, previous, depthwise, pointwise, weights, *settings, sums, stride, mean, _, _, _, _, ctx.tf32 = inputs
     ctx.settings, ctx.batch_statistics, ctx.adds = (*settings, stride), mean is None, bool(previous)
     ctx.shape, ctx.sizes = output[0][0].shape, (sums, len(depthwise))
     tensors, *tables = output
@@ -225,12 +226,12 @@ def _backward(ctx: Any, grads: list[Tensor | None], *_: Any) -> tuple[Any, ...]:
     needs_parameters = any(map(any, needs_filters))
     found = _backward_op(
         incoming, x, depthwise, pointwise, weights, saved, *ctx.settings, *tables, ctx.batch_statistics, needs_x,
-        needs_parameters, needs_weights,
+        needs_parameters, needs_weights, ctx.tf32,
     )  # fmt: skip
     dx = found.pop(0) if needs_x else None
     d_weights = found.pop(0) if needs_weights else None
     filters = (found[:stages], found[stages:]) if needs_parameters else ([None] * stages, [None] * stages)
-    return dx, incoming if ctx.adds else [], *filters, d_weights, *[None] * 12
+    return dx, incoming if ctx.adds else [], *filters, d_weights, *[None] * 13
 
 
 def _check(
@@ -285,7 +286,7 @@ def _check(
 _forward = define_op(
     "mixed_edges(Tensor x, Tensor[] previous, Tensor[] depthwise, Tensor[] pointwise, Tensor weights, int[] targets, "
     "int[] kinds, int[] dilations, int[] seconds, bool[] normalize, int sums, int stride, Tensor? mean, Tensor? rstd, "
-    "Tensor? inner_mean, Tensor? inner_rstd, float eps) -> (Tensor[], Tensor, Tensor, Tensor, Tensor)",
+    "Tensor? inner_mean, Tensor? inner_rstd, float eps, bool tf32=False) -> (Tensor[], Tensor, Tensor, Tensor, Tensor)",
     reference=mixed_edges_reference,
     fake=_fake,
     backward=_backward,
@@ -295,7 +296,7 @@ _backward_op = define_op(
     "mixed_edges_backward(Tensor[] grads, Tensor x, Tensor[] depthwise, Tensor[] pointwise, Tensor weights, "
     "Tensor[] saved, int[] targets, int[] kinds, int[] dilations, int[] seconds, bool[] normalize, int stride, "
     "Tensor mean, Tensor rstd, Tensor inner_mean, Tensor inner_rstd, bool batch_statistics, bool input_grad, "
-    "bool parameters_grad, bool weights_grad) -> Tensor[]",
+    "bool parameters_grad, bool weights_grad, bool tf32=False) -> Tensor[]",
     reference=mixed_edges_backward_reference,
     fake=_fake_backward,
     **through_reference(mixed_edges_backward_reference),

@@ -43,7 +43,7 @@ def relu_pointwise_conv2d(x: Tensor, weights: Sequence[Tensor], *, stride: int =
     if x.device.type != "cpu" and (x.shape[1] > WIDEST[0] or max(weight.shape[0] for weight in weights) > WIDEST[1]):
         check_composed(_OP)
         return composed(x, weights, stride)
-    out: Tensor = _forward(x, weights, stride)
+    out: Tensor = _forward(x, weights, stride, _checks.tf32_allowed(x))
     return out
 
 
@@ -72,7 +72,7 @@ def _parts(x: Tensor, weights: list[Tensor], stride: int, channels: int = 1) -> 
     return parts
 
 
-def relu_pointwise_conv2d_reference(x: Tensor, weights: list[Tensor], stride: int) -> Tensor:
+def relu_pointwise_conv2d_reference(x: Tensor, weights: list[Tensor], stride: int, tf32: bool = False) -> Tensor:
     acc = _checks.accumulate_dtype(x.dtype)
     parts = zip(_parts(x.to(acc), weights, stride), weights, strict=True)
     out = torch.cat([F.conv2d(part, weight.to(acc)) for part, weight in parts], 1).to(x.dtype)
@@ -80,7 +80,13 @@ def relu_pointwise_conv2d_reference(x: Tensor, weights: list[Tensor], stride: in
 
 
 def relu_pointwise_conv2d_backward_reference(
-    grad: Tensor, x: Tensor, weights: list[Tensor], stride: int, input_grad: bool, weights_grad: bool
+    grad: Tensor,
+    x: Tensor,
+    weights: list[Tensor],
+    stride: int,
+    input_grad: bool,
+    weights_grad: bool,
+    tf32: bool = False,
 ) -> list[Tensor]:
     """The gradients of x and of the weights, those that are wanted."""
     acc = _checks.accumulate_dtype(x.dtype)
@@ -103,14 +109,20 @@ def relu_pointwise_conv2d_backward_reference(
     return found
 
 
-def _fake(x: Tensor, weights: list[Tensor], stride: int) -> Tensor:
+def _fake(x: Tensor, weights: list[Tensor], stride: int, tf32: bool = False) -> Tensor:
     n, _, h, w = x.shape
     size = (n, sum(weight.shape[0] for weight in weights), (h + stride - 1) // stride, (w + stride - 1) // stride)
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=_checks.memory_format_of(x))
 
 
 def _fake_backward(
-    grad: Tensor, x: Tensor, weights: list[Tensor], stride: int, input_grad: bool, weights_grad: bool
+    grad: Tensor,
+    x: Tensor,
+    weights: list[Tensor],
+    stride: int,
+    input_grad: bool,
+    weights_grad: bool,
+    tf32: bool = False,
 ) -> list[Tensor]:
     found = []
     if input_grad:
@@ -119,16 +131,16 @@ def _fake_backward(
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    x, weights, ctx.stride = inputs
+    x, weights, ctx.stride, ctx.tf32 = inputs
     ctx.save_for_backward(x, *weights)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     x, *weights = ctx.saved_tensors
     input_grad, weights_grad = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1])
-    found = _backward_op(grad, x, weights, ctx.stride, input_grad, weights_grad)
+    found = _backward_op(grad, x, weights, ctx.stride, input_grad, weights_grad, ctx.tf32)
     dx = found.pop(0) if input_grad else None
-    return dx, found if weights_grad else [None] * len(weights), None
+    return dx, found if weights_grad else [None] * len(weights), None, None
 
 
 def _check(x: Tensor, weights: list[Tensor], stride: int) -> None:
@@ -144,7 +156,7 @@ def _check(x: Tensor, weights: list[Tensor], stride: int) -> None:
 
 
 _forward = define_op(
-    "relu_pointwise_conv2d(Tensor x, Tensor[] weights, int stride) -> Tensor",
+    "relu_pointwise_conv2d(Tensor x, Tensor[] weights, int stride, bool tf32=False) -> Tensor",
     reference=relu_pointwise_conv2d_reference,
     fake=_fake,
     backward=_backward,
@@ -152,7 +164,7 @@ _forward = define_op(
 )
 _backward_op = define_op(
     "relu_pointwise_conv2d_backward(Tensor grad, Tensor x, Tensor[] weights, int stride, bool input_grad, "
-    "bool weights_grad) -> Tensor[]",
+    "bool weights_grad, bool tf32=False) -> Tensor[]",
     reference=relu_pointwise_conv2d_backward_reference,
     fake=_fake_backward,
     **through_reference(relu_pointwise_conv2d_backward_reference),

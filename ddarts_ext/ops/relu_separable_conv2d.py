@@ -80,9 +80,8 @@ def relu_separable_conv2d(
     if cast[0] is not inputs[0]:
         ends = len(inputs), len(inputs) + len(weights)
         inputs, weights, pointwise = list(cast[: ends[0]]), list(cast[ends[0] : ends[1]]), list(cast[ends[1] :])
-    return ReluDepthwise(
-        *_forward(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups, eps)
-    )
+    settings = sources, dilations, stride, normalize, mean, rstd, groups, eps, _checks.tf32_allowed(inputs[0])
+    return ReluDepthwise(*_forward(inputs, weights, pointwise, *settings))
 
 
 def composed(
@@ -149,6 +148,7 @@ def relu_separable_conv2d_reference(
     rstd: Tensor | None,
     groups: int,
     eps: float,
+    tf32: bool = False,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     def filter_one(x: Tensor, own: list[Tensor], steps: list[int], *statistics: Tensor | None) -> Any:
         return filtered(x, own, steps, stride, normalize, *statistics, groups, eps)  # type: ignore[call-arg, arg-type]
@@ -177,6 +177,7 @@ def relu_separable_conv2d_backward_reference(
     groups: int,
     input_grad: bool,
     weights_grad: bool,
+    tf32: bool = False,
 ) -> list[Tensor]:
     """The gradients of the inputs, of the depthwise filters and of the pointwise ones, those that are wanted."""
     acc = _checks.accumulate_dtype(inputs[0].dtype)
@@ -219,6 +220,7 @@ def _fake(
     rstd: Tensor | None,
     groups: int,
     eps: float,
+    tf32: bool = False,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     first = inputs[0]
     n, c, h, w = first.shape
@@ -237,7 +239,7 @@ def _fake(
 def _fake_backward(
     grads: list[Tensor], inputs: list[Tensor], weights: list[Tensor], pointwise: list[Tensor], *settings: Any
 ) -> list[Tensor]:
-    input_grad, weights_grad = settings[-2:]
+    input_grad, weights_grad = settings[8:10]
     found = []
     if input_grad:
         for x in inputs:
@@ -259,7 +261,8 @@ def _side_by_side(weights: list[Tensor]) -> list[Tensor]:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    xs, weights, pointwise, ctx.sources, ctx.dilations, ctx.stride, ctx.normalize, mean, _, ctx.groups, _ = inputs
+    xs, weights, pointwise, ctx.sources, ctx.dilations, ctx.stride, ctx.normalize, mean, *rest = inputs
+    _, ctx.groups, _, ctx.tf32 = rest
     ctx.batch_statistics = ctx.normalize and mean is None
     ctx.mark_non_differentiable(output[1], output[2])
     ctx.set_materialize_grads(False)
@@ -278,14 +281,14 @@ def _backward(ctx: Any, grads: list[Tensor | None], *_: Any) -> tuple[Any, ...]:
             [grads[f] for f in used], saved[:count], [saved[count + f] for f in used],
             [saved[count + filters + f] for f in used], [ctx.sources[f] for f in used],
             [ctx.dilations[f] for f in used], ctx.stride, ctx.normalize, mean, rstd, ctx.batch_statistics, ctx.groups,
-            input_grad, weights_grad,
+            input_grad, weights_grad, ctx.tf32,
         )  # fmt: skip
         slots = list(range(count)) if input_grad else []
         if weights_grad:
             slots += [count + f for f in used] + [count + filters + f for f in used]
         for slot, gradient in zip(slots, gradients, strict=True):
             found[slot] = gradient
-    return found[:count], found[count : count + filters], found[count + filters :], *[None] * 8
+    return found[:count], found[count : count + filters], found[count + filters :], *[None] * 9
 
 
 def _check(
@@ -324,7 +327,8 @@ def _check(
 
 _forward = define_op(
     "relu_separable_conv2d(Tensor[] inputs, Tensor[] weights, Tensor[] pointwise, int[] sources, int[] dilations, "
-    "int stride, bool normalize, Tensor? mean, Tensor? rstd, int groups, float eps) -> (Tensor[], Tensor, Tensor)",
+    "int stride, bool normalize, Tensor? mean, Tensor? rstd, int groups, float eps, "
+    "bool tf32=False) -> (Tensor[], Tensor, Tensor)",
     reference=relu_separable_conv2d_reference,
     fake=_fake,
     backward=_backward,
@@ -333,7 +337,7 @@ _forward = define_op(
 _backward_op = define_op(
     "relu_separable_conv2d_backward(Tensor[] grads, Tensor[] inputs, Tensor[] weights, Tensor[] pointwise, "
     "int[] sources, int[] dilations, int stride, bool normalize, Tensor mean, Tensor rstd, bool batch_statistics, "
-    "int groups, bool input_grad, bool weights_grad) -> Tensor[]",
+    "int groups, bool input_grad, bool weights_grad, bool tf32=False) -> Tensor[]",
     reference=relu_separable_conv2d_backward_reference,
     fake=_fake_backward,
     **through_reference(relu_separable_conv2d_backward_reference),

@@ -51,7 +51,9 @@ struct Thread {
   uint32_t mask = 0, ballot = 0;
   int source = -1, predicate = 0;
   Slot given, received;
+  void* operands = nullptr;  // of an operation that the lanes of a warp do together
 };
+using Together = void (*)(void* const (&operands)[32]);
 
 class Block {
  public:
@@ -107,7 +109,14 @@ class Block {
   // All lanes of the mask meet; then every lane has received what lane `source` gave (source < 0: nothing).
   void collective(uint32_t mask, int source) {
     const laboratory::Pause pause;
-    meet(mask, source);
+    meet(mask, source, nullptr);
+    laboratory::passed_collective(current_->number);
+  }
+  // All 32 lanes of a warp meet, and the last to come does the operation on what each of them brought.
+  void together(void* operands, Together operation) {
+    const laboratory::Pause pause;
+    current_->operands = operands;
+    meet(0xffffffffu, -1, operation);
     laboratory::passed_collective(current_->number);
   }
 
@@ -158,7 +167,7 @@ class Block {
     const laboratory::Trace trace;
     (*body_)();
   }
-  void meet(uint32_t mask, int source) {
+  void meet(uint32_t mask, int source, Together operation) {
     Thread& self = *current_;
     const int first = self.number & ~31;
     if (!(mask >> (self.number & 31) & 1)) fail(name(self) + ": the warp mask does not name the calling lane");
@@ -176,6 +185,11 @@ class Block {
       const Thread& other = threads_[first + lane];
       if (other.state != State::in_warp || other.mask != mask) return wait();
       if (other.predicate) ballot |= 1u << lane;
+    }
+    if (operation != nullptr) {
+      void* operands[32];
+      for (int lane = 0; lane < 32; ++lane) operands[lane] = threads_[first + lane].operands;
+      operation(operands);
     }
     for (int lane = 0; lane < 32; ++lane) {  // the last lane to come serves all
       if (!(mask >> lane & 1)) continue;

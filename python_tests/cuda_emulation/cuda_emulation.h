@@ -3,7 +3,8 @@
 //
 // Threads of a block run in the order that settings.order names and switch only at barriers and warp collectives, so a
 // missing barrier shows as a result that changes with the order or as NaN from poisoned shared memory. Built with
-// -fsanitize=address, accesses outside a tensor are found. Not covered: cooperative groups, cp.async, tensor cores, time.
+// -fsanitize=address, accesses outside a tensor are found. Tensor cores: mma.m16n8k8 in TF32. Not covered: cooperative
+// groups, cp.async, other shapes of mma, time.
 #pragma once
 #if defined(__CUDACC__)
 #error "cuda_emulation.h is for host compilers"
@@ -76,6 +77,42 @@ T shuffle(uint32_t mask, T value, int source) {
   block->collective(mask, source);
   std::memcpy(static_cast<void*>(&value), &self.received, sizeof(T));
   return value;
+}
+// d += a b of a warp, [16,8] by [8,8], of fragments as the PTX manual lays out mma.m16n8k8 with .tf32: row g = lane / 4, column
+// t = lane % 4; a: (g,t), (g+8,t), (g,t+4), (g+8,t+4); b: (t,g), (t+4,g); d: (g,2t), (g,2t+1), (g+8,2t), (g+8,2t+1). Of every
+// operand ten bits of the fraction are read, as on a device.
+struct Fragments {
+  float *d, a[4], b[2];
+};
+inline void product_of_fragments(void* const (&lanes)[32]) {
+  const auto read = [](float v) {
+    uint32_t bits;
+    std::memcpy(&bits, &v, sizeof(v));
+    bits &= 0xffffe000u;
+    std::memcpy(&v, &bits, sizeof(v));
+    return static_cast<double>(v);
+  };
+  double a[16][8], b[8][8];
+  for (int lane = 0; lane < 32; ++lane) {
+    const auto& own = *static_cast<const Fragments*>(lanes[lane]);
+    const int g = lane / 4, t = lane % 4;
+    for (int i = 0; i < 4; ++i) a[g + i % 2 * 8][t + i / 2 * 4] = read(own.a[i]);
+    for (int i = 0; i < 2; ++i) b[t + i * 4][g] = read(own.b[i]);
+  }
+  for (int lane = 0; lane < 32; ++lane) {
+    const auto& own = *static_cast<const Fragments*>(lanes[lane]);
+    for (int i = 0; i < 4; ++i) {
+      const int row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+      double sum = static_cast<double>(own.d[i]);
+      for (int k = 0; k < 8; ++k) sum += a[row][k] * b[k][column];
+      own.d[i] = static_cast<float>(sum);
+    }
+  }
+}
+inline void mma_tf32(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
+  const laboratory::Pause pause;
+  Fragments own{d, {a[0], a[1], a[2], a[3]}, {b[0], b[1]}};
+  block->together(&own, product_of_fragments);
 }
 // Replaces *address by f(old), gives old. One thread runs at a time, so nothing need be atomic.
 template <class T, class F>

@@ -8,10 +8,14 @@ import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
 
 import torch
 from cuda_emulation import build, cases, laboratory
 from cuda_emulation.laboratory import Kernel
+
+from ddarts_ext.ops import _checks
 
 OPS = (
     "relu_depthwise_conv2d",
@@ -26,13 +30,29 @@ OPS = (
     "spawn_group",
     "recurrent_node",
 )
+
+
+class Variant(NamedTuple):
+    """How images are. tf32: whether products of float32 may be in TF32, for the ops that have such kernels."""
+
+    dtype: torch.dtype
+    format_: torch.memory_format
+    tf32: bool = False
+
+    def __str__(self) -> str:
+        products = " in TF32" if self.tf32 else ""
+        return f"{str(self.dtype).removeprefix('torch.')}{products} {LAYOUTS[self.format_]}"
+
+
 VARIANTS = (
-    (torch.float32, torch.channels_last),
-    (torch.bfloat16, torch.channels_last),
-    (torch.float32, torch.contiguous_format),
+    Variant(torch.float32, torch.channels_last),
+    Variant(torch.float32, torch.channels_last, tf32=True),
+    Variant(torch.bfloat16, torch.channels_last),
+    Variant(torch.float32, torch.contiguous_format),
 )
-SHAPES = {cases.SMALL: VARIANTS, cases.FEW_LATE: (VARIANTS[0], VARIANTS[2])}
-"""Whose accesses are seen, with the dtypes and layouts of each."""
+WITH_TF32 = ("relu_separable_conv2d", "relu_pointwise_conv2d", "mixed_edges")
+SHAPES = {cases.SMALL: VARIANTS, cases.FEW_LATE: [v for v in VARIANTS if v.dtype == torch.float32]}
+"""Whose accesses are seen, with the variants of each."""
 MULTIPROCESSORS = 132
 """Of an H100: what a grid must fill."""
 SHORTER = {"__nv_bfloat16": "bf16", "unsigned int": "u32", "true": "1", "false": "0", "unsigned short": "u16"}
@@ -125,22 +145,23 @@ def _look_at(op: str, into: torch.library.Library) -> Iterator[Seen]:
             emulated = getattr(getattr(torch.ops, build.NAMESPACE), name).default
             into.impl(name, emulated, "CPU")  # type: ignore[no-untyped-call]
 
-    def kernels(shape: cases.Shape, dtype: torch.dtype, format_: torch.memory_format) -> list[Kernel]:
+    def kernels(shape: cases.Shape, variant: Variant) -> list[Kernel]:
         laboratory.forget(library)
-        for case in cases.cases(dtype, format_, shape):
-            if case.op == op:
-                case.run()
+        with mock.patch.object(_checks, "tf32_allowed", return_value=variant.tf32):
+            for case in cases.cases(variant.dtype, variant.format_, shape):
+                if case.op == op:
+                    case.run()
         return laboratory.read(library, path)
 
-    for dtype, format_ in VARIANTS:
+    for variant in VARIANTS:
+        if variant.tf32 and op not in WITH_TF32:
+            continue
         with laboratory.dry(library):
-            grids = {kernel.name: kernel.blocks for kernel in kernels(cases.LATE, dtype, format_)}
-        for shape in (shape for shape, variants in SHAPES.items() if (dtype, format_) in variants):
-            variant = f"{str(dtype).removeprefix('torch.')} {LAYOUTS[format_]}"
-            if shape != cases.SMALL:
-                variant += f" {shape}"
-            for kernel in kernels(shape, dtype, format_):
-                yield Seen(op, variant, kernel, grids.get(kernel.name))
+            grids = {kernel.name: kernel.blocks for kernel in kernels(cases.LATE, variant)}
+        for shape in (shape for shape, variants in SHAPES.items() if variant in variants):
+            text = str(variant) if shape == cases.SMALL else f"{variant} {shape}"
+            for kernel in kernels(shape, variant):
+                yield Seen(op, text, kernel, grids.get(kernel.name))
 
 
 def markdown(seen: Iterable[Seen], known: dict[tuple[str, str], Resources] | str, architecture: str) -> Iterator[str]:

@@ -19,14 +19,17 @@ WANTED = [(True, True, True), (True, False, False), (False, True, False), (False
 """The gradients of x, of the filters, of the weights."""
 
 
-def check(emulated: Any, p: Problem, wanted: Sequence[tuple[bool, bool, bool]] = WANTED[:1]) -> None:
+def check(
+    emulated: Any, p: Problem, wanted: Sequence[tuple[bool, bool, bool]] = WANTED[:1], *, tf32: bool = False
+) -> None:
     """Sums, what is saved, statistics and gradients."""
     q = p.double()
     own, all_settings = operands(p)
+    row = torch.float16 if tf32 else p.x.dtype  # which has as many bits
     _, exact_settings = operands(q)
     with torch.no_grad():
         tensors, *tables = emulated.op("mixed_edges")(
-            p.x, p.previous, p.depthwise, p.pointwise, p.weights, *all_settings
+            p.x, p.previous, p.depthwise, p.pointwise, p.weights, *all_settings, tf32
         )
         want, *want_tables = mixed_edges_reference(
             q.x, q.previous, q.depthwise, q.pointwise, q.weights, *exact_settings
@@ -37,9 +40,9 @@ def check(emulated: Any, p: Problem, wanted: Sequence[tuple[bool, bool, bool]] =
         if a.dtype == torch.uint8 and a.numel():
             assert torch.equal(a, b)
         elif a.numel():
-            assert_close(a, b)
+            assert_close(a, b, row)
     for a, b in zip(tables, want_tables, strict=True):
-        assert_close(a, b, p.x.dtype)  # of outputs that are rounded
+        assert_close(a, b, row)  # of outputs that are rounded
     sums = p.edges.sums
     layout = torch.channels_last if p.x.stride(1) == 1 else torch.contiguous_format
     grads = [normal(s.shape, p.x.dtype, 100 + i).contiguous(memory_format=layout) for i, s in enumerate(tensors[:sums])]
@@ -49,8 +52,9 @@ def check(emulated: Any, p: Problem, wanted: Sequence[tuple[bool, bool, bool]] =
     for flags in wanted:
         with torch.no_grad():
             found = emulated.op("mixed_edges_backward")(
-                grads, p.x, p.depthwise, p.pointwise, p.weights, tensors[sums:], *own, *tables, not p.statistics, *flags
-            )
+                grads, p.x, p.depthwise, p.pointwise, p.weights, tensors[sums:], *own, *tables, not p.statistics,
+                *flags, tf32,
+            )  # fmt: skip
             expected = mixed_edges_backward_reference(
                 [g.double() for g in grads], q.x, q.depthwise, q.pointwise, q.weights, exact, *own, *rows,
                 not p.statistics, *flags,
@@ -58,7 +62,7 @@ def check(emulated: Any, p: Problem, wanted: Sequence[tuple[bool, bool, bool]] =
         assert len(found) == len(expected)
         for a, b in zip(found, expected, strict=True):
             assert a.shape == b.shape
-            assert_close(a, b, a.dtype if a.dtype.itemsize == 2 else p.x.dtype, gradient=True)
+            assert_close(a, b, a.dtype if a.dtype.itemsize == 2 else row, gradient=True)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -69,6 +73,14 @@ def test_every_dtype_layout_and_setting(emulated: Any, dtype: torch.dtype, layou
         for stride, groups, given in settings[index :: 3 if dtype.itemsize > 2 else 4]:
             p = problem((6, 16, 9, 8), dtype=dtype, stride=stride, groups=groups, given=given, previous=index != 1)
             check(emulated, in_layout(p, LAYOUTS[layout]), WANTED if index == 0 else WANTED[:1])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_products_in_tf32(emulated: Any, layout: str) -> None:
+    for index, _ in enumerate(emulated.orders()):
+        for stride in (1, 2):
+            p = problem((4, 20, 9, 17), dtype=torch.float32, stride=stride, groups=2, given=index == 1, previous=True)
+            check(emulated, in_layout(p, LAYOUTS[layout]), tf32=True)
 
 
 @pytest.mark.parametrize("entries", CHOICES, ids=str)

@@ -27,21 +27,23 @@ CASES = (
 
 
 def check(
-    emulated: Any, x: Tensor, outs: Sequence[int], stride: int, layout: torch.memory_format = torch.channels_last
-) -> None:
+    emulated: Any, x: Tensor, outs: Sequence[int], stride: int, layout: torch.memory_format = torch.channels_last,
+    *, tf32: bool = False,
+) -> None:  # fmt: skip
     """The output, and the gradients: all, that of x alone, those of the weights alone."""
     weights = [normal((out, x.shape[1], 1, 1), x.dtype, 60 + f) / x.shape[1] ** 0.5 for f, out in enumerate(outs)]
     exact = [weight.double() for weight in weights]
     want = relu_pointwise_conv2d_reference(x.double(), exact, stride)
-    got = emulated.op(OP)(x, weights, stride)
+    got = emulated.op(OP)(x, weights, stride, tf32)
+    row = torch.float16 if tf32 else x.dtype  # which has as many bits
     assert got.dtype == x.dtype
-    assert_close(got, want)
+    assert_close(got, want, row)
     grad = normal(want.shape, x.dtype, 100).contiguous(memory_format=layout)
     for wanted in ((True, True), (True, False), (False, True)):
         expected = relu_pointwise_conv2d_backward_reference(grad.double(), x.double(), exact, stride, *wanted)
-        found = emulated.op(f"{OP}_backward")(grad, x, weights, stride, *wanted)
+        found = emulated.op(f"{OP}_backward")(grad, x, weights, stride, *wanted, tf32)
         for a, b in zip(found, expected, strict=True):
-            assert_close(a, b, x.dtype, gradient=True)
+            assert_close(a, b, row, gradient=True)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -51,6 +53,8 @@ def test_every_dtype_layout_and_stride(emulated: Any, dtype: torch.dtype, layout
         for shape, outs, stride in CASES:
             x = normal(shape, dtype, 0).contiguous(memory_format=LAYOUTS[layout])
             check(emulated, x, outs, stride, LAYOUTS[layout])
+            if dtype == torch.float32:
+                check(emulated, x, outs, stride, LAYOUTS[layout], tf32=True)
 
 
 def test_strided_empty_and_many_images(emulated: Any) -> None:

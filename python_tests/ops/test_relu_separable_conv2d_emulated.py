@@ -36,7 +36,7 @@ def double(tensors: Sequence[Tensor]) -> list[Tensor]:
 def check(
     emulated: Any, images: list[Tensor], weights: list[Tensor], pointwise: list[Tensor], sources: list[int],
     dilations: list[int], stride: int = 1, *, groups: int = 1, normalize: bool = False,
-    given: tuple[Tensor, Tensor] | None = None, layout: torch.memory_format = torch.channels_last,
+    given: tuple[Tensor, Tensor] | None = None, layout: torch.memory_format = torch.channels_last, tf32: bool = False,
 ) -> None:  # fmt: skip
     """Outputs, statistics, and the gradients: all, those of the inputs alone, those of the filters alone."""
     images = [x if x.stride(-1) > 1 else x.contiguous(memory_format=layout) for x in images]
@@ -46,12 +46,12 @@ def check(
         *exact, sources, dilations, stride, normalize, *(t if t is None else t.double() for t in tables), groups, 1e-5
     )
     got = emulated.op(OP)(
-        images, weights, pointwise, sources, dilations, stride, normalize, *tables, groups, 1e-5
-    )  # fmt: skip
+        images, weights, pointwise, sources, dilations, stride, normalize, *tables, groups, 1e-5, tf32
+    )
     for a, b, source in zip(got[0], want, sources, strict=True):
         assert a.dtype == images[0].dtype
         assert a.is_contiguous() or images[source].stride(1) == 1
-        assert_close(a, b)
+        assert_close(a, b, torch.float16 if tf32 else None)  # which has as many bits
     assert_close(got[1], mean)
     assert_close(got[2], rstd)
     grads = [normal(w.shape, images[0].dtype, 100 + i).contiguous(memory_format=layout) for i, w in enumerate(want)]
@@ -59,11 +59,10 @@ def check(
     for wanted in ((True, True), (True, False), (False, True)):
         rest = (normalize and given is None, groups, *wanted)
         expected = relu_separable_conv2d_backward_reference(double(grads), *exact, *settings, mean, rstd, *rest)
-        found = emulated.op(f"{OP}_backward")(
-            grads, images, weights, pointwise, *settings, got[1], got[2], *rest
-        )  # fmt: skip
+        found = emulated.op(f"{OP}_backward")(grads, images, weights, pointwise, *settings, got[1], got[2], *rest, tf32)
         for a, b in zip(found, expected, strict=True):
-            assert_close(a, b, a.dtype if a.dtype.itemsize == 2 else images[0].dtype, gradient=True)
+            row = torch.float16 if tf32 else a.dtype if a.dtype.itemsize == 2 else images[0].dtype
+            assert_close(a, b, row, gradient=True)
 
 
 CASES: list[tuple[tuple[int, ...], int, int, list[tuple[int, int]], int]] = [
@@ -89,13 +88,53 @@ def test_every_dtype_layout_and_prologue(emulated: Any, dtype: torch.dtype, layo
             check(emulated, *made, stride, groups=2, normalize=True, given=rows, layout=LAYOUTS[layout])
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_products_in_tf32(emulated: Any, layout: str) -> None:
+    for index, _ in enumerate(emulated.orders()):
+        for shape, out, stride, filters, inputs in (CASES[index], CASES[-1]):
+            made = problem(shape, out, filters, torch.float32, inputs)
+            check(emulated, *made, stride, layout=LAYOUTS[layout], tf32=True)
+            if shape[2] > 1:
+                check(emulated, *made, stride, groups=2, normalize=True, layout=LAYOUTS[layout], tf32=True)
+    check(emulated, *problem((2, 70, 9, 20), 70, [(3, 1), (5, 2)], torch.float32, 1), tf32=True)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("shape", "out", "stride"), [((2, 20, 9, 17), 70, 1), ((3, 24, 10, 9), 12, 2)])
+def test_tf32_is_exact_where_ten_bits_are_enough(
+    emulated: Any, shape: tuple[int, ...], out: int, stride: int, layout: str
+) -> None:
+    """Small whole numbers: products in TF32 and exact ones have the same bits, so every factor is in its place."""
+    generator = torch.Generator().manual_seed(1)
+
+    def whole(*size: int) -> Tensor:
+        return torch.randint(-2, 3, size, generator=generator).float()
+
+    x = whole(*shape).contiguous(memory_format=LAYOUTS[layout])
+    weights = [whole(shape[1], 1, k, k) for k in (3, 5)]
+    pointwise = [whole(out, shape[1], 1, 1) for _ in weights]
+    rest = [0, 0], [1, 2], stride, False
+    found = [emulated.op(OP)([x], weights, pointwise, *rest, None, None, 1, 1e-5, tf32) for tf32 in (False, True)]
+    for a, b in zip(found[0][0], found[1][0], strict=True):
+        assert torch.equal(a, b)
+    grads = [whole(*y.shape).contiguous(memory_format=LAYOUTS[layout]) for y in found[0][0]]
+    gradients = [
+        emulated.op(f"{OP}_backward")(
+            grads, [x], weights, pointwise, *rest, found[0][1], found[0][2], False, 1, True, True, tf32
+        )
+        for tf32 in (False, True)
+    ]
+    for a, b in zip(*gradients, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_sizes_of_a_search(emulated: Any) -> None:
     """All first stages that leave a state, and second stages, of several tiles and chunks."""
     first = [(3, 1), (5, 1), (3, 2), (5, 2)] * 2
     for index, _ in enumerate(emulated.orders()):
         for dtype in DTYPES[index : index + 2]:
             check(emulated, *problem((2, 16, 16, 32), 16, first, dtype, 1))
-            check(emulated, *problem((2, 32, 16, 16), 32, first, dtype, 1), 2)
+            check(emulated, *problem((2, 32, 16, 16), 32, first, dtype, 1), 2, tf32=dtype == torch.float32)
             check(emulated, *problem((4, 64, 8, 8), 64, [(3, 1), (5, 1)], dtype, 2), groups=2, normalize=True)
 
 
@@ -162,9 +201,11 @@ for dtype in (torch.float32, torch.float16):
             images = [x.contiguous(memory_format=torch.channels_last) for x in images]
         weights = [torch.randn(shape[1], 1, k, k) for k in (3, 7)]
         pointwise = [torch.randn(out, shape[1], 1, 1) for _ in range(2)]
-        outputs, mean, rstd = ops.relu_separable_conv2d(
-            images, weights, pointwise, [0, 1], [1, 2], stride, True, None, None, 2, 1e-5)
-        ops.relu_separable_conv2d_backward(
-            outputs, images, weights, pointwise, [0, 1], [1, 2], stride, True, mean, rstd, True, 2, True, True)
+        for tf32 in (False, True):
+            outputs, mean, rstd = ops.relu_separable_conv2d(
+                images, weights, pointwise, [0, 1], [1, 2], stride, True, None, None, 2, 1e-5, tf32)
+            ops.relu_separable_conv2d_backward(
+                outputs, images, weights, pointwise, [0, 1], [1, 2], stride, True, mean, rstd, True, 2, True, True,
+                tf32)
 """,
     )
