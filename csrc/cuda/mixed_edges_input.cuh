@@ -110,16 +110,15 @@ __global__ void __launch_bounds__(kThreads, 2) input_kernel(EdgesInput p, int co
     if (h >= p.h || w >= p.w) continue;
     A sum[V] = {};
     if (p.has[kEdgesMaximum] || p.has[kEdgesAverage]) {
+      constexpr int kWindows = (3 + S - 1) / S;  // that a pixel may lie in, along an axis
 #pragma unroll
-      for (int row = 0; row < 3; ++row) {  // this pixel lies in row `row` and column `column` of the window
-        if ((h + 1 - row) % S != 0) continue;
-        const int y = (h + 1 - row) / S;
-        if (y < 0 || y >= out_h) continue;
+      for (int k = 0; k < kWindows; ++k) {
+        const int y = (h + 1) / S - k, row = h + 1 - S * y;  // this pixel lies in row `row` and column `column` of the window
+        if (row > 2 || y < 0 || y >= out_h) continue;
 #pragma unroll
-        for (int column = 0; column < 3; ++column) {
-          if ((w + 1 - column) % S != 0) continue;
-          const int x = (w + 1 - column) / S;
-          if (x < 0 || x >= out_w) continue;
+        for (int l = 0; l < kWindows; ++l) {
+          const int x = (w + 1) / S - l, column = w + 1 - S * x;
+          if (column > 2 || x < 0 || x >= out_w) continue;
           const int window = (y - top) * tile.columns + x - left;
           if (p.has[kEdgesMaximum]) {
             int code[V];

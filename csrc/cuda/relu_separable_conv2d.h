@@ -58,7 +58,8 @@ struct SeparableProblem {
 struct SeparableScratch {
   void* partial;  // [chunks, columns] of the accumulation type; null: no weight gradients
   int64_t chunks, columns;
-  double *sums, *means;  // [I, tiles, C, 2] and [I, G, 2, C]; null: the statistics are constants
+  double* sums;   // [I, tiles, C, 2]; null: the statistics are constants
+  void* means;    // [I, G, 2, C] of the accumulation type, of the sums
 };
 
 int64_t separable_tiles(const SeparableProblem& p);

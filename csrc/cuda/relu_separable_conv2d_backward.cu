@@ -72,7 +72,7 @@ void join(const SeparableProblem& p, const SeparableScratch& scratch, cudaStream
   if (blocks == 0) return;
   DDARTS_LAUNCH((separable_join_kernel<A>), dim3(extent(blocks)), join_block(), 0, stream, p, static_cast<const A*>(scratch.partial),
                 scratch.chunks, scratch.columns, filter_blocks, scratch.sums, separable_tiles(p) / groups, groups, extent(across),
-                scratch.means);
+                static_cast<A*>(scratch.means));
 }
 
 template <typename T>
@@ -82,7 +82,7 @@ void finish(const SeparableProblem& p, const SeparableScratch& scratch, cudaStre
   const auto kernel = p.packets ? &separable_finish_kernel<T, kPacket<A>> : &separable_finish_kernel<T, 1>;
   const dim3 grid(grid_size(p.n * p.c * p.h * p.w / v, kThreads), extent(p.source_count));
   DDARTS_LAUNCH((kernel), grid, dim3(kThreads), 0, stream, p, Divisor(p.c / v), Divisor(p.h * p.w), Divisor(p.batch), p.n / p.batch,
-                static_cast<const double*>(scratch.means), aligned(p.mean) && aligned(p.rstd) && aligned(scratch.means, 8 * sizeof(double)));
+                static_cast<const A*>(scratch.means), aligned(p.mean) && aligned(p.rstd) && aligned(scratch.means));
 }
 
 }  // namespace

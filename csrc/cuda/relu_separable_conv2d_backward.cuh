@@ -44,7 +44,7 @@ __global__ void __launch_bounds__(kThreads, sizeof(accumulate_t<T>) == 8 || Most
 template <typename A>
 __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
     separable_join_kernel(SeparableProblem p, const A* partial, int64_t chunks, int64_t columns, int64_t filter_blocks, const double* sums,
-                          int64_t tiles_of_group, int64_t groups, unsigned across, double* means) {
+                          int64_t tiles_of_group, int64_t groups, unsigned across, A* means) {
   double total[1];
   if (blockIdx.x >= filter_blocks) {
     const unsigned block = static_cast<unsigned>(blockIdx.x - filter_blocks), row = block / across;
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
     const double mean = total[0] / static_cast<double>(p.batch * p.h * p.w), other = __shfl_xor_sync(0xffffffffu, mean, 1);
     if (threadIdx.y != 0 || !mine) return;
     if (!p.before_norm) {
-      means[(source.index * groups + group) * 2 * p.c + at % 2 * p.c + at / 2] = mean;
+      means[(source.index * groups + group) * 2 * p.c + at % 2 * p.c + at / 2] = static_cast<A>(mean);
     } else if (at % 2 == 0) {  // r (dz - mean(dz) - xhat mean(dz xhat)) as a dz + s x + d
       const int64_t c = at / 2, row = (group * p.inputs + source.index) * p.c + c;
       const double r = static_cast<double>(static_cast<const A*>(p.rstd)[row]), s = -r * r * other;
@@ -88,7 +88,7 @@ __global__ void __launch_bounds__(kJoinColumns* kJoinRows)
 // thread at a time. grid: y = source. tables: those of means and norms can be read in packets, too.
 template <typename T, int V>
 __global__ void __launch_bounds__(kThreads)
-    separable_finish_kernel(SeparableProblem p, Divisor channels, Divisor pixels, Divisor batch, int64_t groups, const double* means, bool tables) {
+    separable_finish_kernel(SeparableProblem p, Divisor channels, Divisor pixels, Divisor batch, int64_t groups, const accumulate_t<T>* means, bool tables) {
   using A = accumulate_t<T>;
   const SeparableSource& source = p.sources[blockIdx.y];
   if (!source.last) return;
@@ -103,7 +103,7 @@ __global__ void __launch_bounds__(kThreads)
       n = channels.divide(rest), c = rest - n * channels.by;
     }
     const int64_t group = batch.divide(n), row = (group * p.inputs + source.index) * p.c + c;
-    const double* own = means + (source.index * groups + group) * 2 * p.c + c;
+    const A* own = means + (source.index * groups + group) * 2 * p.c + c;
     A of_dz[V], of_product[V], centre[V], scale[V];
     load_entries(own, tables, of_dz), load_entries(own + p.c, tables, of_product);
     load_entries(static_cast<const A*>(p.mean) + row, tables, centre), load_entries(static_cast<const A*>(p.rstd) + row, tables, scale);

@@ -121,10 +121,10 @@ void separable_gradients(SeparableCall& call, const std::vector<Tensor>& d_input
   const Tensor& like = call.inputs[0];
   const Tensor partial = torch::stable::new_empty(like, {d_filters.empty() ? 0 : scratch.chunks, scratch.columns}, call.sums());
   const Tensor sums = torch::stable::new_empty(like, {summed ? p.inputs : 0, separable_tiles(p), p.c, 2}, ScalarType::Double);
-  const Tensor means = torch::stable::new_empty(sums, {finishes ? p.inputs : 0, std::max<int64_t>(p.n / p.batch, 1), 2, p.c});
+  const Tensor means = torch::stable::new_empty(partial, {finishes ? p.inputs : 0, std::max<int64_t>(p.n / p.batch, 1), 2, p.c});
   if (!d_filters.empty()) scratch.partial = partial.mutable_data_ptr();
   if (summed) scratch.sums = static_cast<double*>(sums.mutable_data_ptr());
-  if (finishes) scratch.means = static_cast<double*>(means.mutable_data_ptr());
+  if (finishes) scratch.means = means.mutable_data_ptr();
   int64_t column = 0;
   call.in_launches(true, [&](SeparableProblem& q, const std::vector<size_t>& filters) {
     for (int i = 0; i < q.count; ++i) {

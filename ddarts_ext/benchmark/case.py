@@ -18,6 +18,7 @@ SHAPES: Mapping[str, tuple[tuple[int, int], ...]] = {
     "NAS-Bench-201": ((16, 32), (32, 16), (64, 8)),
 }
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
+TF32_TOLERANCE = TOLERANCE[torch.float16]  # which has as many bits
 ROTATED_BYTES = 256 << 20  # more than the last-level cache of any GPU that the kernels are built for
 LAYOUTS = {"": torch.contiguous_format, " channels-last": torch.channels_last}
 
@@ -38,7 +39,7 @@ class Case:
         formula, two a multiply-add; 0 where they do not matter beside the bytes.
     targets: required speed-up of the channels-last kernel over a candidate, by the candidate's name; with the key
         ``"candidate / implementation"`` that of another implementation.
-    library: whether convolutions or products of the library are part of it, which TF32 changes on a GPU.
+    library: whether convolutions or products over channels are part of it, which TF32 changes on a GPU.
     """
 
     op: str
@@ -141,11 +142,16 @@ def exact_results(case: Case, inputs: Sequence[Any], device: str) -> Results:
     return runner(case.reference, place(inputs, device, torch.contiguous_format, torch.float64), case.backward)()
 
 
-def prove(case: Case, name: str, found: Results, expected: Results) -> None:
-    """RuntimeError unless a candidate's outputs and gradients are those of the reference in float64."""
+def prove(case: Case, name: str, found: Results, expected: Results, *, in_tf32: bool = False) -> None:
+    """RuntimeError unless a candidate's outputs and gradients are those of the reference in float64.
+
+    in_tf32: whether it computed products of float32 in TF32.
+    """
     for what, ours, theirs in zip(("output", "gradient"), found, expected, strict=True):
         for i, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             tolerance = case.tolerance or TOLERANCE.get(a.dtype, 0.0)
+            if in_tf32 and a.dtype == torch.float32:
+                tolerance = max(tolerance, TF32_TOLERANCE)
             if not _close(a, b, tolerance):
                 raise RuntimeError(f"bench: {case}: {what} {i} of {name} must equal the reference, but differs")
 

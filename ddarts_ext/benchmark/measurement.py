@@ -36,7 +36,7 @@ class Times:
 
 
 def candidates(case: Case, device: str, compiled: bool) -> Iterator[Candidate]:
-    """What is compared and timed, by name; TF32 where the case runs the library's convolutions or products."""
+    """What is compared and timed, by name; TF32 where the case runs convolutions or products."""
     functions = {"eager": case.reference, "kernel": case.kernel}
     if compiled:
         functions["compiled"] = torch.compile(case.reference, dynamic=False)
@@ -75,8 +75,9 @@ def measure(
         try:
             with tf32(candidate.in_tf32) if device != "cpu" else nullcontext():
                 inputs = place(first, device, candidate.layout)
-                if not candidate.in_tf32:
-                    prove(case, candidate.name, runner(candidate.function, inputs, case.backward)(), expected)
+                found = runner(candidate.function, inputs, case.backward)()
+                prove(case, candidate.name, found, expected, in_tf32=candidate.in_tf32)
+                del found
                 if device == "cpu":
                     steps[candidate.name] = _step(runner(candidate.function, inputs, case.backward))
                 else:

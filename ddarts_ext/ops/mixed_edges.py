@@ -75,7 +75,8 @@ def mixed_edges(
     variance, ``eps``.
 
     Sums are [G*B,C,ceil(H/stride),ceil(W/stride)] in the dtype and layout of x (under autocast in the dtypes that its
-    ops give, and ``previous`` may have any); arithmetic is in float32 (float64 for float64). Equal to :func:`pool3x3`,
+    ops give, and ``previous`` may have any); arithmetic is in float32 (float64 for float64); factors of
+    products on a GPU as in :func:`relu_separable_conv2d`. Equal to :func:`pool3x3`,
     :func:`relu_separable_conv2d` and :func:`mixed_sum` one after the other, which is what runs under autocast and on
     devices other than CPU and GPU. Gradients: x, depthwise, pointwise, weights and previous, any number of times;
     deterministic. Raises ValueError for shapes and settings outside these, TypeError for dtypes and what is no

@@ -33,9 +33,9 @@ def relu_pointwise_conv2d(x: Tensor, weights: Sequence[Tensor], *, stride: int =
     odd, weight 1 reads zeros past the border (AutoDL's padding of the factorised reduction).
 
     Returns [N,sum Co_f,ceil(H/stride),ceil(W/stride)] in the dtype and layout of x; sums are in float32 (float64 for
-    float64). Gradients: x and weights, any number of times; deterministic. Off the CPU more than 512 channels in or 128
-    out are the library's ReLU and 1x1 convolution. Raises ValueError for shapes and settings outside these, TypeError
-    for dtypes that are not floating.
+    float64); factors on a GPU as in :func:`relu_separable_conv2d`. Gradients: x and weights, any number of times;
+    deterministic. Off the CPU more than 512 channels in or 128 out are the library's ReLU and 1x1 convolution. Raises
+    ValueError for shapes and settings outside these, TypeError for dtypes that are not floating.
     """
     weights, stride = _checks.listed(_OP, "weights", weights), _checks.stride_of(_OP, stride)
     _check(x, weights, stride)

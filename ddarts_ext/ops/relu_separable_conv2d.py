@@ -59,8 +59,10 @@ def relu_separable_conv2d(
     there. mean, rstd: [1 or G,I,C], and [G,I,C] ([0,I,C] without a norm) in the result. Outputs:
     [G*B,Co,ceil(H/stride),ceil(W/stride)].
 
-    Sums are in float32 (float64 for float64), and y is not rounded to the dtype of the inputs. Gradients: inputs,
-    weights and pointwise, any number of times; deterministic. Off the CPU images of more than 128 channels go through
+    Sums are in float32 (float64 for float64), and y is not rounded to the dtype of the inputs. On a GPU factors of
+    products over channels (y, pointwise, gradients) are rounded to TF32, ten bits of fraction: for float16 and
+    bfloat16, and for float32 if torch is set so for convolutions (``torch.backends.cudnn``). Gradients: inputs, weights
+    and pointwise, any number of times; deterministic. Off the CPU images of more than 128 channels go through
     :func:`relu_depthwise_conv2d` and the library's 1x1 convolution. Raises ValueError for shapes and settings outside
     these, TypeError for dtypes that are not floating.
     """

@@ -129,6 +129,20 @@ def test_tf32_is_a_candidate_of_its_own_where_the_library_computes() -> None:
     assert names(True, "cuda") == plain + [f"{name} tf32" for name in plain]
 
 
+def test_what_computed_in_tf32_is_proved_to_its_bits() -> None:
+    case = Case("op", "case", list, list, list, 1, library=True)
+    exact = ([torch.linspace(-1, 1, 9, dtype=torch.float64)], [])
+    for error, fits in ((3e-3, True), (3e-2, False)):
+        found = ([(exact[0][0] + error).float()], [])
+        with pytest.raises(RuntimeError, match="output 0 of kernel must equal the reference"):
+            measurement.prove(case, "kernel", found, exact)
+        if fits:
+            measurement.prove(case, "kernel", found, exact, in_tf32=True)
+        else:
+            with pytest.raises(RuntimeError, match="output 0 of kernel must equal the reference"):
+                measurement.prove(case, "kernel", found, exact, in_tf32=True)
+
+
 def lines_of(rows: Sequence[Row], title: str = "") -> list[str]:
     console = Console(width=80, file=io.StringIO())
     with console.capture() as text:
