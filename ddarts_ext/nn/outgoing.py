@@ -36,10 +36,9 @@ def split(entries: Sequence[Entry]) -> tuple[Outgoing | None, list[Entry]]:
 def applies(x: Tensor, p: Pass) -> bool:
     """Whether states like x are better summed edge by edge than node by node.
 
-    In half precision, partial sums would be rounded. An observer wants a node's branches all at once, and autocast
-    gives them several dtypes.
+    An observer wants a node's branches all at once. Under autocast to another dtype than that of x they have several.
     """
-    return x.dtype in (torch.float32, torch.float64) and p.observe is None and serves(x)
+    return p.observe is None and serves(x)
 
 
 class Outgoing:

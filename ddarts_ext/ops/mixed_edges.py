@@ -75,10 +75,10 @@ def mixed_edges(
     variance, ``eps``.
 
     Sums are [G*B,C,ceil(H/stride),ceil(W/stride)] in the dtype and layout of x (under autocast in the dtypes that its
-    ops give, and ``previous`` may have any); arithmetic is in float32 (float64 for float64); factors of
-    products on a GPU as in :func:`relu_separable_conv2d`. Equal to :func:`pool3x3`,
-    :func:`relu_separable_conv2d` and :func:`mixed_sum` one after the other, which is what runs under autocast and on
-    devices other than CPU and GPU. Gradients: x, depthwise, pointwise, weights and previous, any number of times;
+    ops give, and ``previous`` may have any); arithmetic is in float32 (float64 for float64); factors of products on a
+    GPU as in :func:`relu_separable_conv2d`. Equal to :func:`pool3x3`, :func:`relu_separable_conv2d` and
+    :func:`mixed_sum` one after the other, which is what runs on devices other than CPU and GPU, and under autocast to
+    another dtype than that of x. Gradients: x, depthwise, pointwise, weights and previous, any number of times;
     deterministic. Raises ValueError for shapes and settings outside these, TypeError for dtypes and what is no
     :class:`Edges` or list.
     """
@@ -89,7 +89,7 @@ def mixed_edges(
     statistics = (mean, rstd, inner_mean, inner_rstd)
     _check(x, edges, depthwise, pointwise, weights, previous, statistics)
     _checks.check_eps(_OP, eps)
-    if not serves(x):
+    if not serves(x) or any(total.dtype != x.dtype for total in previous):
         check_composed(_OP, edges.normalize)
         return composed(x, edges, depthwise, pointwise, weights, previous, statistics, eps)
     tensors, *found = _forward(
@@ -101,8 +101,10 @@ def mixed_edges(
 
 
 def serves(x: Tensor) -> bool:
-    """Whether the op itself takes images like x. Under autocast the ops that it is made of cast, each in its way."""
-    return x.device.type in _SERVED and not _checks.autocasts(x.device.type)
+    """Whether the op itself takes images like x. Under autocast they must be of its dtype: others are cast, each in its
+    way, by the ops that it is made of."""
+    device = x.device.type
+    return device in _SERVED and (not _checks.autocasts(device) or x.dtype == torch.get_autocast_dtype(device))
 
 
 def composed(

@@ -54,7 +54,8 @@ def relu_depthwise_conv2d(
     x: [G*B,C,H,W] of any floating dtype and layout; outputs have its dtype, and its layout where that is contiguous or
     channels-last. weights: [C,1,k,k] with k of 3, 5, 7. dilations: 1 or 2, one a filter. stride: 1 or 2. mean, rstd:
     [1 or G,C]. Sums and statistics are in float32 (float64 for float64). Gradients: x (through batch statistics too)
-    and weights, any number of times; deterministic. Under autocast, x and weights are cast as by ``conv2d``.
+    and weights, any number of times; deterministic. Under autocast x is cast as by
+    ``conv2d``; weights are read as they are.
 
     Raises ValueError for shapes and settings outside these, TypeError for dtypes that are not floating.
     """
@@ -63,8 +64,7 @@ def relu_depthwise_conv2d(
     check_filters(_OP, "x", x, weights, dilations, groups)
     check_statistics(_OP, x, normalize, mean, rstd, groups, [x.shape[1]], "C")
     _checks.check_eps(_OP, eps)
-    x, *weights = autocast(x, *weights)
-    return ReluDepthwise(*_forward(x, weights, dilations, stride, normalize, mean, rstd, groups, eps))
+    return ReluDepthwise(*_forward(autocast(x), weights, dilations, stride, normalize, mean, rstd, groups, eps))
 
 
 def relu_depthwise_conv2d_reference(
@@ -275,12 +275,12 @@ def check_statistics(
         _checks.check_batch_values(op, x.shape[0] // groups * x.shape[2] * x.shape[3], x.shape)
 
 
-def autocast(*tensors: Tensor) -> Sequence[Tensor]:
-    """The tensors, the first of which is an input, as autocast hands them to ``conv2d``."""
-    device = tensors[0].device.type
-    if not _checks.autocasts(device) or tensors[0].dtype == torch.float64:
-        return tensors
-    return [tensor.to(torch.get_autocast_dtype(device)) for tensor in tensors]
+def autocast(x: Tensor) -> Tensor:
+    """An input as autocast hands it to ``conv2d``. Filters are not cast: kernels read them as they are."""
+    device = x.device.type
+    if not _checks.autocasts(device) or x.dtype == torch.float64:
+        return x
+    return x.to(torch.get_autocast_dtype(device))
 
 
 _forward = define_op(

@@ -39,7 +39,7 @@ def relu_pointwise_conv2d(x: Tensor, weights: Sequence[Tensor], *, stride: int =
     """
     weights, stride = _checks.listed(_OP, "weights", weights), _checks.stride_of(_OP, stride)
     _check(x, weights, stride)
-    x, *weights = autocast(x, *weights)
+    x = autocast(x)
     if x.device.type != "cpu" and (x.shape[1] > WIDEST[0] or max(weight.shape[0] for weight in weights) > WIDEST[1]):
         check_composed(_OP)
         return composed(x, weights, stride)

@@ -78,10 +78,7 @@ def relu_separable_conv2d(
     if inputs[0].device.type != "cpu" and max(pointwise[0].shape[:2]) > WIDEST:
         check_composed(_OP)
         return composed(inputs, weights, pointwise, sources, dilations, stride, normalize, mean, rstd, groups, eps)
-    cast = autocast(*inputs, *weights, *pointwise)
-    if cast[0] is not inputs[0]:
-        ends = len(inputs), len(inputs) + len(weights)
-        inputs, weights, pointwise = list(cast[: ends[0]]), list(cast[ends[0] : ends[1]]), list(cast[ends[1] :])
+    inputs = [autocast(x) for x in inputs]
     settings = sources, dilations, stride, normalize, mean, rstd, groups, eps, _checks.tf32_allowed(inputs[0])
     return ReluDepthwise(*_forward(inputs, weights, pointwise, *settings))
 

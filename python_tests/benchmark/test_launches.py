@@ -17,6 +17,7 @@ from ddarts_ext import cli, ops
 from ddarts_ext.benchmark import launches
 from ddarts_ext.benchmark.launches.counter import meta_as_gpu
 from ddarts_ext.benchmark.launches.model import multi_tensor
+from ddarts_ext.ops import _checks
 
 SMALL = launches.Sizes(cells=3, channels=4, batch=4, nasbench201_cells=3)
 
@@ -64,6 +65,25 @@ def test_steps_launch_no_more_than_they_did(name: str) -> None:
     # What is planned follows from the network alone, not from the kernels.
     assert found.plan.bytes / 1e9 == pytest.approx(planned, abs=0.006)
     assert found.plan.bytes <= found.moved.total()
+
+
+@pytest.fixture
+def low_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our ops as under autocast to bfloat16, which meta tensors have not; the library's stay as they are."""
+    monkeypatch.setattr(_checks, "autocasts", lambda device: True)
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda device: torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("name", "total"), [("weight step", 999), ("architecture step", 2322), ("IS-DARTS weight step", 881)]
+)
+def test_low_precision_takes_the_same_launches_and_some_casts(low_precision: None, name: str, total: int) -> None:
+    with meta_as_gpu():
+        step = launches.STEPS[name](launches.Sizes())
+    found = launches.count(step)
+    assert found.total <= total
+    assert found.launches["aten::_to_copy"] <= 8  # of images and states, not of filters
+    assert found.moved.total() / 1e9 < 0.62 * MOVED[name][0]
 
 
 MOVED = {

@@ -324,6 +324,23 @@ def test_autocast_is_that_of_the_ops_it_is_made_of() -> None:
         assert more.dtype == a.dtype
 
 
+def test_autocast_takes_images_of_its_dtype_as_they_are() -> None:
+    """One op, with filters in the dtype that they have: nothing is cast."""
+    p = problem((2, 8, 6, 6))
+    low = replace(p, x=p.x.bfloat16(), previous=[total.bfloat16() for total in p.previous])
+    leaves = [low.x.requires_grad_(), *(w.requires_grad_() for w in (*p.depthwise, *p.pointwise))]
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
+        got = low.run()
+        with_wide = replace(low, previous=p.previous).run()
+    plain = low.run()
+    for a, b, wide in zip(got.sums, plain.sums, with_wide.sums, strict=True):
+        assert a.dtype == torch.bfloat16
+        assert torch.equal(a, b)
+        assert_close(wide.bfloat16(), a)
+    gradients = torch.autograd.grad(sum(total.float().square().sum() for total in got.sums), leaves)
+    assert [g.dtype for g in gradients] == [leaf.dtype for leaf in leaves]
+
+
 @pytest.mark.skipif(not has_kernel("mixed_edges", "cpu"), reason="torch's products promise no such thing")
 def test_result_does_not_depend_on_the_number_of_threads() -> None:
     p = in_layout(problem((5, 24, 24, 24)), torch.channels_last)
