@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ddarts_ext.genotype import Genotype, derive, discretize
     from ddarts_ext.nn import DiscreteNetwork, Supernet, create_model, list_models
     from ddarts_ext.reporting import report
-    from ddarts_ext.search import Searcher, SearchResult, Shrinker
+    from ddarts_ext.search import Searcher, SearchResult, Shrinker, search_seeds
     from ddarts_ext.training import Trainer, load_network
 
     __version__: str
@@ -37,6 +37,7 @@ _HOME = {
     "optimise": "comparison",
     "report": "reporting",
     "restore": "acceleration",
+    "search_seeds": "search",
 }
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "optimise",
     "report",
     "restore",
+    "search_seeds",
 ]
 
 

@@ -35,6 +35,15 @@ def search(
     input_node: options.InputNode = None,
     out: options.Out = None,
     resume: options.Resume = False,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            help="Search so many times, with the seeds from --seed on, each a run in OUT/seed-<seed>; "
+            "OUT/genotype.json is that of the best supernet."
+        ),
+    ] = None,
+    jobs: options.Jobs = None,
+    backend: options.Backend = "local",
     device: options.Device = "auto",
     list_methods: Annotated[bool, typer.Option("--list", help="List methods, parts and settings, and stop.")] = False,
 ) -> None:
@@ -50,7 +59,9 @@ def search(
     from ddarts_ext.runs.ranks import current
     from ddarts_ext.search import Searcher
 
-    said = {name: value for name, value in {"data": data, "method": method}.items() if value is not None}
+    said = {
+        name: value for name, value in {"data": data, "method": method, "seeds": seeds}.items() if value is not None
+    }
     arguments = {**(_stored(out) if resume and out is not None else {}), **said, **given}
     if "start" in arguments:
         arguments["start"] = Start.load(arguments["start"], off_logit, input_node)
@@ -63,6 +74,11 @@ def search(
             "search: --data must be given: digits, cifar10:FOLDER, a .npz file, an image folder, shards:PATTERN or "
             "text:FILE"
         )
+    if "seeds" in arguments:
+        _several(arguments, out=out, resume=resume, device=device, jobs=jobs, backend=backend)
+        return
+    if jobs is not None or backend != "local":
+        raise ValueError("search: --seeds must be given with --jobs and --backend")
     result = Searcher(**arguments, device=device, out=out, resume=resume, progress=for_terminal()).search()
     if not current().first:
         return
@@ -86,13 +102,35 @@ def search(
         typer.echo(f"genotype in {out / 'genotype.json'}")
 
 
+def _several(arguments: dict[str, Any], *, out: Path | None, **how: Any) -> None:
+    from ddarts_ext.runs.progress import for_terminal
+    from ddarts_ext.search.seeds import folder_of, search_seeds
+
+    if out is None:
+        raise ValueError("search: --out must be given with --seeds")
+    found = search_seeds(
+        **arguments, out=out, **how, progress=for_terminal(), say=lambda line: typer.echo(line, err=True)
+    )
+    for result in found.results:
+        typer.echo(result)
+    best = found.best
+    typer.echo(best.genotype.to_text() if best.genotype.inputs == 1 else best.genotype)
+    typer.echo(f"seed {best.seed} has the best supernet; its genotype in {out / 'genotype.json'}")
+    typer.echo(f"all runs in {folder_of(out, found.results[0].seed)} and so on, figures in {out / 'seeds.json'}")
+
+
 def _judged(name: str, value: float) -> str:
     return shown(f"{name} of the supernet", value, 2) if name not in SHARES else f"{name} of the supernet {value:.2%}"
 
 
 def _stored(out: Path) -> dict[str, Any]:
-    """Arguments of the run in ``out``, as far as it has begun."""
+    """Arguments of the run, or of the runs, in ``out``, as far as they have begun."""
     from ddarts_ext.runs.folder import RunFolder
+    from ddarts_ext.search.seeds import stored
+
+    several = stored(out)
+    if several is not None:
+        return several
 
     folder = RunFolder(out, "search")
     return folder.arguments(arguments_of) if folder.config_file.exists() else {}

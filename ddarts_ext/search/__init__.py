@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from ddarts_ext.search.parts import Part
     from ddarts_ext.search.result import SearchResult
     from ddarts_ext.search.searcher import Searcher
+    from ddarts_ext.search.seeds import SeedResults, search_seeds
     from ddarts_ext.search.shrinking.shrinker import Shrinker
 
 _HOMES = {
@@ -15,11 +16,13 @@ _HOMES = {
     "Part": "ddarts_ext.search.parts",
     "SearchResult": "ddarts_ext.search.result",
     "Searcher": "ddarts_ext.search.searcher",
+    "SeedResults": "ddarts_ext.search.seeds",
+    "search_seeds": "ddarts_ext.search.seeds",
     "Shrinker": "ddarts_ext.search.shrinking.shrinker",
     "Start": "ddarts_ext.genotype.start",
     "register": "ddarts_ext.search.methods",
 }
-__all__ = ["Method", "Part", "SearchResult", "Searcher", "Shrinker", "Start", "register"]
+__all__ = ["Method", "Part", "SearchResult", "Searcher", "SeedResults", "Shrinker", "Start", "register", "search_seeds"]
 
 
 def __getattr__(name: str) -> Any:

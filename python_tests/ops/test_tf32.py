@@ -24,7 +24,7 @@ def precision(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def test_the_answer_is_torchs_setting_on_cuda_alone(precision: str) -> None:
-    assert not _checks.tf32_allowed(torch.empty(1))
+    assert not _checks.tf32_allowed(torch.empty(1, device="cpu"))
     assert not _checks.tf32_allowed(torch.empty(1, device="meta"))
     with FakeTensorMode(allow_non_fake_inputs=True):
         x = torch.empty(1, device="cuda")
@@ -37,7 +37,7 @@ def test_compiled_code_can_ask(precision: str) -> None:
 
     torch._dynamo.reset()
     asked = torch.compile(ask, fullgraph=True, backend="eager")
-    assert asked(torch.zeros(1)).item() == (1 if precision == "tf32" else -1)
+    assert asked(torch.zeros(1, device="cpu")).item() == (1 if precision == "tf32" else -1)
 
 
 @pytest.mark.parametrize("allowed", [False, True])

@@ -1,0 +1,195 @@
+"""Several searches that differ in their seed alone: ``ddarts search --seeds 4``."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ddarts_ext.genotype import Genotype
+from ddarts_ext.genotype.start import Start
+from ddarts_ext.runs.folder import RunFolder
+from ddarts_ext.runs.losses import metric_in, shown
+from ddarts_ext.runs.placing import placed
+from ddarts_ext.runs.progress import Progress
+from ddarts_ext.runs.ranks import current
+from ddarts_ext.search.searcher import Searcher
+
+COMMAND = "search --seeds"
+"""Of the folder that holds the runs."""
+
+
+@dataclass(frozen=True)
+class SeedResult:
+    """One of the searches. metric, valid: what the supernet came to on its validation images at the end, None where a
+    method judges nothing. seconds: of its epochs."""
+
+    seed: int
+    genotype: Genotype
+    rule: str
+    metric: str | None
+    valid: float | None
+    higher_is_better: bool
+    seconds: float
+
+    def __str__(self) -> str:
+        judged = "" if self.metric is None or self.valid is None else f"{shown(self.metric, self.valid, 2)}, "
+        return f"seed {self.seed}: {judged}rule {self.rule}, {self.seconds:.0f} s"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {**vars(self), "genotype": self.genotype.to_json()}
+
+
+@dataclass(frozen=True)
+class SeedResults:
+    """All of them, in the order of their seeds. best: the one whose supernet is best on the validation images, the
+    first of equal ones; that says little of the networks, which ``ddarts compare --protocol best`` trains."""
+
+    results: tuple[SeedResult, ...]
+
+    @property
+    def best(self) -> SeedResult:
+        return max(self.results, key=_rank)
+
+    def __getitem__(self, seed: int) -> SeedResult:
+        return next(result for result in self.results if result.seed == seed)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {"best": self.best.seed, "results": [result.to_json() for result in self.results]}
+
+
+def _rank(result: SeedResult) -> float:
+    if result.valid is None:
+        return float("-inf")
+    return result.valid if result.higher_is_better else -result.valid
+
+
+@dataclass(frozen=True)
+class _Searches:
+    """What the searches have in common, in a process that runs some of them."""
+
+    data: str
+    method: str | None
+    settings: Mapping[str, Any]
+    out: Path
+    progress: Progress | None
+    device: str
+
+    def run(self, seed: int) -> SeedResult:
+        settings: dict[str, Any] = {"method": self.method, **self.settings}
+        folder = folder_of(self.out, seed)
+        searcher = Searcher(
+            self.data, **settings, seed=seed, device=self.device, out=folder, resume=True, progress=self.progress
+        )
+        result = searcher.search()
+        last = next((record["valid"] for record in reversed(result.history) if "valid" in record), None)
+        metric, valid = (None, None) if last is None else metric_in(last)
+        return SeedResult(
+            seed,
+            result.genotype,
+            result.rule,
+            metric,
+            valid,
+            searcher.objective.higher_is_better,
+            sum(record["seconds"] for record in (*result.history, *result.evaluations)),
+        )
+
+
+def _run(seed: int, searches: _Searches) -> SeedResult:
+    return searches.run(seed)
+
+
+def folder_of(out: str | Path, seed: int) -> Path:
+    """The folder of one of the runs."""
+    return Path(out) / f"seed-{seed}"
+
+
+def search_seeds(
+    data: str | Path = "digits",
+    method: str | None = None,
+    *,
+    seeds: int,
+    out: str | Path,
+    seed: int = 0,
+    resume: bool = False,
+    device: str = "auto",
+    jobs: int | None = None,
+    backend: str = "local",
+    progress: Progress | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    **settings: Any,
+) -> SeedResults:
+    """Search ``seeds`` times, with the seeds from ``seed`` on: the results are those of as many single searches.
+
+    out: every search is a run in ``out/seed-<seed>``, with ``seeds.json`` and the best one's ``genotype.json`` beside
+    them. resume: continue there, with as many seeds or more. jobs: searches at once, each in a process of its own;
+    they share the cores of a CPU, the memory of a GPU, and several GPUs are dealt out. backend: as of ``ddarts
+    compare``. progress: of each search, where they run one after the other. say: shown one line per search. data,
+    method, settings: those of :class:`Searcher`, as names and plain data.
+
+    Raises ValueError, TypeError or FileNotFoundError for wrong input; then nothing is left behind.
+    """
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ValueError(f"search: seeds must be an integer >= 1, got {seeds!r}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"search: seed must be an integer >= 0, got {seed!r}")
+    if not isinstance(data, (str, Path)):
+        raise TypeError(f"search: data must be a name or a path with several seeds, got {type(data).__name__}")
+    if current().several:
+        raise ValueError(f"search: seeds must be left out with {current().world} ranks, got {seeds}")
+    about = {
+        "command": COMMAND,
+        "data": str(data),
+        "method": method,
+        "seed": seed,
+        "seeds": seeds,
+        "settings": {name: _plain(name, value) for name, value in settings.items()},
+    }
+    folder = RunFolder(out, COMMAND, say)
+    with folder.session(), placed(backend, "search", device=device, jobs=jobs, say=say) as place:
+        # What else may change is for the searches to say.
+        folder.open(about, resume=resume, changeable=("settings",), growing=("seeds",))
+        place.check(folder.path)
+        folder.begin(about)
+        tasks = range(seed, seed + seeds)
+        shown_here = progress if place.here(tasks) else None
+        begin = functools.partial(_Searches, str(data), method, settings, folder.path, shown_here)
+        found: list[SeedResult] = []
+        for _, result in place.each(tasks, _run, begin):
+            found.append(result)
+            say(f"{len(found)}/{seeds} searched  {result}")
+        results = SeedResults(tuple(sorted(found, key=lambda one: one.seed)))
+        results.best.genotype.save(folder.genotype_file)
+        folder.write_json("seeds.json", results.to_json())
+    return results
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A setting as it is written. Raises TypeError where it cannot be."""
+    if isinstance(value, Start):
+        return value.to_json()
+    try:
+        return json.loads(json.dumps(value))
+    except TypeError:
+        raise TypeError(f"search: {name} must be plain data with several seeds, got {type(value).__name__}") from None
+
+
+def stored(out: str | Path) -> dict[str, Any] | None:
+    """The arguments of the searches in ``out``, None where there are none. Raises ValueError for a damaged folder."""
+    folder = RunFolder(out, COMMAND)
+    if not folder.config_file.is_file() or folder.config().get("command") != COMMAND:
+        return None
+
+    def read(config: Mapping[str, Any]) -> dict[str, Any]:
+        settings = dict(config["settings"])
+        if settings.get("start") is not None:
+            settings["start"] = Start.from_json(settings["start"])
+        own = {name: config[name] for name in ("data", "method", "seed", "seeds")}
+        return {**settings, **{name: value for name, value in own.items() if value is not None}}
+
+    return folder.arguments(read)
