@@ -16,6 +16,11 @@ ddarts::NormShape shape_of(const Tensor& x, int64_t groups, bool last) {
   return {groups, x.size(0) / groups, x.size(1), x.size(2) * x.size(3), last};
 }
 const void* pointer(const std::optional<Tensor>& t) { return t ? t->const_data_ptr() : nullptr; }
+ddarts::NormParameters parameters(const Tensor& mean, const Tensor& rstd, const std::optional<Tensor>& weight, const std::optional<Tensor>& bias) {
+  ddarts::NormParameters p{mean.const_data_ptr(), rstd.const_data_ptr(), pointer(weight), pointer(bias), true};
+  for (const void* table : {p.mean, p.rstd, p.weight, p.bias}) p.packets = p.packets && reinterpret_cast<uintptr_t>(table) % 16 == 0;
+  return p;
+}
 Tensor scratch(const Tensor& like, const ddarts::NormShape& s, ddarts::DType dtype) {
   return torch::stable::new_empty(like, {3 * ddarts::norm_parts(dtype, s) * s.groups * s.channels});
 }
@@ -39,7 +44,7 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm(const Tensor& input, std::
     DDARTS_CUDA_CHECK(ddarts::norm_statistics(ddarts::dtype_of(x), x.const_data_ptr(), partial.mutable_data_ptr(),
                                               mean.mutable_data_ptr(), rstd.mutable_data_ptr(), eps, s, device.stream()));
   }
-  const ddarts::NormParameters p{mean.const_data_ptr(), rstd.const_data_ptr(), pointer(weight), pointer(bias)};
+  const ddarts::NormParameters p = parameters(mean, rstd, weight, bias);
   if (x.numel() != 0)
     DDARTS_CUDA_CHECK(ddarts::norm_apply(ddarts::dtype_of(x), x.const_data_ptr(), out.mutable_data_ptr(), p, relu, s, device.stream()));
   return {out, mean, rstd};
@@ -59,7 +64,7 @@ std::tuple<Tensor, Tensor, Tensor> grouped_batch_norm_backward(const Tensor& gra
   const auto weight = ddarts::dense(weight_in, acc), bias = ddarts::dense(bias_in, acc);
   Tensor dx = layout::like(x, x.scalar_type(), last), sums = torch::stable::new_empty(mean, {2, groups, s.channels});
   Tensor dweight = torch::stable::new_zeros(mean, {weight ? s.channels : 0}), dbias = torch::stable::new_zeros(mean, {bias ? s.channels : 0});
-  const ddarts::NormParameters p{mean.const_data_ptr(), rstd.const_data_ptr(), pointer(weight), pointer(bias)};
+  const ddarts::NormParameters p = parameters(mean, rstd, weight, bias);
   if (x.numel() != 0) {
     const ddarts::DType dtype = ddarts::dtype_of(x);
     if (batch_statistics || weight || bias) {

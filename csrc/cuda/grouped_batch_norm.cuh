@@ -42,20 +42,42 @@ __device__ __forceinline__ Packed<T, N> load(const T* from) {
   return *reinterpret_cast<const Packed<T, N>*>(from);
 }
 
+// Entries of a table that belong to a chunk, by 16 bytes where it lies so; at: the first.
+template <int N, bool kLast, typename A>
+__device__ __forceinline__ void read_entries(const A* table, int64_t at, bool packets, A (&to)[N]) {
+  constexpr int V = N * sizeof(A) < 16 ? 1 : 16 / static_cast<int>(sizeof(A));
+  if constexpr (kLast && V > 1) {
+    if (packets) {
+#pragma unroll
+      for (int j = 0; j < N; j += V) {
+        const auto packet = load<A, V>(table + at + j);
+#pragma unroll
+        for (int v = 0; v < V; ++v) to[j + v] = packet.v[v];
+      }
+      return;
+    }
+  }
+#pragma unroll
+  for (int j = 0; j < N; ++j) to[j] = table[kLast ? at + j : at];
+}
+
 // A chunk's parameters: y = (x - mean) scale + bias.
 template <typename A, int N>
 struct Chunk {
   A mean[N], scale[N], bias[N];
   template <bool kLast>
   __device__ __forceinline__ void read(const NormParameters& p, const NormShape& s, int64_t g, int64_t chunk) {
+    const int64_t c = kLast ? chunk * N : chunk, at = g * s.channels + c;
+    read_entries<N, kLast>(static_cast<const A*>(p.mean), at, p.packets, mean);
+    read_entries<N, kLast>(static_cast<const A*>(p.rstd), at, p.packets, scale);
 #pragma unroll
-    for (int j = 0; j < N; ++j) {
-      const int64_t c = kLast ? chunk * N + j : chunk, at = g * s.channels + c;
-      mean[j] = static_cast<const A*>(p.mean)[at];
-      scale[j] = static_cast<const A*>(p.rstd)[at];
-      if (p.weight) scale[j] *= static_cast<const A*>(p.weight)[c];
-      bias[j] = p.bias ? static_cast<const A*>(p.bias)[c] : A(0);
-    }
+    for (int j = 0; j < N; ++j) bias[j] = A(0);
+    if (p.bias) read_entries<N, kLast>(static_cast<const A*>(p.bias), c, p.packets, bias);
+    if (!p.weight) return;
+    A weight[N];
+    read_entries<N, kLast>(static_cast<const A*>(p.weight), c, p.packets, weight);
+#pragma unroll
+    for (int j = 0; j < N; ++j) scale[j] *= weight[j];
   }
   __device__ __forceinline__ A affine(A x, int j) const { return (x - mean[j]) * scale[j] + bias[j]; }
 };
@@ -110,10 +132,15 @@ __device__ __forceinline__ void write_part(A (&first)[N], A (&second)[N], A coun
     count = lanes;
   }
   const int64_t plane = s.groups * s.channels, all = gridDim.x * plane;
+  constexpr int V = !kLast || N * sizeof(A) < 16 ? 1 : 16 / static_cast<int>(sizeof(A));
 #pragma unroll
-  for (int j = 0; j < (kLast ? N : 1); ++j) {
+  for (int j = 0; j < (kLast ? N : 1); j += V) {
     A* to = partial + blockIdx.x * plane + g * s.channels + (kLast ? chunk * N : chunk) + j;
-    to[0] = first[j], to[all] = second[j], to[2 * all] = count;
+    Packed<A, V> packets[3];
+#pragma unroll
+    for (int v = 0; v < V; ++v) packets[0].v[v] = first[j + v], packets[1].v[v] = second[j + v], packets[2].v[v] = count;
+#pragma unroll
+    for (int k = 0; k < 3; ++k) *reinterpret_cast<Packed<A, V>*>(to + k * all) = packets[k];
   }
 }
 
@@ -287,13 +314,14 @@ __global__ void __launch_bounds__(kNormThreads, 2)
     for (int64_t chunk = static_cast<int64_t>(blockIdx.y) * blockDim.x + threadIdx.x; chunk < chunks; chunk += static_cast<int64_t>(gridDim.y) * blockDim.x) {
       Chunk<A, N> q;
       q.template read<kLast>(p, s, g, chunk);
-      A shift[N], slope[N];
+      A shift[N] = {}, slope[N] = {};
+      if (sums) {
+        const int64_t i = g * s.channels + (kLast ? chunk * N : chunk);
+        A rstd[N];
+        read_entries<N, kLast>(static_cast<const A*>(p.rstd), i, p.packets, rstd);
+        read_entries<N, kLast>(sums, i, true, shift), read_entries<N, kLast>(sums + plane, i, true, slope);
 #pragma unroll
-      for (int j = 0; j < N; ++j) {
-        const int64_t i = g * s.channels + (kLast ? chunk * N + j : chunk);
-        const A r = static_cast<const A*>(p.rstd)[i];
-        shift[j] = sums ? sums[i] * inverse : A(0);
-        slope[j] = sums ? sums[plane + i] * r * r * inverse : A(0);
+        for (int j = 0; j < N; ++j) shift[j] *= inverse, slope[j] *= rstd[j] * rstd[j] * inverse;
       }
       for (int64_t r = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y; r < rows; r += static_cast<int64_t>(gridDim.x) * blockDim.y) {
         const int64_t at = address<N, kLast>(s, image, g, chunk, r);

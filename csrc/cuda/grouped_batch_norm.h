@@ -10,9 +10,11 @@ struct NormShape {
   bool channels_last;
 };
 
-// Tables [groups,channels] and vectors [channels] of the accumulation type; weight and bias may be null.
+// Tables [groups,channels] and vectors [channels] of the accumulation type; weight and bias may be null. packets: all lie at
+// multiples of 16 bytes.
 struct NormParameters {
   const void *mean, *rstd, *weight, *bias;
+  bool packets;
 };
 
 // Partial results per group and channel, a number that depends on the shape alone.

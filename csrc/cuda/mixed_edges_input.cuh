@@ -106,7 +106,8 @@ __global__ void __launch_bounds__(kThreads, 2) input_kernel(EdgesInput p, int co
   };
 #pragma unroll 1
   for (int pixel = slot; pixel < kTileRows * columns; pixel += kSlots) {
-    const int r = pixel / columns, j = pixel - r * columns, h = at.top + r, w = at.left + j;
+    // At stride 2 first the even columns, then the odd ones: pixels of one kind lie in as many windows.
+    const int r = pixel / columns, place = S * (pixel - r * columns), j = place % columns + place / columns, h = at.top + r, w = at.left + j;
     if (h >= p.h || w >= p.w) continue;
     A sum[V] = {};
     if (p.has[kEdgesMaximum] || p.has[kEdgesAverage]) {
