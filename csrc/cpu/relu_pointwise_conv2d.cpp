@@ -102,14 +102,25 @@ struct Pointwise {
     return {reinterpret_cast<const A*>(blocks), size * L, columns() * L, L};
   }
 
-  // The way out of rows that are not dense memory.
-  void write(const View<T>& to, int64_t n, int64_t first, int64_t rows, const Pixels<A>& tile, int64_t blocks) const {
+  template <typename P>
+  static auto& at(const Pixels<P>& tile, int64_t b, int64_t r, int64_t j) {
+    using V = std::conditional_t<std::is_const_v<P>, const Vector<A>, Vector<A>>;
+    return *reinterpret_cast<V*>(tile.data + b * tile.block + r * tile.row + j * tile.pixel);
+  }
+
+  // The way out of rows that are not dense memory. Masked: zero where relu(x), a, is.
+  template <bool Masked>
+  void write(const View<T>& to, int64_t n, int64_t first, int64_t rows, const Pixels<A>& tile, int64_t blocks,
+             const Pixels<const A>& a = {}) const {
+    const Vector<A> zero = {};
     Vector<A>* line = scratch<A>(3, columns());
     for (int64_t b = 0; b < blocks; ++b) {
       const Image<T> image = to.template image<A>(n, b);
       for (int64_t r = 0; r < rows && first + r < to.height; ++r) {
-        for (int64_t j = 0; j < width; ++j)
-          line[j] = *reinterpret_cast<const Vector<A>*>(tile.data + b * tile.block + r * tile.row + j * tile.pixel);
+        for (int64_t j = 0; j < width; ++j) {
+          line[j] = at(tile, b, r, j);
+          if constexpr (Masked) line[j] = at(a, b, r, j) <= zero ? zero : line[j];
+        }
         write_row<T, A>(image, first + r, line);
       }
     }
@@ -122,7 +133,7 @@ struct Pointwise {
       const Pixels<A> to = direct ? rows_of(out, n, row) : tile(1, rows_together(), out_count());
       mix<A>(load(n, row, rows), in_count(), reinterpret_cast<const Vector<A>*>(forward.data()), to, out_count(), rows,
              columns());
-      if (!direct) write(out, n, row, rows, to, out_count());
+      if (!direct) write<false>(out, n, row, rows, to, out_count());
     }
   }
 
@@ -149,15 +160,14 @@ struct Pointwise {
     const bool direct = dense(dx);
     const Pixels<A> to = direct ? rows_of(dx, n, row) : tile(1, rows_together(), in_count());
     mix<A>(g, out_count(), reinterpret_cast<const Vector<A>*>(mirrored.data()), to, in_count(), rows, columns());
+    if (!direct) return write<true>(dx, n, row, rows, to, in_count(), a);
     const Vector<A> zero = {};
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t j = 0; j < width; ++j)
         for (int64_t b = 0; b < in_count(); ++b) {
-          const A* value = a.data + b * a.block + r * a.row + j * a.pixel;
-          Vector<A>& masked = *reinterpret_cast<Vector<A>*>(to.data + b * to.block + r * to.row + j * to.pixel);
-          masked = *reinterpret_cast<const Vector<A>*>(value) <= zero ? zero : masked;
+          Vector<A>& masked = at(to, b, r, j);
+          masked = at(a, b, r, j) <= zero ? zero : masked;
         }
-    if (!direct) write(dx, n, row, rows, to, in_count());
   }
 
   // A row of the gradient of the weight: the chunks added in order.

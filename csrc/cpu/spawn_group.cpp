@@ -4,7 +4,9 @@
 #include "../common/spawn_group_check.h"
 
 #include <algorithm>
+#include <cstring>
 #include <optional>
+#include <type_traits>
 #include <vector>
 
 namespace ddarts {
@@ -93,15 +95,31 @@ Tensor spawn_group(std::optional<Tensor> groups, Tensor source, int64_t copies, 
   return out;
 }
 
-// to[i] = sum over k of from[i + k * step], in the order of k, accumulated wide. wide, row: scratch of n values.
+// to[i] = sum over k of from[i + k * step], in the order of k, accumulated wide. wide, row: scratch of n values; not used where
+// values are summed in their own type.
 template <typename T, typename A>
-inline void sum_copies(const T* from, int64_t step, int64_t copies, int64_t n, A* wide, A* row) {
+inline void sum_copies(const T* from, int64_t step, int64_t copies, int64_t n, T* to, A* wide, A* row) {
+  if constexpr (std::is_same_v<T, A>) {
+    if (copies == 1) {
+      std::memcpy(to, from, n * sizeof(T));
+      return;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < n; ++i) to[i] = from[i] + from[step + i];
+    for (int64_t k = 2; k < copies; ++k) {
+      const T* other = from + k * step;
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) to[i] += other[i];
+    }
+    return;
+  }
   load_row(from, wide, n);
   for (int64_t k = 1; k < copies; ++k) {
     load_row(from + k * step, row, n);
 #pragma omp simd
     for (int64_t i = 0; i < n; ++i) wide[i] += row[i];
   }
+  store_row(wide, to, n);
 }
 
 template <typename T>
@@ -114,13 +132,9 @@ void backward_contiguous(const T* grad, T* out, const Geometry& g) {
     for (int64_t i = b; i < e; ++i) {
       const int64_t n = i / g.channels, c = i % g.channels;
       const T* from = grad + (n * g.channels * g.copies + c) * plane;
-      sum_copies(from, g.channels * plane, g.copies, plane, wide.data(), row.data());
       T* to = out + i * size;
-      if (g.stride == 1) {
-        store_row(wide.data(), to, plane);
-        continue;
-      }
-      store_row(wide.data(), narrow.data(), plane);
+      sum_copies(from, g.channels * plane, g.copies, plane, g.stride == 1 ? to : narrow.data(), wide.data(), row.data());
+      if (g.stride == 1) continue;
       std::memset(static_cast<void*>(to), 0, size * sizeof(T));
       for (int64_t y = 0; y < oh; ++y)
         for (int64_t x = 0; x < ow; ++x) to[y * g.stride * g.width + x * g.stride] = narrow[y * ow + x];
@@ -141,8 +155,7 @@ void backward_channels_last(const T* grad, T* out, const Geometry& g) {
       if (y % g.stride != 0) continue;
       const T* from = grad + (n * oh + y / g.stride) * ow * g.copies * g.channels;
       for (int64_t x = 0; x < ow; ++x, from += g.copies * g.channels) {
-        sum_copies(from, g.channels, g.copies, g.channels, wide.data(), row.data());
-        store_row(wide.data(), to + x * g.stride * g.channels, g.channels);
+        sum_copies(from, g.channels, g.copies, g.channels, to + x * g.stride * g.channels, wide.data(), row.data());
       }
     }
   });
