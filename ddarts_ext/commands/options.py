@@ -88,6 +88,9 @@ def from_declarations(declared: Mapping[str, Option]) -> Callable[[Callable[...,
             said = {name: arguments.pop(name) for name in shown}
             given = {name: value for name, value in said.items() if value is not None}
             further = parsed(settings)
+            for name in further:
+                if name in arguments:
+                    raise ValueError(f"--set {name} must be said as --{name.replace('_', '-')}")
             for name in given.keys() & further.keys():
                 if given[name] != further[name]:
                     raise ValueError(

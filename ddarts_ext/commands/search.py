@@ -62,7 +62,7 @@ def search(
     said = {
         name: value for name, value in {"data": data, "method": method, "seeds": seeds}.items() if value is not None
     }
-    arguments = {**(_stored(out) if resume and out is not None else {}), **said, **given}
+    arguments = {**(_stored(out, several=seeds is not None) if resume and out is not None else {}), **said, **given}
     if "start" in arguments:
         arguments["start"] = Start.load(arguments["start"], off_logit, input_node)
     elif off_logit is not None or input_node is not None:
@@ -123,14 +123,14 @@ def _judged(name: str, value: float) -> str:
     return shown(f"{name} of the supernet", value, 2) if name not in SHARES else f"{name} of the supernet {value:.2%}"
 
 
-def _stored(out: Path) -> dict[str, Any]:
+def _stored(out: Path, *, several: bool) -> dict[str, Any]:
     """Arguments of the run, or of the runs, in ``out``, as far as they have begun."""
     from ddarts_ext.runs.folder import RunFolder
     from ddarts_ext.search.seeds import stored
 
-    several = stored(out)
-    if several is not None:
-        return several
+    of_seeds = stored(out, asked=several)
+    if of_seeds is not None:
+        return of_seeds
 
     folder = RunFolder(out, "search")
     return folder.arguments(arguments_of) if folder.config_file.exists() else {}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from typing import Any, TypeVar
 
 import numpy
@@ -222,6 +223,22 @@ def tf32_allowed(x: Tensor) -> bool:
 def _convolutions_in_tf32() -> bool:
     """What is compiled keeps the answer: Dynamo cannot trace the question."""
     return bool(torch.backends.cudnn.conv.fp32_precision == "tf32")  # type: ignore[attr-defined]
+
+
+def out_of_autocast(reference: Callable[..., _T]) -> Callable[..., _T]:
+    """A reference that computes in the dtypes it says, also where autocast would have its products in another."""
+
+    def computed(*args: Any) -> _T:
+        tensors = [x for arg in args for x in (arg if isinstance(arg, list) else [arg]) if isinstance(x, Tensor)]
+        kinds = {x.device.type for x in tensors if autocasts(x.device.type)}
+        if not kinds:
+            return reference(*args)
+        with ExitStack() as stack:
+            for kind in kinds:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            return reference(*args)
+
+    return computed
 
 
 def dtype_name(dtype: torch.dtype | torch.layout) -> str:

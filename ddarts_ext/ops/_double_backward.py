@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from ddarts_ext.ops._checks import out_of_autocast
+
 
 def through_reference(reference: Callable[..., Any]) -> dict[str, Any]:
     """What :func:`define_op` takes to differentiate ``reference`` itself."""
@@ -24,9 +26,13 @@ def through_reference(reference: Callable[..., Any]) -> dict[str, Any]:
         ctx.save_for_backward(*(leaves[i] for i in ctx.slots))
 
     def backward(ctx: Any, *grads: Any) -> Any:
+        # Without autocast the reference, and the gradients through it, which have products as well.
+        return out_of_autocast(differentiate)(list(ctx.saved_tensors), ctx, grads)
+
+    def differentiate(saved: list[Tensor], ctx: Any, grads: tuple[Any, ...]) -> Any:
         leaves, further = list(ctx.others), torch.is_grad_enabled()
         with torch.enable_grad():
-            for slot, tensor in zip(ctx.slots, ctx.saved_tensors, strict=True):
+            for slot, tensor in zip(ctx.slots, saved, strict=True):
                 if not tensor.is_floating_point():
                     leaves[slot] = tensor
                 elif not further:

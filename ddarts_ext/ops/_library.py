@@ -30,6 +30,7 @@ def define_op(
     fake: output shapes, dtypes and strides, for ``torch.compile`` and meta tensors.
     backward, setup_context: as for ``torch.library.register_autograd``; without them the op has no gradient.
     """
+    reference = _checks.out_of_autocast(reference)
     _library.define(signature)  # type: ignore[no-untyped-call]
     name = signature.split("(", 1)[0]
     qualified = f"{NAMESPACE}::{name}"

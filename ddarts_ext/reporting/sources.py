@@ -10,7 +10,7 @@ from typing import Any
 
 from ddarts_ext.distance.op_scores import load_scores
 from ddarts_ext.genotype import Genotype
-from ddarts_ext.runs.folder import Record, RunFolder
+from ddarts_ext.runs.folder import Record, RunFolder, runs_below
 
 MAX_BYTES = 1_000_000_000
 """Of a history."""
@@ -78,8 +78,8 @@ def read_sources(paths: Sequence[str | Path]) -> list[Source]:
     ends of the paths that differ."""
     if not paths:
         raise ValueError("report: at least one run must be given, got none")
-    names = _names([Path(path) for path in paths])
-    return [_read(Path(path), name) for path, name in zip(paths, names, strict=True)]
+    found = [run for path in paths for run in (runs_below(path) or [Path(path)])]
+    return [_read(path, name) for path, name in zip(found, _names(found), strict=True)]
 
 
 def _read(path: Path, name: str) -> Source:

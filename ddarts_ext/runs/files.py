@@ -52,7 +52,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             sync(handle)
         take_place(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:  # a full disk says nothing of the file
+            error.filename = str(path)
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise

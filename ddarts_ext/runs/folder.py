@@ -39,6 +39,10 @@ class Saved:
     history: list[Record]
 
 
+OF_SEEDS = "search --seeds"
+"""The command of a folder that holds the runs of several seeds."""
+
+
 class RunFolder:
     """Files of one run. ``command`` is who writes, for the errors: ``search`` or ``train``.
 
@@ -285,6 +289,15 @@ class RunFolder:
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         write_whole(self.path / name, _json(content))
+
+
+def runs_below(path: str | Path) -> list[Path]:
+    """The runs of a folder that holds those of several seeds, in their order; none of any other."""
+    folder = RunFolder(path)
+    if not folder.config_file.is_file() or folder.config().get("command") != OF_SEEDS:
+        return []
+    found = [run for run in folder.path.glob("seed-*") if run.name.removeprefix("seed-").isdecimal() and run.is_dir()]
+    return sorted(found, key=lambda run: int(run.name.removeprefix("seed-")))
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

@@ -25,8 +25,8 @@ def placed(
     """
     if backend not in BACKENDS:
         raise ValueError(f"{command}: backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if jobs is not None and jobs < 1:
-        raise ValueError(f"{command}: jobs must be >= 1, got {jobs}")
+    if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1):
+        raise ValueError(f"{command}: jobs must be an integer >= 1, got {jobs!r}")
     if backend == "local":
         yield Processes(command, str(choose_device(device, command)), jobs or 1)
         return

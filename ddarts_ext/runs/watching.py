@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ddarts_ext.runs.folder import RunFolder
+from ddarts_ext.runs.folder import OF_SEEDS, RunFolder, runs_below
 from ddarts_ext.runs.history import Record
 from ddarts_ext.runs.losses import SHARES, judged_in
 from ddarts_ext.runs.progress import clock
@@ -41,6 +41,9 @@ def look(run: str | Path) -> Watched:
     kind = str(config.get("command"))
     if kind in ("compare", "optimise", "score-ops"):
         raise ValueError(f"watch: {folder.path} must be the folder of a search or a training, got one of {kind!r}")
+    if kind == OF_SEEDS:
+        runs = ", ".join(str(one) for one in runs_below(run)) or "none yet"
+        raise ValueError(f"watch: {folder.path} holds the runs of several seeds, of which one must be given: {runs}")
     of_search = _at(config, "epochs_in_all") or _at(config, "method", "epochs")
     epochs = _number(_at(config, "epochs") if kind == "train" else of_search)
     images = _number(

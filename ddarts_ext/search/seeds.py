@@ -7,19 +7,19 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.start import Start
-from ddarts_ext.runs.folder import RunFolder
+from ddarts_ext.runs.folder import OF_SEEDS, RunFolder
 from ddarts_ext.runs.losses import metric_in, shown
 from ddarts_ext.runs.placing import placed
 from ddarts_ext.runs.progress import Progress
 from ddarts_ext.runs.ranks import current
 from ddarts_ext.search.searcher import Searcher
+from ddarts_ext.search.settings import MAY_CHANGE
 
-COMMAND = "search --seeds"
-"""Of the folder that holds the runs."""
+_CHANGEABLE = ("data", *(f"settings.{name.rpartition('.')[2]}" for name in MAY_CHANGE))
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,10 @@ class SeedResults:
         return max(self.results, key=_rank)
 
     def __getitem__(self, seed: int) -> SeedResult:
-        return next(result for result in self.results if result.seed == seed)
+        for result in self.results:
+            if result.seed == seed:
+                return result
+        raise KeyError(f"seeds are {', '.join(str(result.seed) for result in self.results)}, got {seed}")
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -127,40 +130,48 @@ def search_seeds(
     """Search ``seeds`` times, with the seeds from ``seed`` on: the results are those of as many single searches.
 
     out: every search is a run in ``out/seed-<seed>``, with ``seeds.json`` and the best one's ``genotype.json`` beside
-    them. resume: continue there, with as many seeds or more. jobs: searches at once, each in a process of its own;
-    they share the cores of a CPU, the memory of a GPU, and several GPUs are dealt out. backend: as of ``ddarts
-    compare``. progress: of each search, where they run one after the other. say: shown one line per search. data,
-    method, settings: those of :class:`Searcher`, as names and plain data.
+    them. resume: continue there, with as many seeds or more, and with what a single search may change. jobs: searches
+    at once, each in a process of its own; they share the cores of a CPU, the memory of a GPU, and several GPUs are
+    dealt out. backend: as of ``ddarts compare``. progress: of each search, where they run one after the other. say:
+    shown one line per search. data, method, settings: those of :class:`Searcher`, as names and plain data.
 
     Raises ValueError, TypeError or FileNotFoundError for wrong input; then nothing is left behind.
     """
-    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
-        raise ValueError(f"search: seeds must be an integer >= 1, got {seeds!r}")
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise ValueError(f"search: seed must be an integer >= 0, got {seed!r}")
-    if not isinstance(data, (str, Path)):
-        raise TypeError(f"search: data must be a name or a path with several seeds, got {type(data).__name__}")
+    for name, value, least in (("seeds", seeds, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ValueError(f"search: {name} must be an integer >= {least}, got {value!r}")
+    for name, path in (("data", data), ("out", out)):
+        if not isinstance(path, (str, Path)):
+            raise TypeError(f"search: {name} must be a name or a path with several seeds, got {type(path).__name__}")
     if current().several:
         raise ValueError(f"search: seeds must be left out with {current().world} ranks, got {seeds}")
+    tasks = range(seed, seed + seeds)
+    for run in (folder_of(out, number) for number in tasks):
+        if run.exists() and not resume:
+            raise ValueError(f"search: out must be a new folder, or use --resume, got one with {run}")
     about = {
-        "command": COMMAND,
+        "command": OF_SEEDS,
         "data": str(data),
         "method": method,
         "seed": seed,
         "seeds": seeds,
         "settings": {name: _plain(name, value) for name, value in settings.items()},
     }
-    folder = RunFolder(out, COMMAND, say)
+    folder = RunFolder(out, OF_SEEDS, say)
     with folder.session(), placed(backend, "search", device=device, jobs=jobs, say=say) as place:
-        # What else may change is for the searches to say.
-        folder.open(about, resume=resume, changeable=("settings",), growing=("seeds",))
+        folder.open(about, resume=resume, changeable=_CHANGEABLE, growing=("seeds", "settings.epochs"))
         place.check(folder.path)
-        folder.begin(about)
-        tasks = range(seed, seed + seeds)
+        # Refused here, before anything is written. Images are known by what they are, so each run checks its own.
+        Searcher(data, cast(Any, method), **settings, seed=seed, device=device, progress=Progress())
+        begun = folder.config_file.is_file()
+        if not begun:
+            folder.begin(about)
         shown_here = progress if place.here(tasks) else None
         begin = functools.partial(_Searches, str(data), method, settings, folder.path, shown_here)
         found: list[SeedResult] = []
         for _, result in place.each(tasks, _run, begin):
+            if begun and not found:  # a run has taken what differs from before
+                folder.begin(about)
             found.append(result)
             say(f"{len(found)}/{seeds} searched  {result}")
         results = SeedResults(tuple(sorted(found, key=lambda one: one.seed)))
@@ -171,23 +182,24 @@ def search_seeds(
 
 def _plain(name: str, value: Any) -> Any:
     """A setting as it is written. Raises TypeError where it cannot be."""
-    if isinstance(value, Start):
-        return value.to_json()
+    if isinstance(value, (Start, Genotype)):
+        return Start.load(value).to_json()
     try:
         return json.loads(json.dumps(value))
     except TypeError:
         raise TypeError(f"search: {name} must be plain data with several seeds, got {type(value).__name__}") from None
 
 
-def stored(out: str | Path) -> dict[str, Any] | None:
-    """The arguments of the searches in ``out``, None where there are none. Raises ValueError for a damaged folder."""
-    folder = RunFolder(out, COMMAND)
-    if not folder.config_file.is_file() or folder.config().get("command") != COMMAND:
+def stored(out: str | Path, *, asked: bool = False) -> dict[str, Any] | None:
+    """The arguments of the searches in ``out``, None where there are none. Raises ValueError for a damaged folder, and
+    for a run of another kind where several seeds were ``asked`` for."""
+    folder = RunFolder(out, OF_SEEDS)
+    if not folder.config_file.is_file() or (not asked and folder.config().get("command") != OF_SEEDS):
         return None
 
     def read(config: Mapping[str, Any]) -> dict[str, Any]:
         settings = dict(config["settings"])
-        if settings.get("start") is not None:
+        if isinstance(settings.get("start"), dict):
             settings["start"] = Start.from_json(settings["start"])
         own = {name: config[name] for name in ("data", "method", "seed", "seeds")}
         return {**settings, **{name: value for name, value in own.items() if value is not None}}

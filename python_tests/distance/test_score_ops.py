@@ -156,7 +156,7 @@ def test_another_protocol_and_another_process_are_refused(images: Path, tmp_path
         (("--ops", "conv_9x9"), "ops must be among .* got 'conv_9x9'"),
         (("--ops", "skip_connect,skip_connect"), "ops must be distinct"),
         (("--runs", "0"), "runs must be >= 1, got 0"),
-        (("--jobs", "0"), "jobs must be >= 1, got 0"),
+        (("--jobs", "0"), "jobs must be an integer >= 1, got 0"),
         (("--statistic", "mode"), "statistic must be one of median, mean, got 'mode'"),
         (("--input-node", "2"), "input_node must be 0 or 1, got 2"),
         (("--device", "abacus"), "device must be auto, cpu, cuda"),

@@ -341,6 +341,26 @@ def test_autocast_takes_images_of_its_dtype_as_they_are() -> None:
     assert [g.dtype for g in gradients] == [leaf.dtype for leaf in leaves]
 
 
+def test_second_derivatives_are_the_same_within_autocast() -> None:
+    p = problem((2, 8, 6, 6), dtype=torch.float32)
+    leaves = [p.x.requires_grad_(), *(w.requires_grad_() for w in p.pointwise)]
+
+    def second() -> Sequence[Tensor]:
+        sums = mixed_edges_op(p)
+        first = torch.autograd.grad(sum(total.square().sum() for total in sums), leaves, create_graph=True)
+        return torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+
+    def mixed_edges_op(p: Problem) -> Sequence[Tensor]:
+        with torch.autocast(torch.get_default_device().type, enabled=False):
+            return p.run().sums
+
+    plain = second()
+    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
+        within = second()
+    for a, b in zip(within, plain, strict=True):
+        assert_close(a, b, gradient=True)
+
+
 @pytest.mark.skipif(not has_kernel("mixed_edges", "cpu"), reason="torch's products promise no such thing")
 def test_result_does_not_depend_on_the_number_of_threads() -> None:
     p = in_layout(problem((5, 24, 24, 24)), torch.channels_last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,11 +12,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from ddarts_ext import Genotype, Searcher
 from ddarts_ext.cli import app
+from ddarts_ext.reporting.sources import read_sources
+from ddarts_ext.runs.watching import look
 from ddarts_ext.search import search_seeds
 from ddarts_ext.search.seeds import SeedResult, SeedResults, stored
 
@@ -101,7 +105,7 @@ def test_the_command_goes_on_with_more_seeds_and_epochs(tmp_path: Path) -> None:
         ({"seed": -1}, "seed must be an integer >= 0, got -1"),
         ({"epochs": -1}, "epochs must be >= 1, got -1"),
         ({"nothing": 1}, "got 'nothing'"),
-        ({"jobs": 0}, "jobs must be >= 1, got 0"),
+        ({"jobs": 0}, "jobs must be an integer >= 1, got 0"),
         ({"jobs": 2, "channels": -4}, "channels must be >= 1, got -4"),
         ({"data": object()}, "data must be a name or a path with several seeds, got object"),
         ({"loss": print}, "loss must be plain data with several seeds, got builtin_function_or_method"),
@@ -113,6 +117,84 @@ def test_wrong_input_leaves_nothing(more: dict[str, Any], words: str, tmp_path: 
     with pytest.raises((ValueError, TypeError), match=words):
         search_seeds(out=tmp_path / "runs", device="cpu", **arguments)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture(scope="module")
+def one_seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one seed; tests copy it."""
+    out = tmp_path_factory.mktemp("seeds") / "runs"
+    search_seeds("digits", "fairdarts", seeds=1, out=out, device="cpu", **SMALL)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"batch": 7}, "batch must be None to resume the run in .*, got 7"),
+        ({"foo": 1}, "foo must be None to resume"),
+        ({"epochs": 0}, "epochs must be 1 or more to resume"),
+        ({"graphs": "perhaps"}, "graphs must be one of"),
+        ({"seeds": 3, "batch": 7}, "batch must be None"),
+        ({"method": "darts"}, "method must be 'fairdarts' to resume"),
+        ({"seed": 1}, "seed must be 0 to resume"),
+        ({"data": "images.npz"}, "images must be those of the run|must be"),
+    ],
+    ids=str,
+)
+def test_a_refused_resume_changes_nothing(more: dict[str, Any], words: str, one_seed: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(one_seed, tmp_path / "runs")
+    if "data" in more:
+        images = np.zeros((40, 8, 8), np.uint8), np.arange(40) % 4
+        np.savez(tmp_path / "images.npz", x_train=images[0], y_train=images[1], x_test=images[0], y_test=images[1])
+        more = {"data": str(tmp_path / "images.npz")}
+    before = {file: file.read_bytes() for file in out.rglob("*.json")}
+    given = {"data": "digits", "method": "fairdarts", "seeds": 1, **SMALL, **more}
+    with pytest.raises(ValueError, match=words):
+        search_seeds(out=out, resume=True, device="cpu", **given)
+    assert {file: file.read_bytes() for file in out.rglob("*.json")} == before
+    again = search_seeds("digits", "fairdarts", seeds=1, out=out, resume=True, device="cpu", **SMALL)
+    assert len(again.results) == 1
+
+
+def test_images_may_lie_elsewhere_when_a_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (60, 8, 8), dtype=np.uint8), np.arange(60) % 3
+    np.savez(tmp_path / "images.npz", x_train=images[0], y_train=images[1], x_test=images[0], y_test=images[1])
+    monkeypatch.chdir(tmp_path)
+    settings = {"cells": 3, "channels": 4, "epochs": 1, "batch": 8}
+    search_seeds("images.npz", "darts", seeds=1, out="runs", device="cpu", **settings)
+    Path("other").mkdir()
+    monkeypatch.chdir(tmp_path / "other")
+    found = search_seeds("../images.npz", "darts", seeds=2, out="../runs", resume=True, device="cpu", **settings)
+    assert len(found.results) == 2
+
+
+def test_a_new_call_takes_no_run_that_is_there(one_seed: Path, tmp_path: Path) -> None:
+    shutil.copytree(one_seed / "seed-0", tmp_path / "runs" / "seed-1")
+    with pytest.raises(ValueError, match=r"out must be a new folder, or use --resume, got one with .*seed-1"):
+        search_seeds("digits", "fairdarts", seeds=2, out=tmp_path / "runs", device="cpu", **SMALL)
+    assert [entry.name for entry in (tmp_path / "runs").iterdir()] == ["seed-1"]
+
+
+def test_a_single_run_is_not_one_of_several_and_the_reverse(one_seed: Path) -> None:
+    several = CliRunner().invoke(app, ["search", "--resume", "--out", str(one_seed / "seed-0"), "--seeds", "2"])
+    assert "out must be the folder of a search --seeds, got that of 'search'" in str(several.exception)
+    with pytest.raises(KeyError, match="seeds are 0, got 9"):
+        search_seeds("digits", "fairdarts", seeds=1, out=one_seed, resume=True, device="cpu", **SMALL)[9]
+
+
+def test_reports_show_the_runs_and_watch_asks_for_one(one_seed: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds the runs of several seeds, of which one must be given: .*seed-0"):
+        look(one_seed)
+    found = read_sources([one_seed])
+    assert [source.name for source in found] == ["seed-0"]
+
+
+@pytest.mark.parametrize("words", [["--seeds", "2", "--set", "jobs=2"], ["--set", "seeds=2"], ["--set", "data=digits"]])
+def test_settings_do_not_say_what_options_say(words: list[str], tmp_path: Path) -> None:
+    found = CliRunner().invoke(app, ["search", "--data", "digits", "--out", str(tmp_path / "runs"), *words])
+    name = words[-1].partition("=")[0]
+    assert str(found.exception) == f"--set {name} must be said as --{name}"
 
 
 @pytest.mark.parametrize(
