@@ -36,6 +36,7 @@ namespace ddarts::DDARTS_CPU_COPY {
 namespace {
 
 constexpr int64_t kTileValues = 4096;        // of relu(x): 16 KiB of float32
+constexpr int64_t kRelaidValues = 16384;     // where memory is not blocks: the longer its rows, the faster they turn into them
 constexpr int64_t kPartialValues = 1 << 17;  // of the gradient of a weight, which may cut the chunks to eight
 
 // One weight with the pixels that it reads and the channels that it writes.
@@ -51,7 +52,9 @@ struct Pointwise {
   int64_t in_count() const { return (in_channels + L - 1) / L; }
   int64_t out_count() const { return (out_channels + L - 1) / L; }
   int64_t columns() const { return (width + 7) / 8 * 8; }
-  int64_t rows_together() const { return std::clamp<int64_t>(kTileValues / (in_count() * L * columns()), 1, height); }
+  int64_t rows_together() const {
+    return std::clamp<int64_t>((dense(x) ? kTileValues : kRelaidValues) / (in_count() * L * columns()), 1, height);
+  }
   int64_t partial_size() const { return out_count() * L * in_count() * L; }
   int64_t chunks() const { return std::min(samples, std::clamp<int64_t>(kPartialValues / partial_size(), 8, 64)); }
 
