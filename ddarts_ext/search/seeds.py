@@ -127,8 +127,8 @@ def search_seeds(
     say: Callable[[str], None] = lambda line: None,
     **settings: Any,
 ) -> SeedResults:
-    """Search ``seeds`` times, with the seeds from ``seed`` on: the results are those of as many single searches that have
-    as many threads each.
+    """Search ``seeds`` times, with the seeds from ``seed`` on: the results are those of as many single searches with
+    as many threads.
 
     out: every search is a run in ``out/seed-<seed>``, with ``seeds.json`` and the best one's ``genotype.json`` beside
     them. resume: continue there, with as many seeds or more, and with what a single search may change. jobs: searches
