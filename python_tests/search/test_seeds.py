@@ -107,7 +107,7 @@ def test_the_command_goes_on_with_more_seeds_and_epochs(tmp_path: Path) -> None:
         ({"nothing": 1}, "got 'nothing'"),
         ({"jobs": 0}, "jobs must be an integer >= 1, got 0"),
         ({"jobs": 2, "channels": -4}, "channels must be >= 1, got -4"),
-        ({"data": object()}, "data must be a name or a path with several seeds, got object"),
+        ({"data": 7}, "data must be a name or a path with several seeds, got int"),
         ({"loss": print}, "loss must be plain data with several seeds, got builtin_function_or_method"),
     ],
     ids=str,
