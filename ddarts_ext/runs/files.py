@@ -53,7 +53,9 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             sync(handle)
         take_place(temporary, path)
     except BaseException as error:
-        if isinstance(error, OSError) and error.filename is None:  # a full disk says nothing of the file
+        if (
+            isinstance(error, OSError) and error.errno and error.filename is None
+        ):  # a full disk says nothing of the file
             error.filename = str(path)
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """Genotypes: every published form reads to the same value, files survive the round trip, errors name the place."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -184,6 +185,18 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         Genotype.load("ResNet50").save(path)
     assert Genotype.load(path) == Genotype.load("ResNet18")
     assert [entry.name for entry in tmp_path.iterdir()] == ["genotype.json"]
+
+
+def test_a_full_disk_is_said_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "genotype.json"
+
+    def fail(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"No space left on device: .*genotype\.json"):
+        Genotype.load("ResNet18").save(path)
+    assert not path.exists()
 
 
 # ---- wrong input
