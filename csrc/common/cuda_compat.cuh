@@ -66,13 +66,17 @@ struct alignas(sizeof(T) * N) Packed {
   T v[N];
 };
 
-// Entries of a table of the accumulation type or wider, by one load where `packets` says that they lie on its size.
+// Entries of a table of the accumulation type, by 16 bytes where `packets` says that they lie so.
 template <typename From, typename To, int N>
 __device__ __forceinline__ void load_entries(const From* from, bool packets, To (&to)[N]) {
+  constexpr int V = N * sizeof(From) > 16 ? 16 / static_cast<int>(sizeof(From)) : N;
   if (packets) {
-    const auto packet = *reinterpret_cast<const Packed<From, N>*>(from);
 #pragma unroll
-    for (int i = 0; i < N; ++i) to[i] = static_cast<To>(packet.v[i]);
+    for (int i = 0; i < N; i += V) {
+      const auto packet = *reinterpret_cast<const Packed<From, V>*>(from + i);
+#pragma unroll
+      for (int v = 0; v < V; ++v) to[i + v] = static_cast<To>(packet.v[v]);
+    }
   } else {
 #pragma unroll
     for (int i = 0; i < N; ++i) to[i] = static_cast<To>(from[i]);

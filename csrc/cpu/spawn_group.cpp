@@ -127,8 +127,9 @@ void backward_contiguous(const T* grad, T* out, const Geometry& g) {
   using A = accumulate_t<T>;
   const int64_t oh = g.out_height(), ow = g.out_width(), plane = oh * ow, size = g.height * g.width;
   torch::stable::parallel_for(0, g.batch * g.channels, rows_per_task(size * sizeof(T)), [&](int64_t b, int64_t e) {
-    std::vector<A> wide(plane), row(plane);
-    std::vector<T> narrow(plane);
+    const int64_t between = std::is_same_v<T, A> ? 0 : plane;
+    std::vector<A> wide(between), row(between);
+    std::vector<T> narrow(g.stride == 1 ? 0 : plane);
     for (int64_t i = b; i < e; ++i) {
       const int64_t n = i / g.channels, c = i % g.channels;
       const T* from = grad + (n * g.channels * g.copies + c) * plane;
@@ -147,7 +148,8 @@ void backward_channels_last(const T* grad, T* out, const Geometry& g) {
   using A = accumulate_t<T>;
   const int64_t ow = g.out_width(), oh = g.out_height(), row_size = g.width * g.channels;
   torch::stable::parallel_for(0, g.batch * g.height, rows_per_task(row_size * sizeof(T)), [&](int64_t b, int64_t e) {
-    std::vector<A> wide(g.channels), row(g.channels);
+    const int64_t between = std::is_same_v<T, A> ? 0 : g.channels;
+    std::vector<A> wide(between), row(between);
     for (int64_t i = b; i < e; ++i) {
       const int64_t n = i / g.height, y = i % g.height;
       T* to = out + i * row_size;

@@ -42,23 +42,15 @@ __device__ __forceinline__ Packed<T, N> load(const T* from) {
   return *reinterpret_cast<const Packed<T, N>*>(from);
 }
 
-// Entries of a table that belong to a chunk, by 16 bytes where it lies so; at: the first.
+// Entries of a table that belong to a chunk; at: the first.
 template <int N, bool kLast, typename A>
 __device__ __forceinline__ void read_entries(const A* table, int64_t at, bool packets, A (&to)[N]) {
-  constexpr int V = N * sizeof(A) < 16 ? 1 : 16 / static_cast<int>(sizeof(A));
-  if constexpr (kLast && V > 1) {
-    if (packets) {
+  if constexpr (kLast) {
+    load_entries(table + at, packets, to);
+  } else {
 #pragma unroll
-      for (int j = 0; j < N; j += V) {
-        const auto packet = load<A, V>(table + at + j);
-#pragma unroll
-        for (int v = 0; v < V; ++v) to[j + v] = packet.v[v];
-      }
-      return;
-    }
+    for (int j = 0; j < N; ++j) to[j] = table[at];
   }
-#pragma unroll
-  for (int j = 0; j < N; ++j) to[j] = table[kLast ? at + j : at];
 }
 
 // A chunk's parameters: y = (x - mean) scale + bias.

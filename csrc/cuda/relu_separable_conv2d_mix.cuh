@@ -111,12 +111,13 @@ __device__ __forceinline__ void mix_back_exact(const SeparableProblem& p, const 
   }
 }
 
-// The same on tensor cores: a warp owns 16 pixels and all channels. With h = lane / 4 and t = lane % 4 a lane reads outputs 4t to
-// 4t + 3 of 16 at pixels h and h + 8, each of them once in the block, and owns channels 4t to 4t + 3 of these pixels.
+// The same on tensor cores: a warp owns 16 pixels (8 where Each is 1, and half of a product is empty) and all channels. With
+// h = lane / 4 and t = lane % 4 a lane reads outputs 4t to 4t + 3 of 16 at pixels h and h + 8, each of them once in the block, and
+// owns channels 4t to 4t + 3 of these pixels.
 template <typename T, int Each>
 __device__ __forceinline__ void mix_back_on_cores(const SeparableProblem& p, const SeparableFilter& f, float* tile, const Tile& shape,
                                                   float* mixing, float* scale, unsigned n, int top, int left, int first) {
-  constexpr int kC = 16, kWarps = kThreads / 32;
+  constexpr int kC = kChannels<float>, kWarps = kThreads / 32;
   using Packet = Packed<float, 4>;
   const int thread = anew(static_cast<int>(threadIdx.x)), h = thread % 32 / 4, t = thread % 4, total = shape.rows * shape.columns;
   const int out_h = static_cast<int>(p.out_h), out_w = static_cast<int>(p.out_w);

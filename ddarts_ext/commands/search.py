@@ -103,8 +103,9 @@ def search(
 
 
 def _several(arguments: dict[str, Any], *, out: Path | None, **how: Any) -> None:
+    from ddarts_ext.runs.folder import seed_folder
     from ddarts_ext.runs.progress import for_terminal
-    from ddarts_ext.search.seeds import folder_of, search_seeds
+    from ddarts_ext.search.seeds import search_seeds
 
     if out is None:
         raise ValueError("search: --out must be given with --seeds")
@@ -116,7 +117,7 @@ def _several(arguments: dict[str, Any], *, out: Path | None, **how: Any) -> None
     best = found.best
     typer.echo(best.genotype.to_text() if best.genotype.inputs == 1 else best.genotype)
     typer.echo(f"seed {best.seed} has the best supernet; its genotype in {out / 'genotype.json'}")
-    typer.echo(f"all runs in {folder_of(out, found.results[0].seed)} and so on, figures in {out / 'seeds.json'}")
+    typer.echo(f"all runs in {seed_folder(out, found.results[0].seed)} and so on, figures in {out / 'seeds.json'}")
 
 
 def _judged(name: str, value: float) -> str:

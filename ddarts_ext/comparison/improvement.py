@@ -117,8 +117,7 @@ def optimise(
         folder.begin(plan)
         found = searcher(**plan["search"], out=folder.path / "search", resume=True).search()
         last = found.history[-1]
-        seconds = sum(record["seconds"] for record in found.history)
-        say(f"searched {len(found.history)} epochs in {seconds:.0f} s, read by the rule {found.rule}")
+        say(f"searched {len(found.history)} epochs in {found.seconds:.0f} s, read by the rule {found.rule}")
         recipe = {"recipe": recipe_for(folder.path / "search", found.genotype)}
         bench = _Trainings(whole, images, folder.path / "networks", where, {**recipe, **plan["train"]}, seed, say)
         networks = {"start": encoded.network, "result": found.genotype}
@@ -132,7 +131,7 @@ def optimise(
             distance=architecture_distance(encoded.network, found.genotype),
             epochs=len(found.history),
             settled=bool(last.get("distance", {}).get("settled")),
-            seconds=seconds,
+            seconds=found.seconds,
         )
         folder.write_json("optimised.json", result.to_json())
     return result

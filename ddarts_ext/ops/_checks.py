@@ -12,6 +12,8 @@ import numpy
 import torch
 from torch import Tensor
 
+from ddarts_ext.ops._forward_mode import tensors_of
+
 FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 MOST_GROUPS = 1 << 16
 """Of an empty batch, which any number divides."""
@@ -229,8 +231,7 @@ def out_of_autocast(reference: Callable[..., _T]) -> Callable[..., _T]:
     """A reference that computes in the dtypes it says, also where autocast would have its products in another."""
 
     def computed(*args: Any) -> _T:
-        tensors = [x for arg in args for x in (arg if isinstance(arg, list) else [arg]) if isinstance(x, Tensor)]
-        kinds = {x.device.type for x in tensors if autocasts(x.device.type)}
+        kinds = {kind for kind in {x.device.type for x in tensors_of(args)} if autocasts(kind)}
         if not kinds:
             return reference(*args)
         with ExitStack() as stack:

@@ -115,15 +115,8 @@ def _fake(x: Tensor, weights: list[Tensor], stride: int, tf32: bool = False) -> 
     return torch.empty(size, dtype=x.dtype, device=x.device, memory_format=_checks.memory_format_of(x))
 
 
-def _fake_backward(
-    grad: Tensor,
-    x: Tensor,
-    weights: list[Tensor],
-    stride: int,
-    input_grad: bool,
-    weights_grad: bool,
-    tf32: bool = False,
-) -> list[Tensor]:
+def _fake_backward(grad: Tensor, x: Tensor, weights: list[Tensor], stride: int, *wanted: bool) -> list[Tensor]:
+    input_grad, weights_grad = wanted[:2]
     found = []
     if input_grad:
         found.append(torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=_checks.memory_format_of(x)))

@@ -53,10 +53,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             sync(handle)
         take_place(temporary, path)
     except BaseException as error:
-        if (
-            isinstance(error, OSError) and error.errno and error.filename is None
-        ):  # a full disk says nothing of the file
-            error.filename = str(path)
+        if isinstance(error, OSError) and error.errno and error.filename is None:
+            error.filename = str(path)  # a full disk says nothing of the file
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise

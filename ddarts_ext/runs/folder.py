@@ -291,6 +291,11 @@ class RunFolder:
         write_whole(self.path / name, _json(content))
 
 
+def seed_folder(path: str | Path, seed: int) -> Path:
+    """The folder of one run of several seeds in ``path``."""
+    return Path(path) / f"seed-{seed}"
+
+
 def runs_below(path: str | Path) -> list[Path]:
     """The runs of a folder that holds those of several seeds, in their order; none of any other."""
     folder = RunFolder(path)

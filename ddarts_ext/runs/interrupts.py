@@ -73,3 +73,16 @@ def answer(any_rank: Callable[[bool], bool]) -> None:
     if any_rank(bool(waiting)):
         _Held.waiting = 0
         raise Interrupted(waiting or signal.SIGTERM)
+
+
+@contextmanager
+def ignored() -> Iterator[None]:
+    """Processes that start within it ignore Ctrl-C from their first moment on: the parent answers it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

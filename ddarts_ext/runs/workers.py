@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
+
+from ddarts_ext.runs import interrupts
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -71,7 +72,7 @@ class Processes:
         shared = processes.Value("i", 0), begin, self.device, threads, count
         pool = ProcessPoolExecutor(count, processes, _begin, shared)
         try:
-            with _interrupts_ignored():
+            with interrupts.ignored():
                 futures = {pool.submit(_work, work, task): task for task in tasks}
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -85,19 +86,6 @@ class Processes:
                 for process in active_children():
                     if process.pid not in others:
                         process.terminate()
-
-
-@contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Processes that start meanwhile ignore Ctrl-C from their first moment on: the parent answers it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def ended(command: str) -> ChildProcessError:

@@ -157,6 +157,11 @@ class SearchResult:
     mask: Tensor | None = field(default=None, repr=False)
     cost: GenotypeCost | None = None
 
+    @property
+    def seconds(self) -> float:
+        """What its epochs and evaluations took."""
+        return float(sum(record["seconds"] for record in (*self.history, *self.evaluations)))
+
     def network(
         self, channels: int = 36, **options: Any
     ) -> DiscreteNetwork | NASBench201Network | recurrent.LanguageModel:

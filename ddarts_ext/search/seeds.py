@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from ddarts_ext.genotype import Genotype
 from ddarts_ext.genotype.start import Start
-from ddarts_ext.runs.folder import OF_SEEDS, RunFolder
+from ddarts_ext.runs.folder import OF_SEEDS, RunFolder, seed_folder
 from ddarts_ext.runs.losses import metric_in, shown
 from ddarts_ext.runs.placing import placed
 from ddarts_ext.runs.progress import Progress
@@ -83,33 +83,24 @@ class _Searches:
     progress: Progress | None
     device: str
 
-    def run(self, seed: int) -> SeedResult:
-        settings: dict[str, Any] = {"method": self.method, **self.settings}
-        folder = folder_of(self.out, seed)
-        searcher = Searcher(
-            self.data, **settings, seed=seed, device=self.device, out=folder, resume=True, progress=self.progress
-        )
-        result = searcher.search()
-        last = next((record["valid"] for record in reversed(result.history) if "valid" in record), None)
-        metric, valid = (None, None) if last is None else metric_in(last)
-        return SeedResult(
-            seed,
-            result.genotype,
-            result.rule,
-            metric,
-            valid,
-            searcher.objective.higher_is_better,
-            sum(record["seconds"] for record in (*result.history, *result.evaluations)),
-        )
 
-
-def _run(seed: int, searches: _Searches) -> SeedResult:
-    return searches.run(seed)
-
-
-def folder_of(out: str | Path, seed: int) -> Path:
-    """The folder of one of the runs."""
-    return Path(out) / f"seed-{seed}"
+def _search(seed: int, searches: _Searches) -> SeedResult:
+    """For :class:`ddarts_ext.runs.workers.Place`."""
+    searcher = Searcher(
+        searches.data,
+        cast(Any, searches.method),
+        **searches.settings,
+        seed=seed,
+        device=searches.device,
+        out=seed_folder(searches.out, seed),
+        resume=True,
+        progress=searches.progress,
+    )
+    result = searcher.search()
+    last = next((record["valid"] for record in reversed(result.history) if "valid" in record), None)
+    metric, valid = (None, None) if last is None else metric_in(last)
+    better = searcher.objective.higher_is_better
+    return SeedResult(seed, result.genotype, result.rule, metric, valid, better, result.seconds)
 
 
 def search_seeds(
@@ -147,7 +138,7 @@ def search_seeds(
     if current().several:
         raise ValueError(f"search: seeds must be left out with {current().world} ranks, got {seeds}")
     tasks = range(seed, seed + seeds)
-    for run in (folder_of(out, number) for number in tasks):
+    for run in (seed_folder(out, number) for number in tasks):
         if run.exists() and not resume:
             raise ValueError(f"search: out must be a new folder, or use --resume, got one with {run}")
     about = {
@@ -170,7 +161,7 @@ def search_seeds(
         shown_here = progress if place.here(tasks) else None
         begin = functools.partial(_Searches, str(data), method, settings, folder.path, shown_here)
         found: list[SeedResult] = []
-        for _, result in place.each(tasks, _run, begin):
+        for _, result in place.each(tasks, _search, begin):
             if begun and not found:  # a run has taken what differs from before
                 folder.begin(about)
             found.append(result)

@@ -344,18 +344,16 @@ def test_autocast_takes_images_of_its_dtype_as_they_are() -> None:
 def test_second_derivatives_are_the_same_within_autocast() -> None:
     p = problem((2, 8, 6, 6), dtype=torch.float32)
     leaves = [p.x.requires_grad_(), *(w.requires_grad_() for w in p.pointwise)]
+    device = torch.get_default_device().type
 
     def second() -> Sequence[Tensor]:
-        sums = mixed_edges_op(p)
+        with torch.autocast(device, enabled=False):
+            sums = p.run().sums
         first = torch.autograd.grad(sum(total.square().sum() for total in sums), leaves, create_graph=True)
         return torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
 
-    def mixed_edges_op(p: Problem) -> Sequence[Tensor]:
-        with torch.autocast(torch.get_default_device().type, enabled=False):
-            return p.run().sums
-
     plain = second()
-    with torch.autocast(torch.get_default_device().type, torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         within = second()
     for a, b in zip(within, plain, strict=True):
         assert_close(a, b, gradient=True)
