@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
@@ -86,16 +87,20 @@ def main() -> None:
     128 plus the number of the signal."""
     interrupts.listen()
     try:
-        sys.exit(_run(sys.argv[1:]))
+        code = _run(sys.argv[1:])
     except KeyboardInterrupt as error:
         number = int(getattr(error, "number", signal.SIGINT))
-        sys.exit(
-            _say("interrupted; a run with --out continues with --resume, score-ops with the same command", 128 + number)
+        code = _say(
+            "interrupted; a run with --out continues with --resume, score-ops with the same command", 128 + number
         )
     except Exception as error:
         if os.environ.get("DDARTS_TRACEBACK") or (line := reason(error)) is None:
-            raise
-        sys.exit(_say(line, 2))
+            if not joining.left():
+                raise
+            traceback.print_exc()
+            joining.end(1)
+        code = _say(line, 2)
+    joining.end(code)
 
 
 def _run(arguments: list[str]) -> int:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 import torch
 
@@ -16,8 +19,11 @@ from ddarts_ext.runs.ranks import ALONE, Ranks, being, current
 
 TIMEOUT = timedelta(minutes=10)
 """A rank that does not answer for so long is lost. One that has ended is known to be lost at once."""
+_MOMENT = 2.0
+"""Seconds for which the first rank waits for others that have failed with it; one that was killed never comes."""
 _store: Any = None
 """What all ranks can write to, as long as its process is there."""
+_left = False
 
 
 def started() -> Ranks:
@@ -39,7 +45,7 @@ def joined() -> Iterator[Ranks]:
 
     A process group that the program has made before must have gloo for tensors on the CPU.
     """
-    global _store
+    global _store, _left
     found = started()
     if not found.several or current().several:
         yield current()
@@ -64,10 +70,45 @@ def joined() -> Iterator[Ranks]:
                 timeout=TIMEOUT,
             )
         _store = PrefixStore("ddarts_said", store)
+    _left = True
     with being(found):
         yield found
+    _left = False
     if mine:  # after an error the others may be gone, and nobody waits for them
         distributed.destroy_process_group()
+
+
+def left() -> bool:
+    """Whether an error has ended what this process did with others."""
+    return _left
+
+
+def end(code: int) -> NoReturn:
+    """End this process, which has done what there was to do.
+
+    After an error among several ranks threads of the process group are still at work, on tensors that Python knows.
+    One that lets a tensor go while Python is finalised is ended by it in the midst of C++, which aborts the process:
+    so this one ends before that, as soon as what was registered with :mod:`atexit` has run. The rank that holds what
+    all have said waits a moment for the others.
+    """
+    if _left:
+        _await_others()
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):  # nobody may be reading it any more
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _await_others() -> None:
+    if _store is None:
+        return
+    with suppress(RuntimeError):
+        ended, until = _store.add("ended", 1), time.monotonic() + _MOMENT
+        while started().first and ended < started().world and time.monotonic() < until:
+            time.sleep(0.02)
+            ended = _store.add("ended", 0)
 
 
 def said_already(line: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -86,6 +88,27 @@ def test_a_signal_to_one_rank_ends_all_after_the_same_step(images: Path, kind: s
     assert len(lines) == 1
     assert "interrupted" in lines[0]
     killed(cli(kind, "--out", out, "--resume", "--device", "cpu"), out, 3, 2)
+
+
+def test_after_an_error_among_ranks_python_is_not_finalised() -> None:
+    """Threads of the process group may still let go of tensors, which would abort the process then."""
+    program = """
+import atexit, sys
+from ddarts_ext.runs import joining
+
+class Last:
+    def __del__(self):
+        sys.stderr.write("finalised")
+
+last = Last()
+atexit.register(print, "registered", end="")
+if sys.argv[1] == "error":
+    joining._left = True
+joining.end(3)
+"""
+    for kind, last in (("error", ""), ("none", "finalised")):
+        ended = subprocess.run([sys.executable, "-c", program, kind], capture_output=True, text=True)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (3, "registered", last)
 
 
 def test_the_first_rank_may_be_the_one(images: Path) -> None:
