@@ -121,6 +121,7 @@ def test_readers_and_pools_are_twice_differentiable() -> None:
     assert torch.autograd.gradgradcheck(summed, x)
 
 
+@pytest.mark.not_on_meta
 def test_where_nothing_is_gained_they_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(1, 2, 4, 4, requires_grad=True)
     assert readers_and_pools(x, 2, stride=1, maxima=1, averages=1) is None  # a CPU

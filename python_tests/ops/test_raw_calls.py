@@ -58,6 +58,7 @@ def refused(name: str, place: int, value: Any) -> str:
     return str(error.value)
 
 
+@pytest.mark.not_on_meta
 @pytest.mark.parametrize(
     ("name", "place", "value", "words"),
     [
@@ -90,6 +91,7 @@ def test_a_kernel_says_what_it_will_not_do(name: str, place: int, value: Any, wo
     assert words in refused(name, place, value)
 
 
+@pytest.mark.not_on_meta
 @pytest.mark.parametrize("name", [name for name in defined_ops() if name.endswith("_backward")])
 def test_a_backward_asks_for_the_dtype_of_its_gradient(name: str) -> None:
     if not has_kernel(name, torch.get_default_device().type):
@@ -117,6 +119,7 @@ def refused_tensor(kind: str) -> Tensor:
     return made[kind]()
 
 
+@pytest.mark.not_on_meta
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["sparse_coo", "sparse_csr", "_mkldnn", "nested", "complex64", "quint8"])
 def test_tensors_that_are_not_dense_floats_are_refused_in_one_line(kind: str) -> None:
@@ -136,6 +139,7 @@ def test_tensors_that_are_not_dense_floats_are_refused_in_one_line(kind: str) ->
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.not_on_meta
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["sparse_coo", "complex64", "quint8"])
 def test_raw_ops_refuse_them_as_well(kind: str) -> None:

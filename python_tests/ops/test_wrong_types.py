@@ -88,6 +88,7 @@ def test_lists_serve_as_tuples() -> None:
     assert hash(edges) == hash(ops.Edges((0, 0), (ops.SKIP, 0), (False, True), (1,)))
 
 
+@pytest.mark.not_on_meta
 def test_numbers_of_numpy_serve_as_pythons() -> None:
     edges = ops.Edges(np.array([0]), np.array([0]), np.array([True]), np.array([2]))  # type: ignore[arg-type]
     assert json.dumps(asdict(edges)) == json.dumps(asdict(ops.Edges((0,), (0,), (True,), (2,))))
@@ -107,6 +108,7 @@ def test_numbers_of_numpy_serve_as_pythons() -> None:
     assert ops.mixed_sum([X, X], torch.ones(1, 2), normalize=flags).rstd[0, 1].eq(1).all()  # type: ignore[arg-type]
 
 
+@pytest.mark.not_on_meta
 def test_edges_of_numpy_compile() -> None:
     edges = ops.Edges(np.array([0]), np.array([0]), [True], np.array([2]))  # type: ignore[arg-type]
 
