@@ -63,36 +63,37 @@ Table<A> mixing_table(const Tensor& weight, bool transposed) {
   return table;
 }
 
-// out[r][j][o] = sum_i in[r][j][i] * w[i][o] for V vectors of o; columns in eights.
-template <typename A, int V>
+// out[r][j][o] = sum_i in[r][j][i] * w[i][o] for V vectors of o, P pixels at a time, columns [begin, end). Near: pixels lie
+// side by side, so that one pointer serves all of them.
+template <typename A, int V, int P, bool Near>
 DDARTS_INLINE inline void mix_vectors(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, const Pixels<A>& out,
-                               int64_t rows, int64_t columns) {
-  constexpr int L = kLanes<A>, P = kTogetherInRegisters;
+                                      int64_t rows, int64_t begin, int64_t end) {
+  constexpr int L = kLanes<A>, pointers = Near ? 1 : P;
   for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t j = 0; j < columns; j += P) {
+    for (int64_t j = begin; j < end; j += P) {
       Vector<A> acc[P][V] = {};
-      const A* pixel[P];
-#pragma GCC unroll 8
-      for (int t = 0; t < P; ++t) pixel[t] = in.data + r * in.row + (j + t) * in.pixel;
+      const A* pixel[pointers];
+#pragma GCC unroll 16
+      for (int t = 0; t < pointers; ++t) pixel[t] = in.data + r * in.row + (j + t) * in.pixel;
       const Vector<A>* column = w;
       for (int64_t b = 0; b < in_blocks; ++b) {
 #pragma GCC unroll 8
         for (int l = 0; l < L; ++l, column += V) {
-#pragma GCC unroll 8
+#pragma GCC unroll 16
           for (int t = 0; t < P; ++t)
 #pragma GCC unroll 2
-            for (int v = 0; v < V; ++v) acc[t][v] += pixel[t][l] * column[v];
+            for (int v = 0; v < V; ++v) acc[t][v] += (Near ? pixel[0][t * L + l] : pixel[t % pointers][l]) * column[v];
           // One pointer a pixel and one to the weights: the compiler would prepare, and spill, one for each product.
           asm("" : "+r"(column));
         }
-#pragma GCC unroll 8
-        for (int t = 0; t < P; ++t) {
+#pragma GCC unroll 16
+        for (int t = 0; t < pointers; ++t) {
           pixel[t] += in.block;
           asm("" : "+r"(pixel[t]));
         }
       }
       A* to = out.data + r * out.row + j * out.pixel;
-#pragma GCC unroll 8
+#pragma GCC unroll 16
       for (int t = 0; t < P; ++t, to += out.pixel)
 #pragma GCC unroll 2
         for (int v = 0; v < V; ++v) *reinterpret_cast<Vector<A>*>(to + v * out.block) = acc[t][v];
@@ -104,12 +105,16 @@ DDARTS_INLINE inline void mix_vectors(const Pixels<const A>& in, int64_t in_bloc
 template <typename A>
 void mix(const Pixels<const A>& in, int64_t in_blocks, const Vector<A>* w, const Pixels<A>& out, int64_t out_blocks,
          int64_t rows, int64_t columns) {
+  constexpr int P = kTogetherInRegisters;
+  // A vector alone leaves registers for twice the pixels, where they need no pointer each.
+  const int64_t doubled = in.pixel == kLanes<A> ? columns / (2 * P) * 2 * P : 0;
   for (int64_t b = 0; b < out_blocks; b += 2, w += 2 * in_blocks * kLanes<A>) {
     const Pixels<A> to{out.data + b * out.block, out.block, out.row, out.pixel};
     if (b + 1 < out_blocks) {
-      mix_vectors<A, 2>(in, in_blocks, w, to, rows, columns);
+      mix_vectors<A, 2, P, false>(in, in_blocks, w, to, rows, 0, columns);
     } else {
-      mix_vectors<A, 1>(in, in_blocks, w, to, rows, columns);
+      mix_vectors<A, 1, 2 * P, true>(in, in_blocks, w, to, rows, 0, doubled);
+      mix_vectors<A, 1, P, false>(in, in_blocks, w, to, rows, doubled, columns);
     }
   }
 }
