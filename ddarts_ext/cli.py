@@ -143,6 +143,9 @@ def _ranks(arguments: list[str]) -> AbstractContextManager[object]:
 
 
 def _say(line: str, code: int) -> int:
+    """``code``, with which the process ends then. Of several ranks a starter may signal the others meanwhile."""
+    if joining.left():
+        interrupts.ignore()
     line = " ".join(line.split())
     if not joining.said_already(line):
         print(f"ddarts: {line}", file=sys.stderr, flush=True)

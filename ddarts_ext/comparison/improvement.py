@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ddarts_ext.comparison.work import Trained, check_metric, once
+from ddarts_ext.comparison.work import Trained, check_training, once
 from ddarts_ext.data import Dataset, load
 from ddarts_ext.data.subset import held_out
 from ddarts_ext.distance import architecture_distance
@@ -95,7 +95,7 @@ def optimise(
         raise ValueError(f"optimise: holdout must be between 0 and 1, got {holdout}")
     encoded, where = Start.load(start), str(choose_device(device, "optimise"))
     whole = load(data)
-    check_metric("optimise", whole, train or {})
+    check_training("optimise", whole, train or {})
     images = held_out(whole, holdout, seed)
     plan: dict[str, Any] = {
         "version": 1,

@@ -20,7 +20,6 @@ from ddarts_ext.nn.count import count_parameters
 from ddarts_ext.nn.nasbench201 import NASBench201Network
 from ddarts_ext.runs.files import write_whole
 from ddarts_ext.runs.losses import metric_in
-from ddarts_ext.runs.objective import objective_of
 from ddarts_ext.search import methods
 from ddarts_ext.search.searcher import Searcher
 from ddarts_ext.search.settings import resolve
@@ -63,7 +62,7 @@ class Bench:
         self.whole: Dataset = load(plan.data)
         self.table = None if plan.table is None else NASBench201Table.load(plan.table)
         self.images = self.whole if self.table is not None else held_out(self.whole, plan.holdout, plan.seed)
-        check_metric("compare", self.whole, plan.train)
+        check_training("compare", self.whole, plan.train)
         for contender in plan.all:  # all of them before the first one takes its time
             space = resolve(self.images, contender.method, "cpu", self._settings(contender)).method.space
             if self.table is not None and space != "nasbench201":
@@ -156,12 +155,19 @@ class Bench:
         return Trained(found.valid / 100, found.test / 100, parameters, 0.0)
 
 
-def check_metric(command: str, dataset: Dataset, settings: Mapping[str, Any]) -> None:
-    """Raise ValueError where trainings with these settings are judged by what is better when it is less."""
-    said = {name: settings.get(name) for name in ("loss", "metric")}
-    how = objective_of(command, dataset.train.labels, len(dataset.classes), torch.device("cpu"), **said)
-    if not how.higher_is_better:
-        raise ValueError(f"{command}: metric must be one of which more is better, got {how.metric_name!r}")
+def check_training(command: str, dataset: Dataset, settings: Mapping[str, Any]) -> None:
+    """Raise ValueError or TypeError, before the first search, where no training has these settings, or where one with
+    them is judged by what is better when it is less."""
+    for name in ("seed", "device", "out", "resume"):
+        if name in settings:
+            raise ValueError(
+                f"{command}: train must leave out {name}, which the trainings have, got {settings[name]!r}"
+            )
+    trainer = Trainer(Genotype.load("DARTS_V2"), dataset, **settings, device="cpu")
+    if not trainer.objective.higher_is_better:
+        raise ValueError(
+            f"{command}: metric must be one of which more is better, got {trainer.objective.metric_name!r}"
+        )
 
 
 def search_folder(plan: Plan, out: Path, search: Search) -> Path:

@@ -72,8 +72,8 @@ def list_images(root: Path) -> Listing:
     are read from the lists that lie beside it. Raises ValueError or FileNotFoundError that names the folder.
     """
     root = imagenet.images_root(root)
-    train_root, test_root = _parts(root)
     left_out: Counter[str] = Counter()
+    train_root, test_root = _parts(root, left_out)
     classes = tuple(_class_folders(train_root, left_out))
     if len(classes) < 2:
         raise ValueError(f"data: {train_root} must hold one folder for each of 2 or more classes, got {len(classes)}")
@@ -106,13 +106,16 @@ def every_fifth_out(train: Sequence[ImageFile], what: str) -> tuple[list[ImageFi
     return kept, [file for file, out in zip(train, held, strict=True) if out]
 
 
-def _parts(root: Path) -> tuple[Path, Path | None]:
+def _parts(root: Path, left_out: Counter[str]) -> tuple[Path, Path | None]:
     """The folder of the training classes, and that of the held-out ones."""
     found = {entry.name.lower(): Path(entry.path) for entry in entries_of(root) if os.path.isdir(entry)}
     train = next((found[name] for name in TRAIN if name in found), None)
     # Of several the first with classes: ImageNet's test has none, as others' that were for a contest.
     tests = [found[name] for name in TEST if name in found]
-    test = next((folder for folder in tests if any(map(os.path.isdir, entries_of(folder)))), None)
+    classed = [folder for folder in tests if any(map(os.path.isdir, entries_of(folder)))]
+    for folder in classed[1:] if train is not None else ():
+        left_out[f"folder {folder.name}, as images of {classed[0].name} are held out"] += 1
+    test = classed[0] if classed else None
     test = test or next((found[name] for name in reversed(TEST) if name in found), None)
     if train is not None:
         return train, test

@@ -80,13 +80,15 @@ def _named(dataset: Dataset, classes: Any) -> Dataset:
 
 
 def _is_pair(data: tuple[Any, ...]) -> bool:
-    return all(isinstance(part, (Tensor, np.ndarray)) for part in data)
+    """Whether they are images and their labels, which may be a list."""
+    images, labels = data
+    return isinstance(images, (Tensor, np.ndarray)) and isinstance(labels, (Tensor, np.ndarray, list, tuple))
 
 
 def _pair(data: Any, where: str) -> tuple[Tensor, Any]:
     """Images uint8 [N, C, H, W], and labels as an array."""
     if isinstance(data, tuple) and len(data) == 2 and _is_pair(data):
-        labels = data[1].cpu().numpy() if isinstance(data[1], Tensor) else data[1]
+        labels = data[1].cpu().numpy() if isinstance(data[1], Tensor) else np.asarray(data[1])
         return _pixels(_laid_out(data[0]), where), labels
     if not is_own(data):
         raise TypeError(
@@ -140,6 +142,8 @@ def _picture(image: Any, where: str) -> Tensor:
         found = image[None] if image.dim() == 2 else image
     else:
         array = np.array(image)
+        if array.dtype.kind not in "uif" or array.ndim not in (2, 3):
+            raise TypeError(f"data: {where} must begin with an image, and a label then, got {str(image)[:60]!r} first")
         found = torch.from_numpy(array[None] if array.ndim == 2 else np.ascontiguousarray(array.transpose(2, 0, 1)))
     if found.dim() != 3:
         raise ValueError(f"data: {where} must be an image [C, H, W], got {list(found.shape)}")

@@ -14,7 +14,9 @@ MAX_EDGES = 1_000_000
 
 
 def check_layers(layers: int, name: str = "genotype: layers") -> None:
-    """Raise ValueError for a number of cells that no network has, before anything is built of it."""
+    """Raise ValueError or TypeError for a number of cells that no network has, before anything is built of it."""
+    if isinstance(layers, bool) or not isinstance(layers, int):
+        raise TypeError(f"{name} must be a whole number, got {layers!r}")
     if not 1 <= layers <= MAX_LAYERS:
         raise ValueError(f"{name} must be in 1..{MAX_LAYERS}, got {layers}")
 

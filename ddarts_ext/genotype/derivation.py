@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Literal, get_args
 
 from ddarts_ext.genotype.checks import check_layers
@@ -27,10 +28,15 @@ def derive(
     Raises ValueError for a genotype whose number of reduction cells is not two, where a target block has cells and its
     source block none, and where the reference index runs out of its block.
     """
+    if not isinstance(genotype, Genotype):
+        raise TypeError(
+            f"derive: genotype must be a Genotype, as Genotype.load reads it, got {type(genotype).__name__}"
+        )
     if index not in get_args(Index):
         raise ValueError(f"derive: index must be one of {', '.join(get_args(Index))}, got {index!r}")
     if reductions not in get_args(Reductions):
         raise ValueError(f"derive: reductions must be one of {', '.join(get_args(Reductions))}, got {reductions!r}")
+    cells = int(cells) if isinstance(cells, Integral) else cells  # of NumPy, too
     check_layers(cells, "derive: cells")
     if cells == genotype.layers:
         return genotype
@@ -58,7 +64,8 @@ def _what_works(n: int, cells: int, index: Index, source: Sequence[int] | None) 
             return False
         return True
 
-    others = [length for length in range(n + 1, max(2 * cells, 2 * n)) if works(n, length, source)]
+    lengths = range(2, n + 1) if cells < n else range(n + 1, max(2 * cells, 2 * n))
+    others = [length for length in lengths if works(n, length, source)]
     if others:
         return f"cells can be {', '.join(map(str, others[:8]))}{' ...' if len(others) > 8 else ''}"
     enough = next((searched for searched in range(n + 1, cells) if works(searched, cells, None)), None)

@@ -29,6 +29,8 @@ def image_architectures() -> tuple[str, ...]:
 
 def text_of(source: str | os.PathLike[str]) -> tuple[str, str]:
     """The text behind a path, `FILE#NAME`, a built-in name or text itself, and the name within it that is meant."""
+    if not isinstance(source, (str, os.PathLike)):
+        raise TypeError(f"genotype: must be a file, a name or the text of one, got {type(source).__name__}")
     given = os.fspath(source)
     path, member = _split(given)
     if path:

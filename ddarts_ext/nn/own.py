@@ -36,7 +36,8 @@ def register_primitive(name: str, build: Callable[[int, int], nn.Module]) -> Non
     strides 1 and 2. A batch norm follows every op, without affine part in a search and with it in a network, so the
     module itself must have none. It must treat every image by itself, as a batch may hold several groups of them.
     The name stands in genotypes: programs that read them register the op first.
-    Raises ValueError for a name that another op has, and for a module that gives other shapes or has batch norms.
+    Raises ValueError for a name that another op has, and for a module that gives other shapes, changes its input or has
+    batch norms.
     """
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"register_primitive: name must be a name of letters, digits and _, got {name!r}")
@@ -68,8 +69,15 @@ def _check(name: str, module: object, stride: int) -> None:
         raise ValueError(f"register_primitive: build of {name} must have no batch norm: the network adds one after it")
     side = _SIDE + 1
     expected = [2, 4, -(-side // stride), -(-_SIDE // stride)]
+    x = torch.linspace(-1, 1, 2 * 4 * side * _SIDE).view(2, 4, side, _SIDE)
+    before = x.clone()
     with torch.no_grad():
-        found = list(module(torch.zeros(2, 4, side, _SIDE)).shape)
+        found = list(module(x).shape)
+    if not torch.equal(x, before):
+        raise ValueError(
+            f"register_primitive: build of {name} must leave its input as it is, which other ops read too, got one "
+            "that changes it (a ReLU with inplace=True at its beginning?)"
+        )
     if found != expected:
         raise ValueError(
             f"register_primitive: build of {name} must give {expected} of [2, 4, {side}, {_SIDE}] at stride {stride}, "

@@ -75,6 +75,13 @@ def answer(any_rank: Callable[[bool], bool]) -> None:
         raise Interrupted(waiting or signal.SIGTERM)
 
 
+def ignore() -> None:
+    """From here on signals are ignored: what there was to do is done, and the process ends."""
+    if threading.current_thread() is threading.main_thread():
+        for name in SIGNALS:
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 @contextmanager
 def ignored() -> Iterator[None]:
     """Processes that start within it ignore Ctrl-C from their first moment on: the parent answers it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,17 +14,18 @@ from typing import Any, NoReturn, cast
 
 import torch
 
-from ddarts_ext.runs import exchange
+from ddarts_ext.runs import exchange, interrupts
 from ddarts_ext.runs.checkpoint import digest
 from ddarts_ext.runs.ranks import ALONE, Ranks, being, current
 
 TIMEOUT = timedelta(minutes=10)
 """A rank that does not answer for so long is lost. One that has ended is known to be lost at once."""
-_MOMENT = 2.0
-"""Seconds for which the first rank waits for others that have failed with it; one that was killed never comes."""
+_MOMENT = 5.0
+"""Seconds for which a rank that fails waits for its connections to close, and the first one for others that fail."""
 _store: Any = None
 """What all ranks can write to, as long as its process is there."""
-_left = False
+_failing = 0
+"""How many ranks end by an error, this one among them; 0 where none does."""
 
 
 def started() -> Ranks:
@@ -45,7 +47,7 @@ def joined() -> Iterator[Ranks]:
 
     A process group that the program has made before must have gloo for tensors on the CPU.
     """
-    global _store, _left
+    global _store, _failing
     found = started()
     if not found.several or current().several:
         yield current()
@@ -70,17 +72,19 @@ def joined() -> Iterator[Ranks]:
                 timeout=TIMEOUT,
             )
         _store = PrefixStore("ddarts_said", store)
-    _left = True
-    with being(found):
-        yield found
-    _left = False
+    try:
+        with being(found):
+            yield found
+    except BaseException as error:
+        _failing = found.world - isinstance(error, exchange.RankLost)  # one that was killed says nothing
+        raise
     if mine:  # after an error the others may be gone, and nobody waits for them
         distributed.destroy_process_group()
 
 
 def left() -> bool:
     """Whether an error has ended what this process did with others."""
-    return _left
+    return _failing > 0
 
 
 def end(code: int) -> NoReturn:
@@ -91,7 +95,8 @@ def end(code: int) -> NoReturn:
     so this one ends before that, as soon as what was registered with :mod:`atexit` has run. The rank that holds what
     all have said waits a moment for the others.
     """
-    if _left:
+    if left():
+        interrupts.ignore()
         _await_others()
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
@@ -104,11 +109,22 @@ def end(code: int) -> NoReturn:
 def _await_others() -> None:
     if _store is None:
         return
+    _leave()
     with suppress(RuntimeError):
         ended, until = _store.add("ended", 1), time.monotonic() + _MOMENT
-        while started().first and ended < started().world and time.monotonic() < until:
+        while started().first and ended < _failing and time.monotonic() < until:
             time.sleep(0.02)
             ended = _store.add("ended", 0)
+
+
+def _leave() -> None:
+    """Close the connections, by which others that wait for this rank alone find that it ends. In a thread: where one of
+    them neither answers nor ends this takes for ever."""
+    from torch import distributed
+
+    leaving = threading.Thread(target=distributed.destroy_process_group, daemon=True)
+    leaving.start()
+    leaving.join(_MOMENT)
 
 
 def said_already(line: str) -> bool:

@@ -13,6 +13,8 @@ from dataclasses import MISSING, dataclass, field, fields
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 Class = TypeVar("Class", bound=type)
 
 
@@ -30,6 +32,17 @@ def value_of(name: str, text: str) -> Any:
         raise ValueError(f"{name} must be a value of few levels, got {got}") from None
     except ValueError:
         return text
+
+
+def said_in(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was said of ``given``, None for "not said": numbers of NumPy as those of Python that they are."""
+    return {name: _plain(value) for name, value in given.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+        return type(value)(map(_plain, value))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def unknown_setting(command: str, name: str, known: Collection[str]) -> TypeError:

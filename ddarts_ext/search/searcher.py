@@ -33,6 +33,7 @@ from ddarts_ext.search.figures import figures, line, named_in
 from ddarts_ext.search.iterations import Iterations
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.parts import PARTS, Part, Surroundings
+from ddarts_ext.search.parts.part import check_parts
 from ddarts_ext.search.rates import set_rates
 from ddarts_ext.search.result import SearchResult
 from ddarts_ext.search.settings import MAY_CHANGE, OPTIONS, SearchSettings
@@ -147,7 +148,7 @@ class Searcher:
             epochs=None if not kind.more_epochs or self.config.method.removes else "method.epochs",
             ranks=self.ranks,
         )
-        self._given = tuple(parts)
+        self._given = check_parts(parts)
         strategy = self.strategy
         around = Surroundings(self.config, self.dataset, lambda: strategy.divided[1], strategy.autocast, self.objective)
         of_method = (PARTS[name](around) for name in self.config.method.parts)

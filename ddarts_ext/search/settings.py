@@ -30,6 +30,7 @@ from ddarts_ext.runs.options import (
     Option,
     declared,
     option,
+    said_in,
     unknown_setting,
 )
 from ddarts_ext.runs.own import refuse_functions
@@ -160,7 +161,7 @@ def resolve(dataset: Dataset, method: str | Method, device: str, given: Mapping[
 
     Raises ValueError or TypeError naming the argument.
     """
-    wanted = {name: value for name, value in given.items() if value is not None}
+    wanted = said_in(given)
     for name in sorted(set(wanted) - {*OPTIONS, "augmentation"}):
         raise unknown_setting("search", name, OPTIONS)
     # A search sees crops and flips, no cutout: DARTS, section 3.1.

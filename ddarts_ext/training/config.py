@@ -26,6 +26,7 @@ from ddarts_ext.runs.options import (
     Option,
     declared,
     option,
+    said_in,
     unknown_setting,
 )
 from ddarts_ext.training.recipes import NAMES, recipe_of, settings_of
@@ -198,7 +199,7 @@ OPTIONS: dict[str, Option] = {
 
 def resolve(dataset: Dataset, given: Mapping[str, Any]) -> TrainConfig:
     """Published defaults, those of the recipe, then what is given; None means "not said"."""
-    wanted = {name: value for name, value in given.items() if value is not None}
+    wanted = said_in(given)
     unknown = sorted(set(wanted) - {*OPTIONS, "device"})
     if unknown:
         raise unknown_setting("train", unknown[0], OPTIONS)

@@ -33,6 +33,25 @@ def images(tmp_path: Path) -> Path:
     return tmp_path / "images.npz"
 
 
+@pytest.mark.parametrize(
+    ("train", "error", "said"),
+    [
+        ({"foo": 1}, TypeError, "train: setting must be one of .*, got 'foo'"),
+        ({"batch": 0}, ValueError, "train: batch must be"),
+        ({"seed": 3}, ValueError, "train must leave out seed, which the trainings have, got 3"),
+    ],
+)
+def test_wrong_trainings_are_refused_before_the_first_search(
+    images: Path, tmp_path: Path, train: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        run(images, tmp_path / "compare", train=train)
+    with pytest.raises(error, match=said):
+        ddarts_ext.optimise("ResNet18", images, out=tmp_path / "optimised", train=train, device="cpu")
+    assert not list(tmp_path.glob("*/searches/*"))
+    assert not list(tmp_path.glob("*/search/*"))
+
+
 def run(images: Path, out: Path, **how: Any) -> Any:
     settings: dict[str, Any] = {"seeds": 2, "random": 2, "search": SEARCH, "train": TRAIN, "train_seeds": 2, **how}
     return compare(images, ["ddarts", "plain=ddarts:ablation_weight=0"], out=out, device="cpu", **settings)

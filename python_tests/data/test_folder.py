@@ -92,6 +92,12 @@ def test_without_test_a_fifth_is_held_out(tmp_path: Path) -> None:
     assert "held out" in data.note
 
 
+def test_of_two_held_out_parts_one_counts_and_the_other_is_said(tmp_path: Path) -> None:
+    data = load(write_images(tmp_path, ("train", "val", "test")))
+    assert (len(data.train), len(data.test)) == (10, 10)
+    assert "1 folder val, as images of test are held out" in data.note
+
+
 @pytest.mark.parametrize("count", [5, 6, 9])
 def test_a_flat_folder_of_classes(tmp_path: Path, count: int) -> None:
     root = write_images(tmp_path, ("",), classes="abc", count=count)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.data import TensorDataset
 
 from ddarts_ext.data import MemorySplit, load
@@ -147,6 +148,18 @@ def test_names_of_numbers_and_their_division() -> None:
     assert not set(keys) & set(other)
 
 
+class Turned(TensorDataset):
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        image, label = super().__getitem__(index)
+        return int(label), image
+
+
+def test_labels_may_be_a_list() -> None:
+    listed, whole = load((images(), labels().tolist())), load((images(), labels()))
+    assert torch.equal(listed.train.labels, whole.train.labels)
+    assert listed.classes == whole.classes
+
+
 @pytest.mark.parametrize(
     ("data", "error", "said"),
     [
@@ -168,6 +181,8 @@ def test_names_of_numbers_and_their_division() -> None:
         (((images(), labels()), 3), TypeError, "must be .images, labels. or a data set of torch, got int"),
         (TensorDataset(images()), TypeError, "must be .image, label., got tuple"),
         (np.zeros(3), TypeError, "must be .image, label."),
+        ((images(), ["a"] * 20), ValueError, "must be 20 whole numbers from 0"),
+        (Turned(images(), labels()), TypeError, "item 0 of the train part must begin with an image, .* got .0. first"),
         (3, TypeError, "data must be a name"),
     ],
 )

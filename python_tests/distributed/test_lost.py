@@ -103,9 +103,26 @@ class Last:
 last = Last()
 atexit.register(print, "registered", end="")
 if sys.argv[1] == "error":
-    joining._left = True
+    joining._failing = 1
 joining.end(3)
 """
+    # A starter ends the others as soon as one has failed.
+    waiting = """
+import os, signal
+from ddarts_ext.runs import interrupts, joining
+
+class Store:
+    def add(self, name, number):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return 1
+
+interrupts.listen()
+joining._leave = lambda: None
+os.environ.update(RANK="0", WORLD_SIZE="2", MASTER_ADDR="localhost")
+joining._failing, joining._store, joining._MOMENT = 2, Store(), 0.1
+joining.end(3)
+"""
+    assert subprocess.run([sys.executable, "-c", waiting], capture_output=True).returncode == 3
     for kind, last in (("error", ""), ("none", "finalised")):
         ended = subprocess.run([sys.executable, "-c", program, kind], capture_output=True, text=True)
         assert (ended.returncode, ended.stdout, ended.stderr) == (3, "registered", last)

@@ -104,6 +104,16 @@ def test_errors_say_what_is_missing() -> None:
         derive(Genotype.load("ResNet18"), 14)
     with pytest.raises(ValueError, match="cells must have room for 2 reduction cells, got 1 cells"):
         derive(genotype, 1)
+    with pytest.raises(TypeError, match=r"derive: cells must be a whole number, got 2\.5"):
+        derive(genotype, 2.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"derive: genotype must be a Genotype, as Genotype\.load reads it, got str"):
+        derive("DARTS_V2")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="genotype: must be a file, a name or the text of one, got int"):
+        Genotype.load(3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"; cells can be 2, .*8") as fewer:
+        derive(Genotype.load("DARTS_V2"), 1)
+    fitting = str(fewer.value).split("can be ")[1].split(" ...")[0].split(", ")
+    assert all(derive(Genotype.load("DARTS_V2"), int(n)).layers == int(n) for n in fitting)
     with pytest.raises(ValueError, match=r"derive: cells must be in 1\.\.10000, got 1000000000"):
         derive(genotype, 10**9)
     four = Genotype(genotype.genes[:4])

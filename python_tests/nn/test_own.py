@@ -100,6 +100,11 @@ def test_weights_go_to_the_plain_network_and_back() -> None:
     )
 
 
+def in_place(channels: int, stride: int) -> nn.Module:
+    """As torchvision begins its blocks."""
+    return nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(channels, channels, 3, stride, 1, bias=False))
+
+
 @pytest.mark.parametrize(
     ("name", "build", "error", "said"),
     [
@@ -109,6 +114,7 @@ def test_weights_go_to_the_plain_network_and_back() -> None:
         ("flat", lambda c, s: nn.Conv2d(c, c, 3, s), ValueError, r"must give \[2, 4, 9, 8\] of .* at stride 1, got"),
         ("same", lambda c, s: nn.ReLU(), ValueError, r"must give \[2, 4, 5, 4\] of .* at stride 2, got"),
         ("normed", lambda c, s: nn.BatchNorm2d(c), ValueError, "must have no batch norm"),
+        ("inplace", in_place, ValueError, "build of inplace must leave its input as it is"),
         ("function", lambda c, s: torch.relu, TypeError, "must give a module, got"),
     ],
 )

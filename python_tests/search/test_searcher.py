@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,6 +148,27 @@ def test_a_threshold_that_leaves_nothing_falls_back_with_a_reason() -> None:
 def test_wrong_settings_are_refused_before_anything_runs(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"search: {message}"):
         Searcher(noise(), **arguments)
+
+
+def test_rules_are_one_or_more() -> None:
+    with pytest.raises(ValueError, match="method darts: rules must be one or more, got none"):
+        Searcher(noise(), "darts", rules=[])
+
+
+def test_numbers_of_numpy_serve_as_pythons() -> None:
+    of_numpy = {"epochs": np.int64(1), "cells": np.int32(3), "seed": np.int64(3), "alpha_lr": np.float32(0.25)}
+    numbers = {"epochs": 1, "cells": 3, "seed": 3, "alpha_lr": 0.25}
+    found = [
+        Searcher(noise(), "darts", channels=4, batch=8, reductions=[np.int64(1)], **how).config
+        for how in (of_numpy, numbers)
+    ]
+    assert found[0] == found[1]
+    json.dumps(asdict(found[0]), allow_nan=False)
+
+
+def test_a_part_is_an_object() -> None:
+    with pytest.raises(TypeError, match="search: parts must be objects of classes of Part, got the class _StopAtOnce"):
+        Searcher(noise(), "darts", **SMALL, parts=[_StopAtOnce])  # type: ignore[list-item]
 
 
 def test_methods_are_data() -> None:

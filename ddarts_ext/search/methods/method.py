@@ -88,6 +88,8 @@ class Method:
                 raise ValueError(
                     f"method {self.name}: {name} must be one of {', '.join(map(str, known))}, got {value!r}"
                 )
+        if not self.discretisation.rules:
+            raise ValueError(f"method {self.name}: rules must be one or more, got none")
         check(
             self.name,
             self.relaxation,

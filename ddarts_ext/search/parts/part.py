@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,3 +43,12 @@ class Part:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up what :meth:`state_dict` gave."""
+
+
+def check_parts(parts: Sequence[Any]) -> tuple[Part, ...]:
+    """Raises TypeError for what is no part."""
+    for part in parts:
+        if not isinstance(part, Part):
+            got = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
+            raise TypeError(f"search: parts must be objects of classes of Part, got {got}")
+    return tuple(parts)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ddarts_ext.data.augment import OPTIONS as AUGMENTATION_OPTIONS
 from ddarts_ext.data.text import Corpus
+from ddarts_ext.runs.options import said_in
 from ddarts_ext.search import methods
 from ddarts_ext.search.methods import Method
 from ddarts_ext.search.methods.method import SIZES
@@ -18,7 +19,7 @@ FEW_WORDS = 500_000
 
 def resolve(corpus: Corpus, method: str | Method, device: str, given: Mapping[str, Any]) -> SearchSettings:
     """Check and complete what was said of a search on text, as :func:`ddarts_ext.search.settings.resolve` of images."""
-    wanted = {name: value for name, value in given.items() if value is not None}
+    wanted = said_in(given)
     for name in (*OF_IMAGES, *AUGMENTATION_OPTIONS):
         if name in wanted and not (name == "cells" and wanted[name] == 1):
             raise ValueError(f"search: {name} must be left out on text, got {wanted[name]!r}")

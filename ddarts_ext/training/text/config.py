@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from ddarts_ext.data.text import Corpus
 from ddarts_ext.nn.recurrent import Dropout
 from ddarts_ext.runs.device import PRECISIONS
-from ddarts_ext.runs.options import Option, declared, option
+from ddarts_ext.runs.options import Option, declared, option, said_in
 
 FEW_WORDS = 500_000
 MAY_CHANGE = ("device", "source", "data")
@@ -87,7 +87,7 @@ OPTIONS: dict[str, Option] = {
 
 def resolve(corpus: Corpus, given: Mapping[str, Any]) -> TextTrainConfig:
     """Published values, smaller ones for a short text, then what is given; None means "not said"."""
-    wanted = {name: value for name, value in given.items() if value is not None}
+    wanted = said_in(given)
     unknown = sorted(set(wanted) - {*OPTIONS, "device"})
     if unknown:
         raise TypeError(f"train: setting on text must be one of {', '.join(sorted(OPTIONS))}, got {unknown[0]!r}")
