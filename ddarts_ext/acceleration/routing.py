@@ -35,10 +35,13 @@ def accelerate(model: nn.Module, example_input: Any = None, strict: bool = False
     strict: raise ValueError, and leave the model as it was, unless everything that looks replaceable was replaced.
     least_gain: 0 keeps whatever is proved, without timing it.
 
-    Returns a :class:`Report`. Raises TypeError for a model that is no module.
+    Returns a :class:`Report`. Raises TypeError for a model that is no module, ValueError for an example_input that the
+    model does not take and for a least_gain below 0.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"accelerate: model must be a torch.nn.Module, got {type(model).__name__}")
+    if not isinstance(least_gain, (int, float)) or not least_gain >= 0:
+        raise ValueError(f"accelerate: least_gain must be a number >= 0, got {least_gain!r}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # probes are too small to share
     try:

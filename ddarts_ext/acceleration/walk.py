@@ -70,7 +70,10 @@ class Walk:
         if self._shown:
             whole = partial(observed, model, modules, example)
             self._seen = observed_on_few(model, modules, example)
-            self._seen, self._all_seen = (self._seen, whole) if self._seen else (whole(), None)
+            try:
+                self._seen, self._all_seen = (self._seen, whole) if self._seen else (whole(), None)
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise ValueError(f"accelerate: example_input must be what the model takes: {error}") from error
         elif modules and model not in modules:
             self._seen = observed_on_images(model, modules)
 

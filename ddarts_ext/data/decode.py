@@ -93,7 +93,8 @@ def _opened(path: Path | Member) -> Iterator[Any]:
     whole = path.shard if isinstance(path, Member) else path
     try:
         if not stat.S_ISREG(os.stat(whole).st_mode):  # a pipe would be waited for
-            raise ValueError("it is no regular file")
+            folder = os.path.isdir(whole)
+            raise ValueError("it is a folder: give its files" if folder else "it is no regular file")
         # A file and no name: Pillow maps files it opens itself into memory, TIFF ones that are turned wrongly.
         with whole.open("rb") as file:
             source = path.read_from(file) if isinstance(path, Member) else file

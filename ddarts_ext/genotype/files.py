@@ -47,6 +47,8 @@ def text_of(source: str | os.PathLike[str]) -> tuple[str, str]:
             f"genotype: the run in {given} has no genotype yet, it is written at the end; to go on: "
             f"ddarts search --resume --out {given}"
         )
+    if os.path.isdir(given):
+        raise ValueError(f"genotype: the folder {shown(given)} must be that of a run, got one without genotype.json")
     raise ValueError(
         f"genotype: must be a file or one of {', '.join(known.values())}, or the text of a genotype, got {shown(given)}"
     )

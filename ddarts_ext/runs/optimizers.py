@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -43,7 +44,14 @@ def tried(command: str, what: str, make: OptimizerFactory | None, device: torch.
     :func:`own_optimizer` does."""
     if make is None:
         return None
-    optimizer = own_optimizer(command, what, make, [nn.Parameter(torch.zeros(1, device=device))])
+    parameter = nn.Parameter(torch.zeros(1, device=device))
+    optimizer = own_optimizer(command, what, make, [parameter])
+    parameter.grad = torch.zeros_like(parameter)
+    try:
+        with suppress(AssertionError):  # of one for graphs on a device that has none
+            optimizer.step()
+    except TypeError as error:
+        raise TypeError(f"{command}: {what} must take steps without a function of the loss: {error}") from error
     return None if capturable(optimizer) else f"{type(optimizer).__name__} of {what} is not made with capturable=True"
 
 

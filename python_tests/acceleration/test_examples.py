@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+from typing import Any
 
 import pytest
 import torch
@@ -98,3 +99,17 @@ def test_the_collector_is_left_as_it_was() -> None:
     frozen = gc.get_freeze_count()
     gc.unfreeze()
     assert frozen > 1000, "what the user froze stays frozen"
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({"example_input": torch.randn(2, 7, 8, 8)}, "example_input must be what the model takes"),
+        ({"example_input": "images"}, "example_input must be what the model takes"),
+        ({"least_gain": float("nan")}, "least_gain must be a number >= 0, got nan"),
+        ({"least_gain": -1}, "least_gain must be a number >= 0, got -1"),
+    ],
+)
+def test_what_no_model_takes(how: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=f"accelerate: {said}"):
+        accelerate(nn.Sequential(nn.Conv2d(3, 4, 3)), **how)

@@ -141,6 +141,7 @@ def test_a_search_that_shrinks_takes_them() -> None:
         ("train", {"optimizer": 3}, TypeError, "optimizer must be a function, got int"),
         ("train", {"optimizer": lambda: None}, TypeError, "optimizer must be a function of the parameters"),
         ("train", {"optimizer": lambda p: p}, TypeError, "optimizer must give a torch.optim.Optimizer, got list"),
+        ("train", {"optimizer": torch.optim.LBFGS}, TypeError, "optimizer must take steps without a function of the"),
         ("train", {"optimizer": adamw, "lr": 0.1}, ValueError, "lr must be left out with optimizer, got 0.1"),
         ("search", {"optimizer": adamw, "momentum": 0.5}, ValueError, "momentum must be left out with optimizer"),
         ("search", {"optimizer": adamw, "order": 2, "method": "darts"}, ValueError, "order must be 1 with optimizer"),
