@@ -5,7 +5,8 @@
 //
 // A task is a sample, or a chunk of them: a few rows of relu(x) at a time become tiles in the first-level cache, from which
 // the products with a matrix over channels are taken, exact ones (tf32 is for devices); relu(x) is never stored. Forward reads x
-// and writes out, backward reads both and writes dx, once each. Deterministic: chunks follow from the sizes alone, each adds up in order, and they are added in order, in double.
+// and writes out, backward reads both and writes dx, once each. Deterministic: chunks follow from the sizes alone, each adds up in
+// order, and they are added in order, in double.
 #include "../common/channel_mixing.h"
 #include "../common/parallel.h"
 #include "../common/relu_pointwise_conv2d_check.h"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import torch
@@ -40,7 +41,7 @@ def accelerate(model: nn.Module, example_input: Any = None, strict: bool = False
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"accelerate: model must be a torch.nn.Module, got {type(model).__name__}")
-    if not isinstance(least_gain, (int, float)) or not least_gain >= 0:
+    if not isinstance(least_gain, Real) or not least_gain >= 0:
         raise ValueError(f"accelerate: least_gain must be a number >= 0, got {least_gain!r}")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # probes are too small to share

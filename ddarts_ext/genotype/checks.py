@@ -2,6 +2,7 @@
 
 import reprlib
 from collections.abc import Sequence
+from numbers import Integral
 
 from ddarts_ext import spaces
 from ddarts_ext.genotype.cell import Cell
@@ -15,7 +16,7 @@ MAX_EDGES = 1_000_000
 
 def check_layers(layers: int, name: str = "genotype: layers") -> None:
     """Raise ValueError or TypeError for a number of cells that no network has, before anything is built of it."""
-    if isinstance(layers, bool) or not isinstance(layers, int):
+    if isinstance(layers, bool) or not isinstance(layers, Integral):
         raise TypeError(f"{name} must be a whole number, got {layers!r}")
     if not 1 <= layers <= MAX_LAYERS:
         raise ValueError(f"{name} must be in 1..{MAX_LAYERS}, got {layers}")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from numbers import Integral
 from typing import Literal, get_args
 
 from ddarts_ext.genotype.checks import check_layers
@@ -36,7 +35,6 @@ def derive(
         raise ValueError(f"derive: index must be one of {', '.join(get_args(Index))}, got {index!r}")
     if reductions not in get_args(Reductions):
         raise ValueError(f"derive: reductions must be one of {', '.join(get_args(Reductions))}, got {reductions!r}")
-    cells = int(cells) if isinstance(cells, Integral) else cells  # of NumPy, too
     check_layers(cells, "derive: cells")
     if cells == genotype.layers:
         return genotype

@@ -40,7 +40,7 @@ def said_in(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
+    if type(value) in (list, tuple):  # and no named tuple
         return type(value)(map(_plain, value))
     return value.item() if isinstance(value, np.generic) else value
 

@@ -1,7 +1,10 @@
 """Algorithm 1 of D-DARTS: larger networks from searched cells."""
 
+import json
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -108,6 +111,10 @@ def test_errors_say_what_is_missing() -> None:
         derive(genotype, 2.5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"derive: genotype must be a Genotype, as Genotype\.load reads it, got str"):
         derive("DARTS_V2")  # type: ignore[arg-type]
+    of_numpy: Any = np.int64(8)
+    published = Genotype.load("DARTS_V2")
+    assert derive(published, of_numpy) == derive(published, 8)
+    assert json.dumps(published.with_layers(of_numpy).to_json()) == json.dumps(published.with_layers(8).to_json())
     with pytest.raises(TypeError, match="genotype: must be a file, a name or the text of one, got int"):
         Genotype.load(3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"; cells can be 2, .*8") as fewer:
